@@ -1,0 +1,102 @@
+use wasmill_model::{Batch, Epoch, ErrorKind, NodeName, PartitionId, PluginDigest, Position};
+use wasmill_store::ChangeSet;
+
+use crate::{BoxFuture, SinkHandle};
+
+/// Makes epochs durable. One atomic write an epoch, in the order of epochs.
+pub trait Committer: Send {
+    /// Makes all cuts of `epoch` durable, or none.
+    ///
+    /// # Errors
+    /// Where the write or its sync fails. The committer is not used again.
+    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>>;
+}
+
+/// What one task hands over at a barrier.
+#[derive(Debug, Default)]
+pub struct Cut {
+    /// Positions of its sources.
+    pub sources: Vec<SourceCut>,
+    /// Changes of its stages.
+    pub stages: Vec<StageCut>,
+    /// Prepared handles of its sinks.
+    pub sinks: Vec<SinkCut>,
+    /// Rejected rows.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Positions of a source as of a barrier.
+#[derive(Debug)]
+pub struct SourceCut {
+    /// The source.
+    pub node: NodeName,
+    /// For each partition where to go on.
+    pub positions: Vec<(PartitionId, Position)>,
+}
+
+/// Changes of one share of a stage during an epoch.
+#[derive(Debug)]
+pub struct StageCut {
+    /// The stage.
+    pub node: NodeName,
+    /// Which share.
+    pub share: u16,
+    /// Changes of the operator's state.
+    pub state: ChangeSet,
+}
+
+/// The prepared handle of one share of a sink.
+#[derive(Debug)]
+pub struct SinkCut {
+    /// The sink.
+    pub node: NodeName,
+    /// Which share.
+    pub share: u16,
+    /// What the sink needs after a crash.
+    pub handle: SinkHandle,
+}
+
+/// Rows that cannot be processed, with why.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The node that rejected them.
+    pub node: NodeName,
+    /// The plugin that did, where it was one.
+    pub digest: Option<PluginDigest>,
+    /// The rows.
+    pub rows: Batch,
+    /// Why, one reason a row.
+    pub reasons: Vec<String>,
+}
+
+/// Why an epoch was not committed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot commit epoch {epoch}: {reason}")]
+pub struct CommitError {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who has to act.
+    pub kind: ErrorKind,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// Counts epochs and keeps nothing: for jobs that promise nothing over a crash.
+#[derive(Debug, Default)]
+pub struct MemoryCommitter {
+    last: Epoch,
+}
+
+impl Committer for MemoryCommitter {
+    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        drop(cuts);
+        Box::pin(async move {
+            if epoch != self.last.next() {
+                let reason = format!("epoch {} is the next one", self.last.next());
+                return Err(CommitError { epoch, kind: ErrorKind::Internal, reason });
+            }
+            self.last = epoch;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,71 @@
+use wasmill_model::ErrorKind;
+
+/// Why a source or a sink failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ConnectorError {
+    kind: ErrorKind,
+    message: String,
+    #[source]
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl ConnectorError {
+    /// An error that names the act and the value, such as `cannot open "x.jsonl"`.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), cause: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+/// Which of several equal parts this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub index: u16,
+    /// At least 1.
+    pub of: u16,
+}
+
+impl Share {
+    /// The only one.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+}
+
+/// Whether the input ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bounds {
+    /// It ends by itself.
+    Bounded,
+    /// It goes on until the job is stopped.
+    Unbounded,
+}
+
+/// What a source can do, for the planner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceCapabilities {
+    /// Whether its input ends.
+    pub bounds: Bounds,
+    /// Whether reading from a position gives the same events again.
+    pub replayable: bool,
+}
+
+/// What a sink can do, for the planner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkCapabilities {
+    /// Whether rows appear exactly once per committed epoch, whatever dies when.
+    pub transactional: bool,
+}

@@ -1,0 +1,283 @@
+use std::sync::Arc;
+
+use crate::{Bitmap, Column, ColumnBuilder, PartitionId, Timestamp};
+
+/// Where the rows of a batch came from: one partition of one source, one offset a row.
+///
+/// Rows that a window or a timer makes come from nowhere in particular and have no lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    /// The partition, numbered within its source.
+    pub partition: PartitionId,
+    /// The offset of each row in its partition, as the connector counts (bytes, lines, records).
+    pub offsets: Arc<Vec<u64>>,
+}
+
+/// Events side by side: one row an event, up to a few thousand.
+///
+/// Columns are shared: cloning a batch, fanning it out or replacing one column copies no row.
+///
+/// # Invariants
+/// Every column has [`Batch::len`] rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    times: Arc<Vec<i64>>,
+    keys: Arc<Column>,
+    values: Arc<Column>,
+    headers: Option<Arc<Column>>,
+    lineage: Option<Lineage>,
+    arrived_nanos: u64,
+}
+
+impl Batch {
+    /// A batch of events without headers or lineage. Times are microseconds since the Unix epoch;
+    /// `arrived_nanos` is the monotonic time at which its oldest event entered the host.
+    ///
+    /// # Panics
+    /// Where the columns differ in length: a broken invariant of ours, never of a guest.
+    #[must_use]
+    pub fn new(times: Arc<Vec<i64>>, keys: Arc<Column>, values: Arc<Column>, arrived_nanos: u64) -> Self {
+        assert!(
+            times.len() == keys.len() && times.len() == values.len(),
+            "columns of one batch differ: {} times, {} keys, {} values",
+            times.len(),
+            keys.len(),
+            values.len()
+        );
+        Self { times, keys, values, headers: None, lineage: None, arrived_nanos }
+    }
+
+    /// The same batch with encoded headers, one row an event.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_headers(mut self, headers: Option<Arc<Column>>) -> Self {
+        assert!(headers.as_ref().is_none_or(|h| h.len() == self.len()), "one header row an event");
+        self.headers = headers;
+        self
+    }
+
+    /// The same batch with a lineage.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_lineage(mut self, lineage: Option<Lineage>) -> Self {
+        assert!(lineage.as_ref().is_none_or(|l| l.offsets.len() == self.len()), "one offset an event");
+        self.lineage = lineage;
+        self
+    }
+
+    /// The same batch with other times.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_times(mut self, times: Arc<Vec<i64>>) -> Self {
+        assert_eq!(times.len(), self.len(), "one time an event");
+        self.times = times;
+        self
+    }
+
+    /// The same batch with other keys.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_keys(mut self, keys: Arc<Column>) -> Self {
+        assert_eq!(keys.len(), self.len(), "one key an event");
+        self.keys = keys;
+        self
+    }
+
+    /// The same batch with other values.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_values(mut self, values: Arc<Column>) -> Self {
+        assert_eq!(values.len(), self.len(), "one value an event");
+        self.values = values;
+        self
+    }
+
+    /// How many events.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is no event.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Event times in microseconds since the Unix epoch.
+    #[must_use]
+    #[inline]
+    pub fn times(&self) -> &Arc<Vec<i64>> {
+        &self.times
+    }
+
+    /// Keys; an event without one has the empty key.
+    #[must_use]
+    #[inline]
+    pub fn keys(&self) -> &Arc<Column> {
+        &self.keys
+    }
+
+    /// Values.
+    #[must_use]
+    #[inline]
+    pub fn values(&self) -> &Arc<Column> {
+        &self.values
+    }
+
+    /// Encoded headers, where the source has any.
+    #[must_use]
+    pub fn headers(&self) -> Option<&Arc<Column>> {
+        self.headers.as_ref()
+    }
+
+    /// Where the rows came from, where they came from a source.
+    #[must_use]
+    pub fn lineage(&self) -> Option<&Lineage> {
+        self.lineage.as_ref()
+    }
+
+    /// Monotonic nanoseconds at which the oldest event entered the host.
+    #[must_use]
+    pub fn arrived_nanos(&self) -> u64 {
+        self.arrived_nanos
+    }
+
+    /// The latest event time, [`Timestamp::MIN`] of an empty batch.
+    #[must_use]
+    pub fn time_max(&self) -> Timestamp {
+        self.times.iter().copied().max().map_or(Timestamp::MIN, Timestamp)
+    }
+
+    /// Bytes this batch takes in a queue.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        8 * self.times.len()
+            + self.keys.byte_len()
+            + self.values.byte_len()
+            + self.headers.as_ref().map_or(0, |h| h.byte_len())
+            + self.lineage.as_ref().map_or(0, |l| 8 * l.offsets.len())
+    }
+
+    /// The rows named by `rows`, in that order, headers and lineage with them.
+    ///
+    /// # Panics
+    /// Where a row does not exist.
+    #[must_use]
+    pub fn gather(&self, rows: &[u32]) -> Self {
+        Self {
+            times: Arc::new(rows.iter().map(|&row| self.times[row as usize]).collect()),
+            keys: if self.keys.data().is_empty() {
+                Arc::new(Column::empty_rows(rows.len()))
+            } else {
+                Arc::new(self.keys.gather(rows))
+            },
+            values: Arc::new(self.values.gather(rows)),
+            headers: self.headers.as_ref().map(|headers| Arc::new(headers.gather(rows))),
+            lineage: self.lineage.as_ref().map(|lineage| Lineage {
+                partition: lineage.partition,
+                offsets: Arc::new(rows.iter().map(|&row| lineage.offsets[row as usize]).collect()),
+            }),
+            arrived_nanos: self.arrived_nanos,
+        }
+    }
+
+    /// The rows whose bit is set. The batch itself where all are.
+    ///
+    /// # Panics
+    /// Where the bitmap has another length.
+    #[must_use]
+    pub fn keep(&self, kept: &Bitmap) -> Self {
+        assert_eq!(kept.len(), self.len(), "one bit an event");
+        if kept.count() == self.len() {
+            return self.clone();
+        }
+        self.gather(&kept.ones())
+    }
+}
+
+/// A batch in the making, row by row.
+#[derive(Debug, Clone, Default)]
+pub struct BatchBuilder {
+    times: Vec<i64>,
+    keys: ColumnBuilder,
+    values: ColumnBuilder,
+}
+
+impl BatchBuilder {
+    /// Adds one event.
+    pub fn push(&mut self, time: Timestamp, key: &[u8], value: &[u8]) {
+        self.times.push(time.0);
+        self.keys.push(key);
+        self.values.push(value);
+    }
+
+    /// Events so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is no event yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        8 * self.times.len() + self.keys.byte_len() + self.values.byte_len()
+    }
+
+    /// The batch.
+    #[must_use]
+    pub fn finish(self, arrived_nanos: u64) -> Batch {
+        Batch::new(Arc::new(self.times), Arc::new(self.keys.finish()), Arc::new(self.values.finish()), arrived_nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut builder = BatchBuilder::default();
+        builder.push(Timestamp(1), b"a", b"one");
+        builder.push(Timestamp(3), b"b", b"three");
+        builder.push(Timestamp(2), b"a", b"two");
+        builder.finish(7).with_lineage(Some(Lineage { partition: PartitionId(4), offsets: Arc::new(vec![10, 20, 30]) }))
+    }
+
+    #[test]
+    fn gathered_rows_keep_their_lineage() {
+        let gathered = batch().gather(&[2, 0]);
+        assert_eq!(**gathered.times(), [2, 1]);
+        assert_eq!(*gathered.lineage().expect("kept").offsets, [30, 10]);
+        assert_eq!(**gathered.values(), ["two", "one"].iter().collect());
+        assert_eq!(gathered.arrived_nanos(), 7);
+        assert_eq!(batch().time_max(), Timestamp(3));
+    }
+
+    #[test]
+    fn a_full_bitmap_shares_every_column() {
+        let whole = batch();
+        let kept = whole.keep(&Bitmap::filled(3, true));
+        assert!(Arc::ptr_eq(kept.values(), whole.values()));
+        let mut some = Bitmap::filled(3, false);
+        some.set(1, true);
+        assert_eq!(**whole.keep(&some).values(), ["three"].iter().collect());
+    }
+}

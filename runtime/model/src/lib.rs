@@ -1,0 +1,22 @@
+//! The words of Wasmill as types: names, times, batches, keys, positions, outcomes of operators.
+//!
+//! Everything here is plain data. No I/O, no async, no policy: the crates above decide and act.
+
+mod batch;
+mod column;
+mod error;
+mod name;
+mod operator;
+mod position;
+mod time;
+
+pub use batch::{Batch, BatchBuilder, Lineage};
+pub use column::{Bitmap, Column, ColumnBuilder, ColumnError};
+pub use error::ErrorKind;
+pub use name::{JobName, NameError, NodeName};
+pub use operator::{
+    Clock, ColumnSet, Descriptor, Emission, Failure, Firings, Folded, LogLevel, Outcome, Output, PaneBatch,
+    PluginDigest, Rejected, Results, Rows, SpaceDescriptor, Ttl,
+};
+pub use position::{KEY_GROUPS, KeyGroup, PartitionId, Position, key_group, share_of};
+pub use time::{Epoch, Timestamp};

@@ -1,0 +1,3 @@
+/// State in hash tables.
+#[derive(Debug, Default)]
+pub struct MemoryState;
