@@ -9,6 +9,7 @@ mod name;
 mod operator;
 mod position;
 mod time;
+mod window;
 
 pub use batch::{Batch, BatchBuilder, Lineage};
 pub use column::{Bitmap, Column, ColumnBuilder, ColumnError};
@@ -20,3 +21,4 @@ pub use operator::{
 };
 pub use position::{KEY_GROUPS, KeyGroup, PartitionId, Position, key_group, share_of};
 pub use time::{Epoch, Timestamp};
+pub use window::WindowShape;

@@ -1,0 +1,143 @@
+use wasmill_model::{JobName, NodeName, WindowShape};
+use wasmill_scan::Pointer;
+
+/// A job, ready to run.
+///
+/// # Invariants
+/// - `nodes` are in topological order: an edge leads from a smaller place to a larger one.
+/// - Every node is in exactly one chain, chains hold their nodes in topological order, and the
+///   nodes of a chain have the chain's parallelism.
+/// - An edge is [`Routing::Local`] exactly where both its nodes are in one chain. A node with a
+///   local input has no other input.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The job.
+    pub job: JobName,
+    /// Sources, stages and sinks.
+    pub nodes: Vec<Node>,
+    /// How rows go from node to node.
+    pub edges: Vec<Edge>,
+    /// What runs in one task.
+    pub chains: Vec<Chain>,
+}
+
+/// A source, a stage or a sink.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name in the job file.
+    pub name: NodeName,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Its place in [`Plan::chains`].
+    pub chain: usize,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// Rows come in.
+    Source {
+        /// What the job file says about keys and times.
+        extraction: Extraction,
+        /// How its watermark follows its events.
+        watermarks: Watermarks,
+    },
+    /// An operator, or an aggregate over windows.
+    Stage {
+        /// The windows of an aggregate.
+        window: Option<WindowShape>,
+    },
+    /// Rows go out.
+    Sink,
+}
+
+/// Where keys and event times of a source's rows come from.
+#[derive(Debug, Clone, Default)]
+pub struct Extraction {
+    /// A place in the JSON value; without it the connector's key stands.
+    pub key: Option<Pointer>,
+    /// A place in the JSON value; without it the connector's time stands.
+    pub time: Option<TimeExtraction>,
+}
+
+/// Where an event time is, and how to read it.
+#[derive(Debug, Clone)]
+pub struct TimeExtraction {
+    /// A place in the JSON value.
+    pub field: Pointer,
+    /// How to read what is there.
+    pub unit: TimeUnit,
+}
+
+/// How an event time is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds since the Unix epoch, whole or with a fraction.
+    Seconds,
+    /// Milliseconds since the Unix epoch.
+    Millis,
+    /// Microseconds since the Unix epoch.
+    Micros,
+    /// Nanoseconds since the Unix epoch, cut to microseconds.
+    Nanos,
+    /// A string as RFC 3339 has it.
+    Rfc3339,
+}
+
+/// How a source's watermark follows its events. Microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// How far an event may lie behind the latest one of its partition and still be on time.
+    pub bound_micros: i64,
+    /// A partition that is silent for this long holds the watermark back no more.
+    pub idle_micros: Option<i64>,
+}
+
+/// How rows go from one node to another.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// Place of the sending node.
+    pub from: usize,
+    /// Output port of the sending node.
+    pub output: u16,
+    /// Place of the receiving node.
+    pub to: usize,
+    /// Input port of the receiving node.
+    pub input: u16,
+    /// A new key for every row: a place in its JSON value.
+    pub key: Option<Pointer>,
+    /// How rows find their task.
+    pub routing: Routing,
+}
+
+/// How rows find the task of the receiving node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routing {
+    /// It is the task they are in.
+    Local,
+    /// By the group of their key.
+    Keyed,
+    /// Task *i* sends to task *i*: both sides have one parallelism and keep their keys.
+    Forward,
+}
+
+/// Nodes that run in one task.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    /// Places of its nodes.
+    pub nodes: Vec<usize>,
+    /// How many tasks run it, each for its share of the keys.
+    pub parallelism: u16,
+}
+
+impl Plan {
+    /// The edges that leave a node, in the order of the job file.
+    pub fn outputs(&self, node: usize) -> impl Iterator<Item = (usize, &Edge)> {
+        self.edges.iter().enumerate().filter(move |(_, edge)| edge.from == node)
+    }
+
+    /// The edges that enter a node.
+    pub fn inputs(&self, node: usize) -> impl Iterator<Item = (usize, &Edge)> {
+        self.edges.iter().enumerate().filter(move |(_, edge)| edge.to == node)
+    }
+}
