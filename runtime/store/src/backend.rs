@@ -1,5 +1,9 @@
 use wasmill_model::{Bitmap, Column, ColumnBuilder, ErrorKind, SpaceDescriptor, Timestamp};
 
+/// Bytes that one read returns at most, so that one call cannot fill the host's memory by naming
+/// a large entry many times.
+pub const READ_BYTES_MAX: usize = 256 << 20;
+
 /// The state of one stage for one share of the keys.
 ///
 /// # Calls and undo
@@ -23,7 +27,8 @@ pub trait StateBackend: Send {
     /// that every sub-key is empty.
     ///
     /// # Errors
-    /// Where the space is not declared, the columns differ in length, or the backend fails.
+    /// Where the space is not declared, the columns differ in length, more than
+    /// [`READ_BYTES_MAX`] would be returned, or the backend fails.
     fn get_many(
         &mut self,
         space: u16,
@@ -109,6 +114,12 @@ pub enum StateError {
         /// Rows of the keys.
         want: usize,
     },
+    /// A read would return too much at once.
+    #[error("one read of state returns at most {limit} bytes: ask for fewer entries at a time")]
+    ReadTooLarge {
+        /// The most that is returned.
+        limit: usize,
+    },
 }
 
 impl StateError {
@@ -116,7 +127,7 @@ impl StateError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownSpace { .. } | Self::RowCount { .. } => ErrorKind::Plugin,
+            Self::UnknownSpace { .. } | Self::RowCount { .. } | Self::ReadTooLarge { .. } => ErrorKind::Plugin,
         }
     }
 }

@@ -5,7 +5,11 @@
 //! tables; the changes of an epoch leave it as one [`ChangeSet`].
 
 mod backend;
+mod compact;
 mod memory;
+#[doc(hidden)]
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 
-pub use backend::{ChangeSet, EntryChange, StateBackend, StateError};
+pub use backend::{ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 pub use memory::MemoryState;
