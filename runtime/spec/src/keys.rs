@@ -1,0 +1,265 @@
+//! The keys of a job file, each table once: the reader refuses what is not here, the JSON Schema
+//! is made from it.
+
+use serde_json::{Value, json};
+
+use crate::job::{Delivery, TimeUnit};
+use crate::{ByteSize, Period};
+
+/// Most tasks of a node: one per key group.
+pub(crate) const PARALLELISM_MAX: u16 = wasmill_model::KEY_GROUPS;
+
+/// The keys of one kind of table.
+pub(crate) struct Shape {
+    /// What people call it.
+    pub(crate) what: &'static str,
+    /// What it may hold.
+    pub(crate) keys: &'static [Key],
+    /// Keys of later versions, with what they are for.
+    pub(crate) planned: &'static [(&'static str, &'static str)],
+    /// Whether other keys belong to a connector.
+    pub(crate) open: bool,
+}
+
+/// One key.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) required: bool,
+    doc: &'static str,
+    schema: fn() -> Value,
+}
+
+const fn required(name: &'static str, doc: &'static str, schema: fn() -> Value) -> Key {
+    Key { name, required: true, doc, schema }
+}
+
+const fn optional(name: &'static str, doc: &'static str, schema: fn() -> Value) -> Key {
+    Key { name, required: false, doc, schema }
+}
+
+pub(crate) const JOB: Shape = Shape {
+    what: "a job",
+    keys: &[
+        required("name", "The name of the job: a-z, 0-9 and '-', at most 63.", name),
+        optional("delivery", "What every path must give at least; else each gives what it can.", delivery),
+        optional("epoch", "When an epoch commits.", || EPOCH.schema()),
+        optional("latency_goal", "How long a row may wait for its batch to fill; default \"5ms\".", period),
+        optional("dead_letters", "A file for rejected rows, one JSON object a line.", text),
+        required("source", "Where rows come from, by name.", || named(&SOURCE)),
+        optional("stage", "What happens to them, by name.", || named(&STAGE)),
+        required("sink", "Where rows go, by name.", || named(&SINK)),
+    ],
+    planned: &[("backpressure", "a policy for full queues"), ("state", "a choice of state backends")],
+    open: false,
+};
+
+pub(crate) const EPOCH: Shape = Shape {
+    what: "`epoch`",
+    keys: &[
+        optional("interval", "This long after the last one; default \"200ms\".", period),
+        optional("bytes", "This many bytes after the last one; default \"64MiB\".", size),
+    ],
+    planned: &[],
+    open: false,
+};
+
+pub(crate) const SOURCE: Shape = Shape {
+    what: "a source",
+    keys: &[
+        required("connector", "What reads.", text),
+        optional("key", "JSON pointer to the key of an event.", pointer),
+        optional("time", "Where the event time is.", || TIME.schema()),
+        optional("watermark", "How the watermark follows the events.", || WATERMARK.schema()),
+        optional("parallelism", "How many tasks read; partitions are dealt over them.", parallelism),
+    ],
+    planned: &[("backpressure", "a policy for full queues"), ("sequence", "global sequence numbers")],
+    open: true,
+};
+
+pub(crate) const TIME: Shape = Shape {
+    what: "`time`",
+    keys: &[
+        required("field", "JSON pointer to the event time.", pointer),
+        required("unit", "How the event time is written.", unit),
+    ],
+    planned: &[],
+    open: false,
+};
+
+pub(crate) const WATERMARK: Shape = Shape {
+    what: "`watermark`",
+    keys: &[
+        optional("bound", "How far behind the latest event another is still on time; default \"0s\".", period),
+        optional("idle", "A partition silent for this long holds the watermark back no more.", period),
+    ],
+    planned: &[
+        ("punctuated", "watermarks from marked events"),
+        ("from", "a watermark source of its own"),
+        ("align", "waiting of fast inputs for slow ones"),
+        ("skew", "a bound on times in the future"),
+    ],
+    open: false,
+};
+
+pub(crate) const STAGE: Shape = Shape {
+    what: "a stage",
+    keys: &[
+        required("plugin", "A file, std:NAME or sha256:DIGEST.", text),
+        required("input", "What comes in.", inputs),
+        optional("parallelism", "How many tasks share the keys; default 1.", parallelism),
+        optional("window", "The windows of an aggregate.", || WINDOW.schema()),
+        optional("config", "What the plugin gets to read.", || json!({"type": "object"})),
+        optional("limits", "What an instance of the plugin may use.", || LIMITS.schema()),
+    ],
+    planned: &[
+        ("ordered", "a sequential convoy"),
+        ("order", "an ordering buffer"),
+        ("late", "a policy for late rows"),
+        ("backpressure", "a policy for full queues"),
+    ],
+    open: false,
+};
+
+pub(crate) const WINDOW: Shape = Shape {
+    what: "`window`",
+    keys: &[
+        optional("tumbling", "Windows of this length, side by side.", period),
+        optional("sliding", "Windows of this length that overlap; needs `every`.", period),
+        optional("every", "From the start of one sliding window to the next.", period),
+    ],
+    planned: &[
+        ("session", "session windows"),
+        ("count", "count windows"),
+        ("global", "the global window"),
+        ("lateness", "allowed lateness"),
+        ("panes", "accumulating and retracting panes"),
+        ("early", "early firing"),
+        ("late", "late firing"),
+        ("trigger", "triggers"),
+    ],
+    open: false,
+};
+
+pub(crate) const LIMITS: Shape = Shape {
+    what: "`limits`",
+    keys: &[optional("memory", "Linear memory of an instance.", size), optional("call", "Time of one call.", period)],
+    planned: &[],
+    open: false,
+};
+
+pub(crate) const SINK: Shape = Shape {
+    what: "a sink",
+    keys: &[
+        required("connector", "What writes.", text),
+        required("input", "What comes in.", || one_or_many(&input())),
+        optional("parallelism", "How many tasks write; default 1.", parallelism),
+    ],
+    planned: &[("backpressure", "a policy for full queues")],
+    open: true,
+};
+
+pub(crate) const INPUT: Shape = Shape {
+    what: "an input",
+    keys: &[
+        required("from", "The node that rows come from, or NODE.PORT.", text),
+        optional("port", "The output port of that node, by name or number.", port),
+        optional("key", "JSON pointer to a new key.", pointer),
+    ],
+    planned: &[("order", "an ordering buffer"), ("late", "a policy for late rows")],
+    open: false,
+};
+
+impl Shape {
+    /// The names of all keys.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().map(|key| key.name)
+    }
+
+    /// The table in JSON Schema.
+    pub(crate) fn schema(&self) -> Value {
+        let properties: serde_json::Map<String, Value> = self
+            .keys
+            .iter()
+            .map(|key| {
+                let mut schema = (key.schema)();
+                schema["description"] = key.doc.into();
+                (key.name.to_owned(), schema)
+            })
+            .collect();
+        let required: Vec<&str> = self.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+        let mut schema = json!({"type": "object", "properties": properties});
+        if !required.is_empty() {
+            schema["required"] = required.into();
+        }
+        if !self.open {
+            schema["additionalProperties"] = false.into();
+        }
+        schema
+    }
+}
+
+fn named(shape: &Shape) -> Value {
+    json!({
+        "type": "object",
+        "propertyNames": {"pattern": NAME_PATTERN},
+        "minProperties": 1,
+        "additionalProperties": shape.schema(),
+    })
+}
+
+const NAME_PATTERN: &str = "^[a-z0-9-]{1,63}$";
+
+fn text() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+fn name() -> Value {
+    json!({"type": "string", "pattern": NAME_PATTERN})
+}
+
+fn pointer() -> Value {
+    json!({"type": "string", "format": "json-pointer"})
+}
+
+fn period() -> Value {
+    json!({"type": "string", "pattern": Period::PATTERN})
+}
+
+fn size() -> Value {
+    json!({"type": "string", "pattern": ByteSize::PATTERN})
+}
+
+fn parallelism() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": PARALLELISM_MAX})
+}
+
+fn delivery() -> Value {
+    json!({"enum": Delivery::NAMES.map(|(name, _)| name)})
+}
+
+fn unit() -> Value {
+    json!({"enum": TimeUnit::NAMES.map(|(name, _)| name)})
+}
+
+fn port() -> Value {
+    json!({"anyOf": [text(), {"type": "integer", "minimum": 0, "maximum": u16::MAX}]})
+}
+
+fn input() -> Value {
+    json!({"anyOf": [text(), INPUT.schema()]})
+}
+
+fn one_or_many(one: &Value) -> Value {
+    json!({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]})
+}
+
+fn inputs() -> Value {
+    let one = one_or_many(&input());
+    let by_port = json!({
+        "type": "object",
+        "minProperties": 1,
+        "not": {"required": ["from"]},
+        "additionalProperties": &one,
+    });
+    json!({"anyOf": [one, by_port]})
+}

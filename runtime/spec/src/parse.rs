@@ -1,0 +1,338 @@
+//! From the document to the job: one function a table.
+
+use indexmap::IndexMap;
+use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
+
+use crate::document::{Item, Table, Value};
+use crate::job::{
+    Delivery, EpochSpec, InputSpec, JobSpec, LimitsSpec, PluginRef, PortRef, SinkSpec, SourceSpec, StageSpec, TimeSpec,
+    TimeUnit, WatermarkSpec,
+};
+use crate::keys::{self, PARALLELISM_MAX};
+use crate::read::{Problems, Reader};
+use crate::{ByteSize, Diagnostic, Document, Period, Severity, Span, check};
+
+const ZERO: Period = Period::from_micros(0);
+const MILLISECOND: Period = Period::from_millis(1);
+const HOUR: Period = Period::from_millis(3_600_000);
+const CENTURY: Period = Period::from_micros(u64::MAX);
+
+/// Most sliding windows that one event may belong to.
+const OVERLAP_MAX: i64 = 1_000;
+
+/// Reads a job file. `name` is the path of the file as the user gave it, for messages and for
+/// [`JobSpec::resolve`].
+///
+/// # Errors
+/// Everything that is wrong with the file, in its order, with the warnings among it.
+pub fn parse(name: &str, bytes: &[u8]) -> Result<JobSpec, Vec<Diagnostic>> {
+    let document = Document::parse(name, bytes)?;
+    let mut p = Problems::new(document.source());
+    let job = job(&mut p, &document);
+    let diagnostics = p.into_sorted();
+    match job {
+        Some(mut job) if diagnostics.iter().all(|d| d.severity == Severity::Warning) => {
+            job.warnings = diagnostics;
+            Ok(job)
+        }
+        _ => Err(diagnostics),
+    }
+}
+
+fn job(p: &mut Problems, document: &Document) -> Option<JobSpec> {
+    let reader = Reader::new(p, document.root(), "the job".to_owned(), &keys::JOB)?;
+    let name = reader
+        .text(p, "name", "\"bridge-traffic\"")
+        .and_then(|(text, item)| JobName::new(text).map_err(|error| bad_name(p, &item.span, text, &error)).ok());
+    let epoch = reader.table(p, "epoch", &keys::EPOCH);
+    let (mut interval, mut bytes) = (None, None);
+    if let Some(epoch) = epoch {
+        interval = epoch.period(p, "interval", MILLISECOND..=HOUR);
+        bytes = epoch.size(p, "bytes", ByteSize::from_bytes(4 << 10)..=ByteSize::from_bytes(16 << 30));
+    }
+    let job = JobSpec {
+        // A name that could not be read is an error: the job is not used.
+        name: name.or_else(|| JobName::new("unnamed").ok())?,
+        delivery: reader.one_of(p, "delivery", &Delivery::NAMES),
+        epoch: EpochSpec {
+            interval: interval.unwrap_or(Period::from_millis(200)),
+            bytes: bytes.unwrap_or(ByteSize::from_bytes(64 << 20)),
+        },
+        latency_goal: reader
+            .period(p, "latency_goal", ZERO..=Period::from_millis(60_000))
+            .unwrap_or(Period::from_millis(5)),
+        dead_letters: reader.text(p, "dead_letters", "\"rejected.jsonl\"").map(|(text, _)| text.to_owned()),
+        sources: section(p, &reader, "source", source),
+        stages: section(p, &reader, "stage", stage),
+        sinks: section(p, &reader, "sink", sink),
+        warnings: Vec::new(),
+        document: document.clone(),
+    };
+    check::check(p, &job, document);
+    Some(job)
+}
+
+fn bad_name(p: &mut Problems, span: &Span, text: &str, error: &wasmill_model::NameError) {
+    let fixed: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| if matches!(c, 'a'..='z' | '0'..='9') { c } else { '-' })
+        .take(63)
+        .collect();
+    let hint = if fixed.is_empty() { "write it like \"per-minute\"".to_owned() } else { format!("write \"{fixed}\"") };
+    p.error(span, error.to_string(), hint);
+}
+
+fn section<T>(
+    p: &mut Problems,
+    job: &Reader<'_>,
+    key: &str,
+    read: fn(&mut Problems, &str, &Item) -> Option<T>,
+) -> IndexMap<NodeName, T> {
+    let mut nodes = IndexMap::new();
+    let empty = Table::new();
+    for (name, item) in job.section(p, key).unwrap_or(&empty) {
+        if !matches!(item.value, Value::Table(_)) {
+            let message = format!("`{key}.{name}` is a table, not {}", item.value.kind());
+            p.error(&item.key, message, format!("give the {key} a name: [{key}.NAME]"));
+            continue;
+        }
+        let valid = NodeName::new(name).map_err(|error| bad_name(p, &item.key, name, &error)).ok();
+        let node = read(p, name, item);
+        if let (Some(name), Some(node)) = (valid, node) {
+            nodes.insert(name, node);
+        }
+    }
+    nodes
+}
+
+fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
+    let reader = Reader::new(p, item, format!("source `{name}`"), &keys::SOURCE)?;
+    let time = reader.table(p, "time", &keys::TIME).and_then(|time| {
+        let (field, unit) = (time.pointer(p, "field"), time.one_of(p, "unit", &TimeUnit::NAMES));
+        Some(TimeSpec { field: field?, unit: unit? })
+    });
+    let mut watermark = WatermarkSpec::default();
+    if let Some(table) = reader.table(p, "watermark", &keys::WATERMARK) {
+        watermark.bound = table.period(p, "bound", ZERO..=CENTURY).unwrap_or_default();
+        watermark.idle = table.period(p, "idle", MILLISECOND..=CENTURY);
+    }
+    Some(SourceSpec {
+        connector: reader.text(p, "connector", "\"file\"").map(|(text, _)| text.to_owned()).unwrap_or_default(),
+        key: reader.pointer(p, "key"),
+        time,
+        watermark,
+        parallelism: reader.integer(p, "parallelism", 1..=PARALLELISM_MAX).unwrap_or(1),
+        options: reader.options(),
+    })
+}
+
+fn stage(p: &mut Problems, name: &str, item: &Item) -> Option<StageSpec> {
+    let reader = Reader::new(p, item, format!("stage `{name}`"), &keys::STAGE)?;
+    let mut limits = LimitsSpec::default();
+    if let Some(table) = reader.table(p, "limits", &keys::LIMITS) {
+        limits.memory = table.size(p, "memory", ByteSize::from_bytes(64 << 10)..=ByteSize::from_bytes(4 << 30));
+        limits.call = table.period(p, "call", MILLISECOND..=HOUR);
+    }
+    Some(StageSpec {
+        // Without a plugin there is an error already.
+        plugin: plugin(p, &reader).unwrap_or(PluginRef::Path(String::new())),
+        inputs: inputs(p, &reader, true),
+        parallelism: reader.integer(p, "parallelism", 1..=PARALLELISM_MAX).unwrap_or(1),
+        window: window(p, &reader),
+        config: config(p, &reader),
+        limits,
+    })
+}
+
+fn sink(p: &mut Problems, name: &str, item: &Item) -> Option<SinkSpec> {
+    let reader = Reader::new(p, item, format!("sink `{name}`"), &keys::SINK)?;
+    Some(SinkSpec {
+        connector: reader.text(p, "connector", "\"file\"").map(|(text, _)| text.to_owned()).unwrap_or_default(),
+        inputs: inputs(p, &reader, false),
+        parallelism: reader.integer(p, "parallelism", 1..=PARALLELISM_MAX).unwrap_or(1),
+        options: reader.options(),
+    })
+}
+
+fn plugin(p: &mut Problems, stage: &Reader<'_>) -> Option<PluginRef> {
+    let (text, item) = stage.text(p, "plugin", "\"./classify.wasm\", \"std:filter\" or \"sha256:...\"")?;
+    if let Some(name) = text.strip_prefix("std:") {
+        if name.is_empty() {
+            p.error(&item.span, "`plugin` names no plugin behind \"std:\"", "write it like \"std:filter\"");
+            return None;
+        }
+        return Some(PluginRef::Standard(name.to_owned()));
+    }
+    if let Some(hex) = text.strip_prefix("sha256:") {
+        let digest = digest(hex);
+        if digest.is_none() {
+            let message = "`plugin` is a digest that is not 64 hexadecimal digits long";
+            p.error(&item.span, message, "`wasmill inspect PLUGIN` prints the digest of a plugin");
+        }
+        return digest.map(PluginRef::Digest);
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        let message = format!("plugins from \"{scheme}://\" are not supported yet");
+        p.error(&item.span, message, "fetch the file and write its path");
+        return None;
+    }
+    Some(PluginRef::Path(text.to_owned()))
+}
+
+fn digest(hex: &str) -> Option<PluginDigest> {
+    let mut digest = [0_u8; 32];
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(PluginDigest(digest))
+}
+
+fn window(p: &mut Problems, stage: &Reader<'_>) -> Option<WindowShape> {
+    let at = stage.get("window")?;
+    let table = stage.table(p, "window", &keys::WINDOW)?;
+    let tumbling = table.period(p, "tumbling", MILLISECOND..=CENTURY);
+    let sliding = table.period(p, "sliding", MILLISECOND..=CENTURY);
+    let every = table.period(p, "every", MILLISECOND..=CENTURY);
+    let has = |key| table.get(key).is_some();
+    match (has("tumbling"), has("sliding"), has("every")) {
+        (true, false, false) => Some(WindowShape::Tumbling { size_micros: tumbling?.micros() }),
+        (false, true, true) => {
+            let (size, slide) = (sliding?, every?);
+            let (size_micros, slide_micros) = (size.micros(), slide.micros());
+            let every_at = &table.get("every")?.span;
+            if slide_micros > size_micros {
+                let message = format!("windows of {size} every {slide} would miss events between them");
+                p.error(every_at, message, format!("`every` may be at most {size}"));
+                return None;
+            }
+            let overlap = (size_micros + slide_micros - 1) / slide_micros;
+            if overlap > OVERLAP_MAX {
+                let message = format!("an event would be in {overlap} windows of {size} every {slide}");
+                p.error(every_at, message, format!("at most {OVERLAP_MAX} windows may overlap: make `every` longer"));
+                return None;
+            }
+            Some(WindowShape::Sliding { size_micros, slide_micros })
+        }
+        (false, true, false) => {
+            p.error(&at.key, "a sliding window needs `every`", "write { sliding = \"10s\", every = \"2s\" }");
+            None
+        }
+        (true, true, _) => {
+            p.error(&at.key, "a window is either tumbling or sliding", "delete one of the two");
+            None
+        }
+        (true, false, true) => {
+            p.error(&at.key, "`every` belongs to a sliding window", "write { sliding = \"10s\", every = \"2s\" }");
+            None
+        }
+        (false, false, _) => {
+            let hint = "write { tumbling = \"1m\" } or { sliding = \"10s\", every = \"2s\" }";
+            p.error(&at.key, "`window` does not say which windows", hint);
+            None
+        }
+    }
+}
+
+fn config(p: &mut Problems, stage: &Reader<'_>) -> serde_json::Value {
+    let Some(item) = stage.get("config") else { return serde_json::Value::Null };
+    if !matches!(item.value, Value::Table(_)) {
+        let message = format!("`config` is a table, not {}", item.value.kind());
+        p.error(&item.span, message, "write it like { fields = [\"/price\"] }");
+        return serde_json::Value::Null;
+    }
+    item.value.to_json().unwrap_or_else(|| {
+        p.error(&item.key, "`config` holds a number that JSON does not have", "leave out `nan` and `inf`");
+        serde_json::Value::Null
+    })
+}
+
+fn inputs(p: &mut Problems, node: &Reader<'_>, by_port: bool) -> Vec<InputSpec> {
+    let mut inputs = Vec::new();
+    let Some(item) = node.get("input") else { return inputs };
+    match &item.value {
+        Value::Table(table) if by_port && !table.contains_key("from") => {
+            if table.is_empty() {
+                p.error(&item.span, "`input` is empty", "write it like { orders = \"NODE\", bids = \"NODE\" }");
+            }
+            for (port, item) in table {
+                // `{ form = "x" }` is a typo far more often than a port of that name.
+                let typo = table.len() <= keys::INPUT.keys.len()
+                    && table.keys().any(|key| matches!(key.as_str(), "key" | "port"));
+                if typo && !matches!(port.as_str(), "key" | "port") {
+                    p.error(&item.key, format!("unknown key `{port}` in `input`"), "did you mean `from`?");
+                    continue;
+                }
+                if !typo {
+                    one_or_many(p, item, &port_ref(port), &mut inputs);
+                }
+            }
+        }
+        _ => one_or_many(p, item, &PortRef::DEFAULT, &mut inputs),
+    }
+    inputs
+}
+
+fn one_or_many(p: &mut Problems, item: &Item, port: &PortRef, inputs: &mut Vec<InputSpec>) {
+    match &item.value {
+        Value::Array(items) if items.is_empty() => {
+            p.error(&item.span, "`input` is empty", "write it like [\"NODE\", \"NODE\"]");
+        }
+        Value::Array(items) => items.iter().for_each(|item| inputs.extend(input(p, item, port))),
+        _ => inputs.extend(input(p, item, port)),
+    }
+}
+
+fn input(p: &mut Problems, item: &Item, port: &PortRef) -> Option<InputSpec> {
+    match &item.value {
+        Value::String(text) => {
+            let (from, output) = node_and_port(p, text, &item.span)?;
+            let output = output.unwrap_or(PortRef::DEFAULT);
+            Some(InputSpec { from, output, port: port.clone(), key: None, span: item.span.clone() })
+        }
+        Value::Table(_) => {
+            let reader = Reader::new(p, item, "`input`".to_owned(), &keys::INPUT)?;
+            let key = reader.pointer(p, "key");
+            let port_key = output_port(p, &reader);
+            let (text, at) = reader.text(p, "from", "\"NODE\"")?;
+            let (from, output) = node_and_port(p, text, &at.span)?;
+            if output.is_some() && port_key.is_some() {
+                p.error(&at.span, "the output port is named twice", "delete `port`, or write only the node in `from`");
+            }
+            let output = output.or(port_key).unwrap_or(PortRef::DEFAULT);
+            Some(InputSpec { from, output, port: port.clone(), key, span: at.span.clone() })
+        }
+        other => {
+            let message = format!("an input is the name of a node, not {}", other.kind());
+            p.error(&item.span, message, "write it like \"NODE\", \"NODE.PORT\" or { from = \"NODE\", key = \"/id\" }");
+            None
+        }
+    }
+}
+
+fn output_port(p: &mut Problems, input: &Reader<'_>) -> Option<PortRef> {
+    match &input.get("port")?.value {
+        Value::Integer(_) => input.integer(p, "port", 0..=u16::MAX).map(PortRef::Number),
+        _ => input.text(p, "port", "\"late\" or 1").map(|(text, _)| port_ref(text)),
+    }
+}
+
+fn node_and_port(p: &mut Problems, text: &str, span: &Span) -> Option<(NodeName, Option<PortRef>)> {
+    let (node, port) = match text.split_once('.') {
+        Some((node, port)) => (node, Some(port)),
+        None => (text, None),
+    };
+    if port == Some("") {
+        p.error(span, format!("{text:?} names no port behind the dot"), "write NODE or NODE.PORT");
+        return None;
+    }
+    let node = NodeName::new(node).map_err(|error| bad_name(p, span, node, &error)).ok()?;
+    Some((node, port.map(port_ref)))
+}
+
+fn port_ref(text: &str) -> PortRef {
+    text.parse().map_or_else(|_| PortRef::Name(text.to_owned()), PortRef::Number)
+}
