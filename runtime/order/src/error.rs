@@ -1,0 +1,73 @@
+use wasmill_model::{Epoch, ErrorKind};
+
+/// Why a fact does not fit those before it, or settings make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// A barrier came that is not the next one of its input.
+    #[error("input {input} sent the barrier of epoch {got} where that of epoch {want} was next")]
+    BarrierOrder {
+        /// The input.
+        input: usize,
+        /// Epoch of the barrier.
+        got: Epoch,
+        /// The epoch that was next.
+        want: Epoch,
+    },
+    /// An input sent something although it is blocked or has ended.
+    #[error("input {input} sent {what} {after}")]
+    InputClosed {
+        /// The input.
+        input: usize,
+        /// What it sent.
+        what: &'static str,
+        /// Why it may not.
+        after: &'static str,
+    },
+    /// A task has fewer inputs than that.
+    #[error("there is no input {input}: the task has {inputs}")]
+    NoSuchInput {
+        /// The input named.
+        input: usize,
+        /// Inputs of the task.
+        inputs: usize,
+    },
+    /// A window that cannot be.
+    #[error("a window of {size_micros} us every {slide_micros} us cannot be: {reason}")]
+    Window {
+        /// Length of the window.
+        size_micros: i64,
+        /// From one window to the next.
+        slide_micros: i64,
+        /// What is wrong, and what would be right.
+        reason: &'static str,
+    },
+    /// What comes back for an assignment or a merge does not fit it.
+    #[error("{what} of a window call: {got} came back where {want} went out")]
+    Accumulators {
+        /// Which list.
+        what: &'static str,
+        /// How many came.
+        got: usize,
+        /// How many had to come.
+        want: usize,
+    },
+    /// Stored window state that these windows cannot have written.
+    #[error("stored windows do not fit: {reason}")]
+    Stored {
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+impl OrderError {
+    /// Who has to act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BarrierOrder { .. } | Self::InputClosed { .. } | Self::NoSuchInput { .. } => ErrorKind::Internal,
+            Self::Window { .. } => ErrorKind::Config,
+            Self::Accumulators { .. } => ErrorKind::Plugin,
+            Self::Stored { .. } => ErrorKind::Corrupt,
+        }
+    }
+}
