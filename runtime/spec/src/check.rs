@@ -22,7 +22,10 @@ pub(crate) fn check(p: &mut Problems, job: &JobSpec, document: &Document) {
     unique_names(p, job, document);
     inputs(p, job, document);
     circles(p, job);
-    loose_ends(p, job, document);
+    // An input that leads nowhere makes loose ends that are none.
+    if p.is_empty() {
+        loose_ends(p, job, document);
+    }
 }
 
 fn within_limits(p: &mut Problems, job: &JobSpec, document: &Document) -> bool {
@@ -79,6 +82,9 @@ fn inputs(p: &mut Problems, job: &JobSpec, document: &Document) {
     for (name, node) in job.nodes() {
         let mut seen = HashSet::new();
         for input in node.inputs() {
+            if p.is_full() {
+                return;
+            }
             let from = input.from.as_str();
             if !seen.insert((&input.from, &input.output, &input.port)) {
                 let message = format!("`{from}` comes into `{name}` twice by the same port");
@@ -94,7 +100,8 @@ fn inputs(p: &mut Problems, job: &JobSpec, document: &Document) {
                     p.error(&input.span, message, format!("write \"{from}\""));
                 }
                 Some(_) => {}
-                // Broken tables have a diagnostic of their own.
+                // Broken and missing tables have a diagnostic of their own.
+                None if ["source", "stage"].iter().all(|s| written(document, s).next().is_none()) => {}
                 None if ["source", "stage"].iter().any(|s| written(document, s).any(|n| n == from)) => {}
                 None => {
                     let known = || written(document, "source").chain(written(document, "stage"));

@@ -47,6 +47,29 @@ fn floor_boundary(text: &str, byte: usize) -> usize {
     byte
 }
 
+/// Longest text of a diagnostic, in characters.
+const TEXT_LENGTH_MAX: usize = 500;
+
+/// The text without control characters, which a file or a plugin may have put there to steer the
+/// terminal, and not longer than anyone reads.
+fn inert(text: String) -> String {
+    if text.len() <= TEXT_LENGTH_MAX && !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::new();
+    for c in text.chars().take(TEXT_LENGTH_MAX) {
+        match c {
+            '\n' => shown.push(c),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    if text.chars().nth(TEXT_LENGTH_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Whether a job can run with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,7 +103,7 @@ impl Diagnostic {
     pub fn error(source: &Arc<SourceFile>, span: Span, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
-            message: message.into(),
+            message: inert(message.into()),
             source: Arc::clone(source),
             span: Some(span),
             label: None,
@@ -97,14 +120,14 @@ impl Diagnostic {
     /// The same with a few words under the marked text.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
+        self.label = Some(inert(label.into()));
         self
     }
 
     /// The same with what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(inert(hint.into()));
         self
     }
 
@@ -195,6 +218,14 @@ mod tests {
             }
         }
         assert!(Diagnostic::error(&file(""), 0..0, "empty").render(true).contains("empty"));
+    }
+
+    #[test]
+    fn texts_cannot_steer_the_terminal() {
+        let source = file("a = 1");
+        let wrong = Diagnostic::error(&source, 0..1, "\u{1b}[2Jgone").hint("x".repeat(100_000));
+        assert_eq!(wrong.message, "\\u{1b}[2Jgone");
+        assert_eq!(wrong.hint.map(|hint| hint.chars().count()), Some(TEXT_LENGTH_MAX + 1));
     }
 
     #[test]

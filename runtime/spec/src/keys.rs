@@ -218,7 +218,7 @@ fn name() -> Value {
 }
 
 fn pointer() -> Value {
-    json!({"type": "string", "format": "json-pointer"})
+    json!({"type": "string", "format": "json-pointer", "pattern": "^(/|$)"})
 }
 
 fn period() -> Value {

@@ -79,6 +79,7 @@ fn bad_name(p: &mut Problems, span: &Span, text: &str, error: &wasmill_model::Na
         .map(|c| if matches!(c, 'a'..='z' | '0'..='9') { c } else { '-' })
         .take(63)
         .collect();
+    let fixed = fixed.trim_matches('-');
     let hint = if fixed.is_empty() { "write it like \"per-minute\"".to_owned() } else { format!("write \"{fixed}\"") };
     p.error(span, error.to_string(), hint);
 }
@@ -229,6 +230,7 @@ fn window(p: &mut Problems, stage: &Reader<'_>) -> Option<WindowShape> {
             p.error(&at.key, "`every` belongs to a sliding window", "write { sliding = \"10s\", every = \"2s\" }");
             None
         }
+        (false, false, _) if matches!(&at.value, Value::Table(keys) if keys.len() > usize::from(has("every"))) => None,
         (false, false, _) => {
             let hint = "write { tumbling = \"1m\" } or { sliding = \"10s\", every = \"2s\" }";
             p.error(&at.key, "`window` does not say which windows", hint);

@@ -25,8 +25,18 @@ impl Problems {
         Self { source: Arc::clone(source), list: Vec::new() }
     }
 
+    /// Whether one more would not be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= DIAGNOSTICS_MAX
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        if self.list.len() < DIAGNOSTICS_MAX {
+        if !self.is_full() {
             self.list.push(diagnostic);
         }
     }
@@ -66,7 +76,8 @@ impl<'d> Reader<'d> {
     /// Checks that `item` is a table with all the keys it needs and none that it cannot have.
     pub(crate) fn new(p: &mut Problems, item: &'d Item, what: String, shape: &'static Shape) -> Option<Self> {
         let Value::Table(table) = &item.value else {
-            p.mismatch(&what, "a table", item, &format!("a table with {}", listed(shape.names())));
+            let message = format!("{what} is a table, not {}", item.value.kind());
+            p.error(&item.span, message, format!("write a table with {}", listed(shape.names())));
             return None;
         };
         let reader = Self { table, at: item.key.clone(), what, shape };
@@ -88,7 +99,7 @@ impl<'d> Reader<'d> {
     }
 
     fn check_key(&self, p: &mut Problems, key: &str, item: &Item) {
-        if self.shape.names().any(|name| name == key) {
+        if p.is_full() || self.shape.names().any(|name| name == key) {
             return;
         }
         if let Some((_, purpose)) = self.shape.planned.iter().find(|(name, _)| *name == key) {

@@ -1,4 +1,5 @@
 //! Valid job files read as they are meant.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use wasmill_model::{NodeName, WindowShape};
 use wasmill_spec::{ByteSize, Delivery, JobSpec, Period, PluginRef, PortRef, TimeUnit, parse};
@@ -62,4 +63,12 @@ fn errors_of_others_find_their_line() {
     assert_eq!(shown(&["source", "orders", "missing"]), "orders");
     let error = job.config_error(&name("split"), "/deep/list/2/x", "x must be a number");
     assert_eq!(&EVERYTHING[error.span.unwrap()], "true");
+}
+
+#[test]
+fn a_loose_end_is_a_warning() {
+    let spare = "[source.spare]\nconnector = \"stdin\"\n[stage.last]\nplugin = \"std:map\"\ninput = \"sensors\"\n";
+    let job = valid("job.toml", &format!("{BRIDGE}\n{spare}"));
+    let messages: Vec<&str> = job.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(messages, ["nobody reads source `spare`", "nobody reads stage `last`"]);
 }
