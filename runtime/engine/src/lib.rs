@@ -1,1 +1,34 @@
-//! engine
+//! Runs a plan: tasks, queues between them, barriers through them, epochs over them.
+//!
+//! The engine knows plugins, connectors and storage only through `wasmill-contract`; tests run it
+//! with native operators and a simulated clock. What it decides (order, windows, watermarks,
+//! alignment) stands in `wasmill-order`; here it is acted on.
+//!
+//! # Ordering
+//! Rows, watermarks and barriers travel in one ordered stream of [`signal::Signal`]s. A watermark
+//! never overtakes a row, and a row never overtakes a barrier.
+//!
+//! # Bounds
+//! Every queue is bounded in rows and bytes ([`queue`]); a full one stops its sender, up to the
+//! source.
+
+mod batching;
+mod chain;
+mod coordinator;
+mod error;
+mod extract;
+mod job;
+mod metrics;
+mod operator_slot;
+mod outcome;
+mod queue;
+mod signal;
+mod sink_slot;
+mod source_head;
+mod task;
+mod window_slot;
+mod wiring;
+
+pub use error::JobError;
+pub use job::{JobHandle, JobParts, JobSettings, NodePart, start};
+pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot};

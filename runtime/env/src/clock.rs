@@ -91,7 +91,7 @@ impl SimulatedClock {
         });
         for (_, sleeper) in due {
             // A sleeper that was cancelled has nobody to wake.
-            drop(sleeper.send(()));
+            let _cancelled = sleeper.send(());
         }
     }
 
@@ -123,7 +123,7 @@ impl Clock for SimulatedClock {
         Box::pin(async move {
             if let Some(woken) = woken {
                 // The sender is dropped only with the clock itself.
-                drop(woken.await);
+                let _gone = woken.await;
             }
         })
     }

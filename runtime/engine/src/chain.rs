@@ -1,0 +1,325 @@
+//! The nodes of one task.
+//!
+//! A chain is a tree: its first node has the task's inputs, every other node has one input, which
+//! comes from a node of the chain. Nodes stand in topological order.
+//!
+//! # Ordering
+//! Rows that a node sends on are worked off, down to the queues that leave the task, before the
+//! node sees anything else: so a watermark or a barrier that is handed to the nodes in order
+//! follows every row that came before it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use wasmill_contract::{Cut, DeadLetter};
+use wasmill_env::Clock as HostClock;
+use wasmill_model::{Batch, Clock, NodeName, PluginDigest, Timestamp, key_group, share_of};
+use wasmill_scan::Pointer;
+
+use crate::error::JobError;
+use crate::extract;
+use crate::metrics::{JobMetrics, NodeMetrics};
+use crate::operator_slot::{Moment, OperatorSlot, Produced};
+use crate::queue::QueueSender;
+use crate::signal::{Barrier, Signal};
+use crate::sink_slot::SinkSlot;
+use crate::window_slot::WindowSlot;
+
+/// Bytes of rejected rows that a task holds before it asks for an epoch.
+const DEAD_LETTER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+
+/// One node of the chain.
+pub(crate) struct Slot {
+    pub(crate) name: NodeName,
+    pub(crate) kind: SlotKind,
+    pub(crate) digest: Option<PluginDigest>,
+    pub(crate) metrics: Arc<NodeMetrics>,
+}
+
+/// What a slot does with rows.
+pub(crate) enum SlotKind {
+    /// Rows come from outside: the slot only sends them on.
+    Source,
+    /// An operator.
+    Operator(OperatorSlot),
+    /// An aggregate over windows.
+    Window(WindowSlot),
+    /// Rows leave the job.
+    Sink(SinkSlot),
+}
+
+/// An edge that leaves a slot.
+pub(crate) struct Output {
+    /// Output port of the slot.
+    pub(crate) port: u16,
+    /// A new key for every row.
+    pub(crate) key: Option<Pointer>,
+    pub(crate) target: Target,
+}
+
+/// Where an edge leads.
+pub(crate) enum Target {
+    /// A slot of this chain and its input port.
+    Local { slot: usize, port: u16 },
+    /// Tasks of another chain: the owner of the key's group, of as many tasks as there are senders.
+    Tasks(Vec<QueueSender>),
+}
+
+/// Why a chain stopped.
+pub(crate) enum Stopped {
+    /// Something failed.
+    Failed(JobError),
+    /// A task that this one sends to went away: that task knows why.
+    ReceiverGone,
+}
+
+impl From<JobError> for Stopped {
+    fn from(error: JobError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The nodes of one task.
+pub(crate) struct Chain {
+    slots: Vec<Slot>,
+    /// The edges that leave each slot. Apart from the slots, which no other thread may look at
+    /// while the task waits for room in a queue.
+    outputs: Vec<Vec<Output>>,
+    share: u16,
+    clock: Arc<dyn HostClock>,
+    metrics: Arc<JobMetrics>,
+    work: VecDeque<(usize, u16, Batch)>,
+    watermark: Timestamp,
+    dead_letters: Vec<DeadLetter>,
+    dead_letter_bytes: usize,
+}
+
+impl Chain {
+    pub(crate) fn new(
+        nodes: Vec<(Slot, Vec<Output>)>,
+        share: u16,
+        clock: Arc<dyn HostClock>,
+        metrics: Arc<JobMetrics>,
+    ) -> Self {
+        let (slots, outputs) = nodes.into_iter().unzip();
+        Self {
+            slots,
+            outputs,
+            share,
+            clock,
+            metrics,
+            work: VecDeque::new(),
+            watermark: Timestamp::MIN,
+            dead_letters: Vec::new(),
+            dead_letter_bytes: 0,
+        }
+    }
+
+    /// The name of the first node.
+    pub(crate) fn head(&self) -> &NodeName {
+        &self.slots[0].name
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            watermark: self.watermark,
+            wall: self.clock.wall(),
+            monotonic_nanos: self.clock.monotonic_nanos(),
+        }
+    }
+
+    /// Rows for the first node.
+    pub(crate) async fn rows(&mut self, port: u16, batch: Batch) -> Result<(), Stopped> {
+        self.work.push_back((0, port, batch));
+        self.drain().await
+    }
+
+    /// Rows that a source could not make into events.
+    pub(crate) fn reject(&mut self, slot: usize, rows: Batch, reasons: Vec<String>) {
+        let slot = &self.slots[slot];
+        slot.metrics.rejected(rows.len());
+        self.dead_letter_bytes += rows.byte_len() + reasons.iter().map(String::len).sum::<usize>();
+        self.dead_letters.push(DeadLetter { node: slot.name.clone(), digest: slot.digest, rows, reasons });
+    }
+
+    /// Whether so many rows were rejected that an epoch should take them away.
+    pub(crate) fn wants_epoch(&self) -> bool {
+        self.dead_letter_bytes > DEAD_LETTER_BYTES_MAX
+    }
+
+    async fn drain(&mut self) -> Result<(), Stopped> {
+        while let Some((place, port, batch)) = self.work.pop_front() {
+            let mut at = self.moment();
+            let slot = &mut self.slots[place];
+            slot.metrics.batch_in(batch.len(), batch.values().data().len());
+            let produced = match &mut slot.kind {
+                SlotKind::Source => Produced { outputs: vec![(0, batch)], rejected: None },
+                SlotKind::Operator(operator) => operator.process(port, &batch, at).await?,
+                SlotKind::Window(window) => window.process(&batch, at).await?,
+                SlotKind::Sink(sink) => {
+                    sink.write(&batch).await?;
+                    let now = self.clock.monotonic_nanos();
+                    self.metrics.reached_sink(batch.len(), now.saturating_sub(batch.arrived_nanos()));
+                    Produced::default()
+                }
+            };
+            if !matches!(slot.kind, SlotKind::Source) {
+                slot.metrics.busy(self.clock.monotonic_nanos().saturating_sub(at.monotonic_nanos));
+            }
+            self.send(place, produced).await?;
+            // Timers that the call set for a time that has passed fire at once.
+            at.monotonic_nanos = self.clock.monotonic_nanos();
+            self.fire_timers(place, at, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends on what slot `place` produced: into this chain's work, or to other tasks.
+    async fn send(&mut self, place: usize, produced: Produced) -> Result<(), Stopped> {
+        if let Some((rows, reasons)) = produced.rejected {
+            self.reject(place, rows, reasons);
+        }
+        for (port, batch) in produced.outputs {
+            self.slots[place].metrics.out(batch.len());
+            for output in self.outputs[place].iter().filter(|output| output.port == port) {
+                let batch = match &output.key {
+                    Some(pointer) => extract::rekey(&batch, pointer),
+                    None => batch.clone(),
+                };
+                match &output.target {
+                    Target::Local { slot, port } => self.work.push_back((*slot, *port, batch)),
+                    Target::Tasks(tasks) => exchange(tasks, batch).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fires what is due in one slot. `drain` works off what comes out before more fires.
+    async fn fire_timers(&mut self, place: usize, at: Moment, drain: bool) -> Result<(), Stopped> {
+        for clock in [Clock::Event, Clock::Processing] {
+            let mut rounds = 0;
+            loop {
+                let SlotKind::Operator(operator) = &mut self.slots[place].kind else { return Ok(()) };
+                if !operator.is_due(clock, at) {
+                    break;
+                }
+                operator.storm(rounds)?;
+                rounds += 1;
+                let Some(produced) = operator.fire(clock, at).await? else { break };
+                self.send(place, produced).await?;
+                if drain {
+                    Box::pin(self.drain()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The watermark of the task's inputs. Windows and timers fire, node by node.
+    pub(crate) async fn watermark(&mut self, time: Timestamp, idle: bool) -> Result<(), Stopped> {
+        if time > self.watermark {
+            self.watermark = time;
+            for place in 0..self.slots.len() {
+                self.watermark_in(place).await?;
+            }
+        }
+        self.broadcast(&Signal::Watermark { time, idle }).await
+    }
+
+    async fn watermark_in(&mut self, place: usize) -> Result<(), Stopped> {
+        let at = self.moment();
+        self.slots[place].metrics.watermark(self.watermark);
+        loop {
+            let SlotKind::Window(window) = &mut self.slots[place].kind else { break };
+            let Some(produced) = window.fire(at).await? else { break };
+            self.send(place, produced).await?;
+            self.drain().await?;
+        }
+        self.fire_timers(place, at, true).await?;
+        if let SlotKind::Operator(operator) = &mut self.slots[place].kind {
+            let produced = operator.on_watermark(at).await?;
+            self.send(place, produced).await?;
+            self.drain().await?;
+            self.fire_timers(place, at, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Fires processing-time timers that are due.
+    pub(crate) async fn wall(&mut self) -> Result<(), Stopped> {
+        let at = self.moment();
+        for place in 0..self.slots.len() {
+            self.fire_timers(place, at, true).await?;
+        }
+        Ok(())
+    }
+
+    /// When the next processing-time timer is due.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.slots
+            .iter()
+            .filter_map(|slot| match &slot.kind {
+                SlotKind::Operator(operator) => operator.next_deadline(),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Ends an epoch: what the chain holds becomes its cut, and the barrier goes on.
+    pub(crate) async fn barrier(&mut self, barrier: Barrier) -> Result<Cut, Stopped> {
+        let mut cut = Cut { dead_letters: std::mem::take(&mut self.dead_letters), ..Cut::default() };
+        self.dead_letter_bytes = 0;
+        let at = self.moment();
+        for slot in &mut self.slots {
+            match &mut slot.kind {
+                SlotKind::Source => {}
+                SlotKind::Operator(operator) => cut.stages.push(operator.cut(self.share, at).await?),
+                SlotKind::Window(window) => cut.stages.push(window.cut(self.share)),
+                SlotKind::Sink(sink) => cut.sinks.push(sink.cut(self.share, barrier.epoch).await?),
+            }
+        }
+        self.broadcast(&Signal::Barrier(barrier)).await?;
+        Ok(cut)
+    }
+
+    /// The epoch is durable: sinks make its rows visible.
+    pub(crate) async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
+        for slot in &mut self.slots {
+            if let SlotKind::Sink(sink) = &mut slot.kind {
+                sink.commit(barrier.epoch, barrier.last).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn broadcast(&mut self, signal: &Signal) -> Result<(), Stopped> {
+        for output in self.outputs.iter().flatten() {
+            if let Target::Tasks(tasks) = &output.target {
+                for task in tasks {
+                    task.send(signal.clone()).await.map_err(|_| Stopped::ReceiverGone)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends every row to the task that owns its key group, in order.
+async fn exchange(tasks: &[QueueSender], batch: Batch) -> Result<(), Stopped> {
+    if let [task] = tasks {
+        return task.send(Signal::Rows(batch)).await.map_err(|_| Stopped::ReceiverGone);
+    }
+    let parallelism = tasks.len() as u16;
+    let mut shares: Vec<Vec<u32>> = vec![Vec::new(); tasks.len()];
+    for (row, key) in batch.keys().iter().enumerate() {
+        shares[usize::from(share_of(key_group(key), parallelism))].push(row as u32);
+    }
+    for (task, rows) in tasks.iter().zip(shares) {
+        if !rows.is_empty() {
+            let part = if rows.len() == batch.len() { batch.clone() } else { batch.gather(&rows) };
+            task.send(Signal::Rows(part)).await.map_err(|_| Stopped::ReceiverGone)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Ends epochs and commits them.
+//!
+//! One epoch is collected at a time: a barrier goes into the sources, every task hands in its cut.
+//! The commit of epoch *n* runs while *n+1* is being worked on; *n+1* is committed after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
+use wasmill_env::Clock;
+use wasmill_model::{Epoch, NodeName};
+
+use crate::error::JobError;
+use crate::metrics::JobMetrics;
+use crate::signal::Barrier;
+use crate::task::{Order, Report};
+
+/// What the coordinator needs to know of a task.
+pub(crate) struct TaskLink {
+    pub(crate) head: NodeName,
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) is_source: bool,
+}
+
+/// Drives the epochs of a job.
+pub(crate) struct Coordinator {
+    pub(crate) links: Vec<TaskLink>,
+    pub(crate) tasks: JoinSet<()>,
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) stop: mpsc::Receiver<()>,
+    pub(crate) committer: Option<Box<dyn Committer>>,
+    pub(crate) interval: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<JobMetrics>,
+    pub(crate) last_committed: Epoch,
+}
+
+/// An epoch whose cuts are being collected.
+struct Collecting {
+    barrier: Barrier,
+    cuts: BTreeMap<usize, Cut>,
+}
+
+type Committing = BoxFuture<'static, (Box<dyn Committer>, Barrier, Result<(), CommitError>)>;
+
+enum Happening {
+    Report(Option<Report>),
+    TaskEnded(Option<Result<(), tokio::task::JoinError>>),
+    Committed((Box<dyn Committer>, Barrier, Result<(), CommitError>)),
+    IntervalOver,
+    StopWanted,
+}
+
+impl Coordinator {
+    /// Runs until the last epoch is committed and every task has finished, or until something
+    /// fails. Tasks that are left are cancelled when this returns.
+    pub(crate) async fn run(mut self) -> Result<(), JobError> {
+        let sources = self.links.iter().filter(|link| link.is_source).count();
+        let mut exhausted = 0;
+        let mut finished = 0;
+        let mut last_wanted = false;
+        let mut stop_open = true;
+        let mut due_at = self.due_at();
+        let mut epoch_wanted = false;
+        let mut collecting: Option<Collecting> = None;
+        let mut collected: Option<(Barrier, Vec<Cut>)> = None;
+        let mut committing: Option<Committing> = None;
+        let mut injected_last = false;
+        let mut epoch = self.last_committed;
+
+        while finished < self.links.len() {
+            let may_inject = collecting.is_none() && collected.is_none() && !injected_last;
+            if may_inject && (last_wanted || epoch_wanted || self.clock.monotonic_nanos() >= due_at) {
+                epoch = epoch.next();
+                let barrier = Barrier { epoch, last: last_wanted };
+                injected_last = last_wanted;
+                epoch_wanted = false;
+                due_at = self.due_at();
+                self.tell(Order::Inject(barrier), true).await;
+                collecting = Some(Collecting { barrier, cuts: BTreeMap::new() });
+            }
+            if committing.is_none()
+                && let Some((barrier, cuts)) = collected.take()
+                && let Some(mut committer) = self.committer.take()
+            {
+                committing = Some(Box::pin(async move {
+                    let result = committer.commit(barrier.epoch, cuts).await;
+                    (committer, barrier, result)
+                }));
+            }
+            let wait_for_interval = collecting.is_none() && collected.is_none() && !injected_last;
+            let happening = {
+                let Self { reports, tasks, stop, clock, .. } = &mut self;
+                tokio::select! {
+                    biased;
+                    report = reports.recv() => Happening::Report(report),
+                    done = async {
+                        match &mut committing {
+                            Some(commit) => commit.await,
+                            None => std::future::pending().await,
+                        }
+                    } => Happening::Committed(done),
+                    ended = tasks.join_next(), if !tasks.is_empty() => Happening::TaskEnded(ended),
+                    wanted = stop.recv(), if stop_open => {
+                        stop_open = wanted.is_some();
+                        Happening::StopWanted
+                    }
+                    () = clock.sleep_until(due_at), if wait_for_interval => Happening::IntervalOver,
+                }
+            };
+            match happening {
+                Happening::Report(Some(Report::Failed(error))) => return Err(error),
+                Happening::Report(Some(Report::Finished)) => finished += 1,
+                Happening::Report(Some(Report::EpochWanted)) => epoch_wanted = true,
+                Happening::Report(Some(Report::Exhausted)) => {
+                    exhausted += 1;
+                    last_wanted |= exhausted == sources;
+                }
+                Happening::Report(Some(Report::Cut { task, barrier, cut })) => {
+                    if let Some(mut open) = collecting.take_if(|open| open.barrier == barrier) {
+                        open.cuts.insert(task, cut);
+                        if open.cuts.len() == self.links.len() {
+                            collected = Some((open.barrier, open.cuts.into_values().collect()));
+                        } else {
+                            collecting = Some(open);
+                        }
+                    }
+                }
+                Happening::Report(None) => return Err(self.lost(0, "its reports ceased")),
+                Happening::Committed((committer, barrier, result)) => {
+                    committing = None;
+                    self.committer = Some(committer);
+                    result?;
+                    self.metrics.epoch_committed();
+                    self.tell(Order::Commit(barrier), false).await;
+                }
+                Happening::TaskEnded(Some(Err(error))) if error.is_panic() => {
+                    return Err(self.lost(0, &format!("it panicked: {error}")));
+                }
+                Happening::TaskEnded(_) | Happening::IntervalOver => {}
+                Happening::StopWanted => last_wanted |= stop_open,
+            }
+        }
+        Ok(())
+    }
+
+    fn due_at(&self) -> u64 {
+        let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
+        self.clock.monotonic_nanos().saturating_add(interval)
+    }
+
+    fn lost(&self, task: usize, reason: &str) -> JobError {
+        JobError::TaskLost { node: self.links[task].head.clone(), reason: reason.to_owned() }
+    }
+
+    async fn tell(&mut self, order: Order, sources_only: bool) {
+        for link in self.links.iter().filter(|link| link.is_source || !sources_only) {
+            // A task that is gone has failed or finished: its report is on its way.
+            let _gone = link.orders.send(order).await.is_err();
+        }
+    }
+}

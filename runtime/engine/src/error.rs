@@ -1,0 +1,86 @@
+use wasmill_contract::{CommitError, ConnectorError, OperatorError};
+use wasmill_model::{ErrorKind, NodeName};
+use wasmill_order::OrderError;
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// A source failed.
+    #[error("source {node:?}: {cause}", node = node.as_str())]
+    Source {
+        /// The source.
+        node: NodeName,
+        /// What it says.
+        #[source]
+        cause: ConnectorError,
+    },
+    /// A sink failed.
+    #[error("sink {node:?}: {cause}", node = node.as_str())]
+    Sink {
+        /// The sink.
+        node: NodeName,
+        /// What it says.
+        #[source]
+        cause: ConnectorError,
+    },
+    /// An operator failed.
+    #[error("stage {node:?}: {cause}", node = node.as_str())]
+    Stage {
+        /// The stage.
+        node: NodeName,
+        /// What went wrong.
+        #[source]
+        cause: OperatorError,
+    },
+    /// Timers of an operator fire at once again and again.
+    #[error(
+        "stage {node:?}: on-timers set timers that were due at once {rounds} times in a row; \
+         set them later than the current time",
+        node = node.as_str()
+    )]
+    TimerStorm {
+        /// The stage.
+        node: NodeName,
+        /// How many times.
+        rounds: u32,
+    },
+    /// An epoch was not committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The engine broke an order of its own, or a window cannot be what the plan says.
+    #[error("node {node:?}: {cause}", node = node.as_str())]
+    Order {
+        /// The node.
+        node: NodeName,
+        /// What was broken.
+        #[source]
+        cause: OrderError,
+    },
+    /// A task ended without saying why: a bug of ours.
+    #[error("a task of {node:?} ended unexpectedly: {reason}", node = node.as_str())]
+    TaskLost {
+        /// The first node of the task.
+        node: NodeName,
+        /// What is known.
+        reason: String,
+    },
+    /// The job was dropped while it ran.
+    #[error("the job was cancelled")]
+    Cancelled,
+}
+
+impl JobError {
+    /// Who has to act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source { cause, .. } | Self::Sink { cause, .. } => cause.kind(),
+            Self::Stage { cause, .. } => cause.kind(),
+            Self::TimerStorm { .. } => ErrorKind::Plugin,
+            Self::Commit(error) => error.kind,
+            Self::Order { cause, .. } => cause.kind(),
+            Self::TaskLost { .. } => ErrorKind::Internal,
+            Self::Cancelled => ErrorKind::Unavailable,
+        }
+    }
+}

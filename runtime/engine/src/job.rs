@@ -1,0 +1,137 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
+use wasmill_env::Clock;
+use wasmill_model::Epoch;
+use wasmill_plan::Plan;
+
+use crate::coordinator::Coordinator;
+use crate::error::JobError;
+use crate::metrics::JobMetrics;
+use crate::wiring;
+
+/// What runs at a node of the plan.
+#[derive(Clone)]
+pub enum NodePart {
+    /// A configured source.
+    Source(Arc<dyn SourceFactory>),
+    /// A configured plugin.
+    Stage(Arc<dyn OperatorFactory>),
+    /// A configured sink.
+    Sink(Arc<dyn SinkFactory>),
+}
+
+/// How a job runs.
+#[derive(Debug, Clone, Copy)]
+pub struct JobSettings {
+    /// From one epoch to the next.
+    pub epoch_interval: Duration,
+    /// How long a batch may keep a chain busy.
+    pub latency_goal: Duration,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        Self { epoch_interval: Duration::from_millis(200), latency_goal: Duration::from_millis(5) }
+    }
+}
+
+/// What a job is made of.
+pub struct JobParts {
+    /// The graph.
+    pub plan: Plan,
+    /// One part for each node of the plan, of its kind.
+    pub nodes: Vec<NodePart>,
+    /// Makes epochs durable.
+    pub committer: Box<dyn Committer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How it runs.
+    pub settings: JobSettings,
+}
+
+/// A running job. Dropping it cancels the job.
+pub struct JobHandle {
+    metrics: Arc<JobMetrics>,
+    stop: mpsc::Sender<()>,
+    coordinator: Option<JoinHandle<Result<(), JobError>>>,
+    locations: Vec<(wasmill_model::NodeName, String)>,
+}
+
+/// Starts a job: tasks on `data`, the coordinator on the current runtime.
+///
+/// # Errors
+/// Where a source, an operator or a sink cannot be opened. Nothing runs then.
+///
+/// # Panics
+/// Where `parts.nodes` does not fit the plan: a bug of the caller.
+pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError> {
+    let metrics = Arc::new(JobMetrics::new(parts.plan.nodes.iter().map(|node| node.name.clone())));
+    let wired = wiring::wire(&parts, &metrics).await?;
+    let mut tasks = JoinSet::new();
+    for task in wired.tasks {
+        tasks.spawn_on(task.run(), data);
+    }
+    let (stop, stop_wanted) = mpsc::channel(1);
+    let coordinator = Coordinator {
+        links: wired.links,
+        tasks,
+        reports: wired.reports,
+        stop: stop_wanted,
+        committer: Some(parts.committer),
+        interval: parts.settings.epoch_interval,
+        clock: parts.clock,
+        metrics: Arc::clone(&metrics),
+        last_committed: Epoch(0),
+    };
+    let coordinator = Some(tokio::spawn(coordinator.run()));
+    Ok(JobHandle { metrics, stop, coordinator, locations: wired.locations })
+}
+
+impl JobHandle {
+    /// What the job counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<JobMetrics> {
+        &self.metrics
+    }
+
+    /// Where sinks put their results, for people.
+    #[must_use]
+    pub fn locations(&self) -> &[(wasmill_model::NodeName, String)] {
+        &self.locations
+    }
+
+    /// Asks the job to end at an epoch: what was read is worked off and committed, open windows
+    /// stay open.
+    pub fn stop(&self) {
+        // A full channel holds the same wish; a closed one belongs to a job that has ended.
+        let _known = self.stop.try_send(()).is_err();
+    }
+
+    /// Waits for the end of the job. Cancel safe: a dropped future leaves the job running.
+    ///
+    /// # Errors
+    /// Where the job failed.
+    pub async fn wait(&mut self) -> Result<(), JobError> {
+        let Some(coordinator) = &mut self.coordinator else { return Err(JobError::Cancelled) };
+        let ended = coordinator.await;
+        self.coordinator = None;
+        match ended {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(JobError::Cancelled),
+        }
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        if let Some(coordinator) = &self.coordinator {
+            coordinator.abort();
+        }
+    }
+}

@@ -1,0 +1,239 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hdrhistogram::Histogram;
+use wasmill_contract::MetricUpdate;
+use wasmill_model::{NodeName, Timestamp};
+
+/// Longest latency that is told apart from longer ones: one hour.
+const LATENCY_NANOS_MAX: u64 = 3_600_000_000_000;
+/// Metrics of its own that one stage may have.
+const GUEST_METRICS_MAX: usize = 200;
+
+/// What a running job counts. Shared: the engine writes, whoever has it reads.
+#[derive(Debug)]
+pub struct JobMetrics {
+    nodes: Vec<Arc<NodeMetrics>>,
+    epochs: AtomicU64,
+    latency: Mutex<Histogram<u64>>,
+}
+
+impl JobMetrics {
+    pub(crate) fn new(names: impl IntoIterator<Item = NodeName>) -> Self {
+        let latency = Histogram::new_with_bounds(1_000, LATENCY_NANOS_MAX, 3).expect("these bounds are valid");
+        Self {
+            nodes: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
+            epochs: AtomicU64::new(0),
+            latency: Mutex::new(latency),
+        }
+    }
+
+    pub(crate) fn node(&self, place: usize) -> Arc<NodeMetrics> {
+        Arc::clone(&self.nodes[place])
+    }
+
+    pub(crate) fn epoch_committed(&self) {
+        self.epochs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rows reached a sink `nanos` after the oldest of them had entered the host.
+    pub(crate) fn reached_sink(&self, rows: usize, nanos: u64) {
+        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        latency.saturating_record_n(nanos.max(1), rows as u64);
+    }
+
+    /// The counters of every node, in the order of the plan.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeSnapshot> {
+        self.nodes.iter().map(|node| node.snapshot()).collect()
+    }
+
+    /// Epochs committed by this run.
+    #[must_use]
+    pub fn epochs(&self) -> u64 {
+        self.epochs.load(Ordering::Relaxed)
+    }
+
+    /// How long rows took from entering the host to reaching a sink, weighted by rows; every row
+    /// counts as old as the oldest of its batch.
+    #[must_use]
+    pub fn latency(&self) -> LatencySnapshot {
+        let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        LatencySnapshot {
+            rows: latency.len(),
+            p50_nanos: latency.value_at_quantile(0.5),
+            p99_nanos: latency.value_at_quantile(0.99),
+            p999_nanos: latency.value_at_quantile(0.999),
+            max_nanos: latency.max(),
+        }
+    }
+}
+
+/// A distribution of latencies in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatencySnapshot {
+    /// Rows measured.
+    pub rows: u64,
+    /// Median.
+    pub p50_nanos: u64,
+    /// 99th percentile.
+    pub p99_nanos: u64,
+    /// 99.9th percentile.
+    pub p999_nanos: u64,
+    /// Largest.
+    pub max_nanos: u64,
+}
+
+/// Counters of one node, summed over its tasks.
+#[derive(Debug)]
+pub struct NodeMetrics {
+    name: NodeName,
+    rows_in: AtomicU64,
+    rows_out: AtomicU64,
+    bytes_in: AtomicU64,
+    batches: AtomicU64,
+    rejected: AtomicU64,
+    late: AtomicU64,
+    busy_nanos: AtomicU64,
+    read: AtomicU64,
+    read_total: AtomicU64,
+    watermark: AtomicI64,
+    guest: Mutex<BTreeMap<String, f64>>,
+}
+
+/// The counters of one node at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSnapshot {
+    /// The node.
+    pub name: NodeName,
+    /// Rows that came in, or that a source read.
+    pub rows_in: u64,
+    /// Rows that went out, each counted once however many nodes it goes to.
+    pub rows_out: u64,
+    /// Bytes that came in.
+    pub bytes_in: u64,
+    /// Batches that came in.
+    pub batches: u64,
+    /// Rows that went to the dead-letter queue.
+    pub rejected: u64,
+    /// Rows dropped because their every window had fired.
+    pub late: u64,
+    /// Time spent in the operator or the sink.
+    pub busy_nanos: u64,
+    /// How far a source has read, in its own unit.
+    pub read: u64,
+    /// How much there is to read, 0 where that is not known.
+    pub read_total: u64,
+    /// The watermark that the node has seen last.
+    pub watermark: Timestamp,
+    /// The operator's own metrics: counters and gauges as they stand.
+    pub guest: BTreeMap<String, f64>,
+}
+
+impl NodeMetrics {
+    fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            busy_nanos: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            read_total: AtomicU64::new(0),
+            watermark: AtomicI64::new(i64::MIN),
+            guest: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn batch_in(&self, rows: usize, bytes: usize) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn out(&self, rows: usize) {
+        self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rejected(&self, rows: usize) {
+        self.rejected.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn late(&self, rows: usize) {
+        self.late.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn busy(&self, nanos: u64) {
+        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_read(&self, more: u64) {
+        self.read.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn to_read(&self, more: u64) {
+        self.read_total.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn watermark(&self, time: Timestamp) {
+        self.watermark.store(time.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn guest(&self, updates: impl IntoIterator<Item = MetricUpdate>) {
+        let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
+        for update in updates {
+            let (name, add, value) = match update {
+                MetricUpdate::Add(name, delta) => (name, true, delta as f64),
+                MetricUpdate::Set(name, value) => (name, false, value),
+                MetricUpdate::Observe(name, value) => {
+                    if guest.len() < GUEST_METRICS_MAX || guest.contains_key(&format!("{name}_sum")) {
+                        *guest.entry(format!("{name}_sum")).or_default() += value;
+                        *guest.entry(format!("{name}_count")).or_default() += 1.0;
+                    }
+                    continue;
+                }
+            };
+            if guest.len() >= GUEST_METRICS_MAX && !guest.contains_key(&name) {
+                continue;
+            }
+            let slot = guest.entry(name).or_default();
+            *slot = if add { *slot + value } else { value };
+        }
+    }
+
+    fn snapshot(&self) -> NodeSnapshot {
+        NodeSnapshot {
+            name: self.name.clone(),
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            rows_out: self.rows_out.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            batches: self.batches.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            busy_nanos: self.busy_nanos.load(Ordering::Relaxed),
+            read: self.read.load(Ordering::Relaxed),
+            read_total: self.read_total.load(Ordering::Relaxed),
+            watermark: Timestamp(self.watermark.load(Ordering::Relaxed)),
+            guest: self.guest.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_of_an_operator_are_bounded() {
+        let node = NodeMetrics::new(NodeName::new("n").expect("a name"));
+        node.guest((0..10_000).map(|i| MetricUpdate::Add(format!("m{i}"), 1)));
+        node.guest([MetricUpdate::Add("m0".into(), 2), MetricUpdate::Observe("o".into(), 1.0)]);
+        let guest = node.snapshot().guest;
+        assert_eq!(guest.len(), GUEST_METRICS_MAX);
+        assert_eq!(guest["m0"], 3.0);
+    }
+}

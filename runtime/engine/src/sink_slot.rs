@@ -1,0 +1,30 @@
+use wasmill_contract::{Sink, SinkCut};
+use wasmill_model::{Batch, Epoch, NodeName};
+
+use crate::error::JobError;
+
+/// A sink in a task.
+pub(crate) struct SinkSlot {
+    name: NodeName,
+    sink: Box<dyn Sink>,
+}
+
+impl SinkSlot {
+    pub(crate) fn new(name: NodeName, sink: Box<dyn Sink>) -> Self {
+        Self { name, sink }
+    }
+
+    pub(crate) async fn write(&mut self, batch: &Batch) -> Result<(), JobError> {
+        self.sink.write(batch).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })
+    }
+
+    pub(crate) async fn cut(&mut self, share: u16, epoch: Epoch) -> Result<SinkCut, JobError> {
+        let handle =
+            self.sink.prepare(epoch).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })?;
+        Ok(SinkCut { node: self.name.clone(), share, handle })
+    }
+
+    pub(crate) async fn commit(&mut self, epoch: Epoch, last: bool) -> Result<(), JobError> {
+        self.sink.commit(epoch, last).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })
+    }
+}

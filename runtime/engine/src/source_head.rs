@@ -1,0 +1,160 @@
+//! A source at the head of a chain: reads, extracts, and moves the watermark.
+
+use std::sync::Arc;
+
+use wasmill_contract::{ConnectorError, Source, SourceCut, SourceEvent};
+use wasmill_env::Clock;
+use wasmill_model::{Epoch, NodeName, PartitionId, Timestamp};
+use wasmill_order::{BoundedDisorder, Disorder};
+use wasmill_plan::{Extraction, Watermarks};
+
+use crate::batching::AdaptiveBatch;
+use crate::chain::{Chain, Stopped};
+use crate::error::JobError;
+use crate::extract;
+use crate::metrics::NodeMetrics;
+
+/// The source of a task.
+pub(crate) struct SourceHead {
+    name: NodeName,
+    source: Box<dyn Source>,
+    extraction: Extraction,
+    watermarks: BoundedDisorder,
+    sent: (Timestamp, bool),
+    batch: AdaptiveBatch,
+    reading: bool,
+    read: u64,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<NodeMetrics>,
+}
+
+impl SourceHead {
+    #[expect(clippy::too_many_arguments, reason = "called once, where every part is at hand")]
+    pub(crate) fn new(
+        name: NodeName,
+        source: Box<dyn Source>,
+        extraction: Extraction,
+        watermarks: Watermarks,
+        partitions: impl IntoIterator<Item = PartitionId>,
+        batch: AdaptiveBatch,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<NodeMetrics>,
+    ) -> Self {
+        let mut disorder = BoundedDisorder::new(Disorder {
+            bound_micros: watermarks.bound_micros.unsigned_abs(),
+            idle_micros: watermarks.idle_micros.map(i64::unsigned_abs),
+            skew_micros: None,
+        });
+        let now = clock.monotonic_nanos();
+        for partition in partitions {
+            disorder.join(partition, now);
+        }
+        Self {
+            watermarks: disorder,
+            sent: (Timestamp::MIN, false),
+            reading: true,
+            read: 0,
+            name,
+            source,
+            extraction,
+            batch,
+            clock,
+            metrics,
+        }
+    }
+
+    /// Whether there may be more to read.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading
+    }
+
+    /// Nothing is read any more.
+    pub(crate) fn stop(&mut self) {
+        self.reading = false;
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<SourceEvent, ConnectorError> {
+        self.source.next(self.batch.limit()).await
+    }
+
+    /// Hands what was read to the chain. `true` where nothing is left to read.
+    pub(crate) async fn handle(
+        &mut self,
+        event: Result<SourceEvent, ConnectorError>,
+        chain: &mut Chain,
+    ) -> Result<bool, Stopped> {
+        let event = event.map_err(|cause| JobError::Source { node: self.name.clone(), cause })?;
+        let now = self.clock.monotonic_nanos();
+        match event {
+            SourceEvent::Rows(batch) => {
+                let partition = batch.lineage().map_or(PartitionId(0), |lineage| lineage.partition);
+                let rows = batch.len();
+                let extracted = extract::extract(batch, &self.extraction);
+                if let Some((rows, reasons)) = extracted.rejected {
+                    chain.reject(0, rows, reasons);
+                }
+                if !extracted.events.is_empty() {
+                    self.watermarks.observe(partition, extracted.events.times(), now, self.clock.wall());
+                    chain.rows(0, extracted.events).await?;
+                }
+                self.send_watermark(chain).await?;
+                self.batch.observe(rows, self.clock.monotonic_nanos().saturating_sub(now));
+            }
+            SourceEvent::Malformed { partition: _, offset, bytes, reason } => {
+                let row = extract::single_row(&bytes, now, self.clock.wall());
+                chain.reject(0, row, vec![format!("{reason} (at offset {offset})")]);
+            }
+            SourceEvent::PartitionEnd(partition) => {
+                self.watermarks.end(partition);
+                self.send_watermark(chain).await?;
+            }
+            SourceEvent::End => {
+                self.reading = false;
+                self.progress();
+                self.sent = (Timestamp::MAX, false);
+                chain.watermark(Timestamp::MAX, false).await?;
+                return Ok(true);
+            }
+        }
+        self.progress();
+        Ok(false)
+    }
+
+    fn progress(&mut self) {
+        if let Some(read) = self.source.progress() {
+            self.metrics.has_read(read.saturating_sub(self.read));
+            self.read = read;
+        }
+    }
+
+    /// When a partition that is silent becomes idle.
+    pub(crate) fn next_idle_nanos(&self) -> Option<u64> {
+        if self.reading { self.watermarks.next_idle_nanos() } else { None }
+    }
+
+    /// Time has passed: partitions may have become idle.
+    pub(crate) async fn tick(&mut self, chain: &mut Chain) -> Result<(), Stopped> {
+        self.send_watermark(chain).await
+    }
+
+    async fn send_watermark(&mut self, chain: &mut Chain) -> Result<(), Stopped> {
+        // The watermark alone tells whether it rose; what was sent also tells whether it went idle.
+        let _ = self.watermarks.advance(self.clock.monotonic_nanos());
+        let now = (self.watermarks.watermark(), self.watermarks.is_idle());
+        if self.reading && now != self.sent {
+            self.sent = now;
+            chain.watermark(now.0, now.1).await?;
+        }
+        Ok(())
+    }
+
+    /// Positions as of now, for the cut.
+    pub(crate) fn cut(&self) -> SourceCut {
+        SourceCut { node: self.name.clone(), positions: self.source.positions() }
+    }
+
+    pub(crate) async fn acknowledge(&mut self, epoch: Epoch) -> Result<(), JobError> {
+        let told = self.source.acknowledge(epoch).await;
+        told.map_err(|cause| JobError::Source { node: self.name.clone(), cause })
+    }
+}

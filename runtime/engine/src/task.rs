@@ -1,0 +1,254 @@
+//! The loop of one task.
+//!
+//! # Ordering
+//! Inputs are aligned: an input that has delivered its barrier waits, its later signals set aside,
+//! until every other live input has delivered the same one.
+//!
+//! # Cancellation
+//! A task is cancelled only when its job has failed: a guest call may be cut off in the middle.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use wasmill_contract::Cut;
+use wasmill_env::Clock;
+use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks};
+
+use crate::chain::{Chain, Stopped};
+use crate::error::JobError;
+use crate::queue::{Arrival, QueueReceiver};
+use crate::signal::{Barrier, Signal};
+use crate::source_head::SourceHead;
+
+/// What the coordinator tells a task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    /// Sources only: end an epoch here.
+    Inject(Barrier),
+    /// The epoch is durable.
+    Commit(Barrier),
+}
+
+/// What a task tells the coordinator.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The task's part of an epoch.
+    Cut { task: usize, barrier: Barrier, cut: Cut },
+    /// A source has nothing left to read.
+    Exhausted,
+    /// The task holds so much that an epoch should come early.
+    EpochWanted,
+    /// The task has committed its last epoch.
+    Finished,
+    /// The task failed, and with it the job.
+    Failed(JobError),
+}
+
+/// Where a task's rows come from.
+pub(crate) enum Head {
+    Source(Box<SourceHead>),
+    Inputs(Inputs),
+}
+
+/// The inputs of a task, aligned.
+pub(crate) struct Inputs {
+    pub(crate) queue: QueueReceiver,
+    /// The input port of the first node that each input leads to.
+    pub(crate) ports: Vec<u16>,
+    pub(crate) alignment: Alignment,
+    pub(crate) watermarks: InputWatermarks,
+    /// Signals of inputs that wait for a barrier, by input.
+    pub(crate) aside: Vec<VecDeque<Arrival>>,
+}
+
+/// One task of a job.
+pub(crate) struct Task {
+    pub(crate) id: usize,
+    pub(crate) chain: Chain,
+    pub(crate) head: Head,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What a task does next.
+enum Next {
+    Order(Order),
+    Arrival(Option<Arrival>),
+    Source(Result<wasmill_contract::SourceEvent, wasmill_contract::ConnectorError>),
+    Wake,
+}
+
+impl Task {
+    /// Runs until the last epoch is committed, or reports why not.
+    pub(crate) async fn run(mut self) {
+        let outcome = self.work().await;
+        let report = match outcome {
+            Ok(()) => Report::Finished,
+            Err(Stopped::Failed(error)) => Report::Failed(error),
+            // The task that went away has reported, and the coordinator ends this one.
+            Err(Stopped::ReceiverGone) => return,
+        };
+        self.report(report).await;
+    }
+
+    async fn work(&mut self) -> Result<(), Stopped> {
+        loop {
+            match self.next().await {
+                Next::Order(Order::Inject(barrier)) => self.inject(barrier).await?,
+                Next::Order(Order::Commit(barrier)) => {
+                    self.chain.commit(barrier).await?;
+                    if let Head::Source(source) = &mut self.head {
+                        source.acknowledge(barrier.epoch).await?;
+                    }
+                    if barrier.last {
+                        return Ok(());
+                    }
+                }
+                Next::Source(event) => {
+                    let Head::Source(source) = &mut self.head else { continue };
+                    let ended = source.handle(event, &mut self.chain).await?;
+                    if ended {
+                        self.report(Report::Exhausted).await;
+                    }
+                    self.ask_for_epoch().await;
+                }
+                Next::Arrival(Some(arrival)) => {
+                    self.arrive(arrival).await?;
+                    self.ask_for_epoch().await;
+                }
+                Next::Arrival(None) => return Err(Stopped::ReceiverGone),
+                Next::Wake => {
+                    if let Head::Source(source) = &mut self.head {
+                        source.tick(&mut self.chain).await?;
+                    }
+                    self.chain.wall().await?;
+                }
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        let now = self.clock.monotonic_nanos();
+        let wake = self.wake_nanos(now);
+        let reading = match &self.head {
+            Head::Source(source) => source.is_reading(),
+            Head::Inputs(_) => true,
+        };
+        let incoming = async {
+            match &mut self.head {
+                Head::Source(source) if reading => Next::Source(source.next().await),
+                Head::Source(_) => std::future::pending().await,
+                Head::Inputs(inputs) => Next::Arrival(inputs.queue.receive().await),
+            }
+        };
+        tokio::select! {
+            biased;
+            order = self.orders.recv() => match order {
+                Some(order) => Next::Order(order),
+                None => Next::Arrival(None),
+            },
+            () = async {
+                match wake {
+                    Some(wake) => self.clock.sleep_until(wake).await,
+                    None => std::future::pending().await,
+                }
+            } => Next::Wake,
+            next = incoming => next,
+        }
+    }
+
+    /// When the task has something to do though nothing comes in.
+    fn wake_nanos(&self, now: u64) -> Option<u64> {
+        let timer = self.chain.next_deadline().map(|deadline| {
+            let micros = deadline.0.saturating_sub(self.clock.wall().0).max(0).unsigned_abs();
+            now.saturating_add(micros.saturating_mul(1_000))
+        });
+        let idle = match &self.head {
+            Head::Source(source) => source.next_idle_nanos(),
+            Head::Inputs(_) => None,
+        };
+        timer.into_iter().chain(idle).min()
+    }
+
+    async fn inject(&mut self, barrier: Barrier) -> Result<(), Stopped> {
+        let Head::Source(source) = &mut self.head else { return Ok(()) };
+        let positions = source.cut();
+        if barrier.last {
+            source.stop();
+        }
+        let mut cut = self.chain.barrier(barrier).await?;
+        cut.sources.push(positions);
+        self.report(Report::Cut { task: self.id, barrier, cut }).await;
+        Ok(())
+    }
+
+    async fn arrive(&mut self, arrival: Arrival) -> Result<(), Stopped> {
+        let Head::Inputs(inputs) = &mut self.head else { return Ok(()) };
+        if inputs.alignment.is_blocked(arrival.input) {
+            inputs.aside[arrival.input].push_back(arrival);
+            return Ok(());
+        }
+        if self.take(arrival).await? {
+            self.replay_aside().await?;
+        }
+        Ok(())
+    }
+
+    /// Handles a signal. `true` where it completed a barrier.
+    async fn take(&mut self, arrival: Arrival) -> Result<bool, Stopped> {
+        let Head::Inputs(inputs) = &mut self.head else { return Ok(false) };
+        let Arrival { input, signal, permit } = arrival;
+        // The sender's budget is given back when the signal has been worked off, not before.
+        let _permit = permit;
+        match signal {
+            Signal::Rows(batch) => {
+                self.chain.rows(inputs.ports[input], batch).await?;
+                Ok(false)
+            }
+            Signal::Watermark { time, idle } => {
+                let was_idle = inputs.watermarks.is_idle();
+                let risen = inputs.watermarks.update(input, time, idle);
+                let now_idle = inputs.watermarks.is_idle();
+                if risen.is_some() || was_idle != now_idle {
+                    self.chain.watermark(inputs.watermarks.watermark(), now_idle).await?;
+                }
+                Ok(false)
+            }
+            Signal::Barrier(barrier) => {
+                let aligned = inputs.alignment.on_barrier(input, barrier.epoch);
+                match aligned.map_err(|cause| JobError::Order { node: self.chain.head().clone(), cause })? {
+                    Aligned::Block => return Ok(false),
+                    Aligned::Aligned(_) => {}
+                }
+                let cut = self.chain.barrier(barrier).await?;
+                self.report(Report::Cut { task: self.id, barrier, cut }).await;
+                Ok(true)
+            }
+        }
+    }
+
+    /// After a barrier: what was set aside comes in, up to the next barrier of each input.
+    async fn replay_aside(&mut self) -> Result<(), Stopped> {
+        loop {
+            let Head::Inputs(inputs) = &mut self.head else { return Ok(()) };
+            let open = (0..inputs.aside.len()).find(|&input| {
+                !inputs.alignment.is_blocked(input) && !inputs.aside[input].is_empty()
+            });
+            let Some(arrival) = open.and_then(|input| inputs.aside[input].pop_front()) else { return Ok(()) };
+            self.take(arrival).await?;
+        }
+    }
+
+    async fn ask_for_epoch(&mut self) {
+        if self.chain.wants_epoch() {
+            self.report(Report::EpochWanted).await;
+        }
+    }
+
+    async fn report(&mut self, report: Report) {
+        // Without a coordinator the task is about to be ended: nobody is left to hear it.
+        let _unheard = self.reports.send(report).await.is_err();
+    }
+}

@@ -1,0 +1,204 @@
+//! From a plan to tasks with queues between them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use wasmill_contract::{OperatorContext, Share};
+use wasmill_model::{Epoch, NodeName, PartitionId};
+use wasmill_order::{Alignment, InputWatermarks};
+use wasmill_plan::{Edge, NodeKind, Plan, Routing};
+use wasmill_store::{MemoryState, StateBackend};
+
+use crate::batching::AdaptiveBatch;
+use crate::chain::{Chain, Output, Slot, SlotKind, Target};
+use crate::coordinator::TaskLink;
+use crate::error::JobError;
+use crate::job::{JobParts, NodePart};
+use crate::metrics::JobMetrics;
+use crate::operator_slot::OperatorSlot;
+use crate::queue::{QueueReceiver, QueueSender, queue};
+use crate::sink_slot::SinkSlot;
+use crate::source_head::SourceHead;
+use crate::task::{Head, Inputs, Order, Report, Task};
+use crate::window_slot::{WindowSlot, Windows};
+
+/// Orders that wait for a task. At most one barrier and one commit are ever on their way.
+const ORDERS_MAX: usize = 8;
+/// Reports that wait for the coordinator.
+const REPORTS_MAX: usize = 256;
+
+/// Tasks, ready to run, and their links to the coordinator.
+pub(crate) struct Wired {
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) links: Vec<TaskLink>,
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) locations: Vec<(NodeName, String)>,
+}
+
+/// The sending ends of an edge, by (edge, sending task).
+type Senders = HashMap<(usize, u16), Vec<QueueSender>>;
+/// The receiving end of each task with its input ports, by (chain, task).
+type Receivers = HashMap<(usize, u16), (QueueReceiver, Vec<u16>)>;
+
+/// Opens everything and joins it.
+pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<Wired, JobError> {
+    let (mut senders, mut receivers) = queues(&parts.plan);
+    let (report, reports) = mpsc::channel(REPORTS_MAX);
+    let mut wired = Wired { tasks: Vec::new(), links: Vec::new(), reports, locations: Vec::new() };
+    for (place, chain) in parts.plan.chains.iter().enumerate() {
+        let partitions = match &parts.nodes[chain.nodes[0]] {
+            NodePart::Source(source) => {
+                let node = &parts.plan.nodes[chain.nodes[0]].name;
+                let listed = source.partitions().await;
+                listed.map_err(|cause| JobError::Source { node: node.clone(), cause })?
+            }
+            NodePart::Stage(_) | NodePart::Sink(_) => Vec::new(),
+        };
+        for index in 0..chain.parallelism {
+            let share = Share { index, of: chain.parallelism };
+            let mut slots = Vec::with_capacity(chain.nodes.len());
+            for &node in &chain.nodes {
+                slots.push(open_slot(parts, node, share, &chain.nodes, &mut senders, metrics, &mut wired.locations).await?);
+            }
+            let head = match receivers.remove(&(place, index)) {
+                Some((queue, ports)) => Head::Inputs(Inputs {
+                    alignment: Alignment::new(ports.len(), Epoch(0)),
+                    watermarks: InputWatermarks::new(ports.len()),
+                    aside: ports.iter().map(|_| Default::default()).collect(),
+                    queue,
+                    ports,
+                }),
+                None => {
+                    let mine = partitions.iter().skip(usize::from(index)).step_by(usize::from(chain.parallelism));
+                    let mine: Vec<_> = mine.map(|partition| (partition.id, partition.size)).collect();
+                    Head::Source(Box::new(open_source(parts, chain.nodes[0], mine, metrics).await?))
+                }
+            };
+            let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);
+            let name = parts.plan.nodes[chain.nodes[0]].name.clone();
+            wired.links.push(TaskLink { head: name, orders, is_source: matches!(head, Head::Source(_)) });
+            wired.tasks.push(Task {
+                id: wired.tasks.len(),
+                chain: Chain::new(slots, index, Arc::clone(&parts.clock), Arc::clone(metrics)),
+                head,
+                orders: receive_orders,
+                reports: report.clone(),
+                clock: Arc::clone(&parts.clock),
+            });
+        }
+    }
+    Ok(wired)
+}
+
+/// Edges into the first node of a chain: the inputs of its tasks.
+fn incoming(plan: &Plan, chain: usize) -> Vec<(usize, &Edge)> {
+    plan.inputs(plan.chains[chain].nodes[0]).collect()
+}
+
+fn queues(plan: &Plan) -> (Senders, Receivers) {
+    let (mut all_senders, mut receivers) = (Senders::new(), Receivers::new());
+    for (place, chain) in plan.chains.iter().enumerate() {
+        let edges = incoming(plan, place);
+        if edges.is_empty() {
+            continue;
+        }
+        for task in 0..chain.parallelism {
+            let mut inputs = Vec::new();
+            for (edge_place, edge) in &edges {
+                let upstream = plan.chains[plan.nodes[edge.from].chain].parallelism;
+                let from = match edge.routing {
+                    Routing::Forward => task..task + 1,
+                    Routing::Keyed | Routing::Local => 0..upstream,
+                };
+                inputs.extend(from.map(|from| (*edge_place, from, edge.input)));
+            }
+            let (senders, receiver) = queue(inputs.len());
+            let ports = inputs.iter().map(|&(_, _, port)| port).collect();
+            for ((edge, from, _), sender) in inputs.into_iter().zip(senders) {
+                all_senders.entry((edge, from)).or_default().push(sender);
+            }
+            receivers.insert((place, task), (receiver, ports));
+        }
+    }
+    (all_senders, receivers)
+}
+
+async fn open_slot(
+    parts: &JobParts,
+    node: usize,
+    share: Share,
+    chain: &[usize],
+    senders: &mut Senders,
+    metrics: &JobMetrics,
+    locations: &mut Vec<(NodeName, String)>,
+) -> Result<(Slot, Vec<Output>), JobError> {
+    let planned = &parts.plan.nodes[node];
+    let name = planned.name.clone();
+    let failed = |cause| JobError::Stage { node: name.clone(), cause };
+    let (kind, digest) = match (&parts.nodes[node], &planned.kind) {
+        (NodePart::Source(_), _) => (SlotKind::Source, None),
+        (NodePart::Stage(factory), NodeKind::Stage { window }) => {
+            let mut state = MemoryState::default();
+            state.declare(&factory.descriptor().spaces);
+            let context = OperatorContext::new(name.clone(), share, Box::new(state));
+            let kind = match window {
+                Some(shape) => {
+                    let aggregate = factory.open_aggregate(context).await.map_err(failed)?;
+                    SlotKind::Window(WindowSlot::new(name.clone(), aggregate, Windows::new(*shape), metrics.node(node)))
+                }
+                None => {
+                    let operator = factory.open(context).await.map_err(failed)?;
+                    let slot = OperatorSlot::new(name.clone(), operator, factory.descriptor(), metrics.node(node));
+                    SlotKind::Operator(slot)
+                }
+            };
+            (kind, Some(factory.digest()))
+        }
+        (NodePart::Sink(factory), _) => {
+            let opened = factory.open(share, None, Arc::clone(&parts.clock)).await;
+            let sink = opened.map_err(|cause| JobError::Sink { node: name.clone(), cause })?;
+            locations.extend(sink.location().map(|location| (name.clone(), location)));
+            (SlotKind::Sink(SinkSlot::new(name.clone(), sink)), None)
+        }
+        (NodePart::Stage(_), _) => panic!("node {name} of the plan is no stage"),
+    };
+    let outputs = parts.plan.outputs(node).map(|(place, edge)| {
+        let target = match chain.iter().position(|&other| other == edge.to) {
+            Some(slot) if matches!(edge.routing, Routing::Local) => Target::Local { slot, port: edge.input },
+            _ => Target::Tasks(senders.remove(&(place, share.index)).unwrap_or_default()),
+        };
+        Output { port: edge.output, key: edge.key.clone(), target }
+    });
+    let outputs = outputs.collect();
+    Ok((Slot { name: planned.name.clone(), kind, digest, metrics: metrics.node(node) }, outputs))
+}
+
+async fn open_source(
+    parts: &JobParts,
+    node: usize,
+    partitions: Vec<(PartitionId, Option<u64>)>,
+    metrics: &JobMetrics,
+) -> Result<SourceHead, JobError> {
+    let planned = &parts.plan.nodes[node];
+    let (NodePart::Source(factory), NodeKind::Source { extraction, watermarks }) = (&parts.nodes[node], &planned.kind)
+    else {
+        panic!("node {} of the plan is no source", planned.name)
+    };
+    let assigned = partitions.iter().map(|&(id, _)| (id, None)).collect();
+    let opened = factory.open(assigned, Arc::clone(&parts.clock)).await;
+    let source = opened.map_err(|cause| JobError::Source { node: planned.name.clone(), cause })?;
+    let node_metrics = metrics.node(node);
+    node_metrics.to_read(partitions.iter().filter_map(|&(_, size)| size).sum());
+    let goal = u64::try_from(parts.settings.latency_goal.as_nanos()).unwrap_or(u64::MAX);
+    Ok(SourceHead::new(
+        planned.name.clone(),
+        source,
+        extraction.clone(),
+        *watermarks,
+        partitions.into_iter().map(|(id, _)| id),
+        AdaptiveBatch::new(goal),
+        Arc::clone(&parts.clock),
+        node_metrics,
+    ))
+}

@@ -1,0 +1,497 @@
+//! Whole jobs with native operators: what goes in comes out, in order, once.
+
+#![expect(missing_docs, reason = "tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use support::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, name};
+use tokio::runtime::Handle;
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, OperatorError, TimerChange};
+use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
+use wasmill_env::{Clock as HostClock, RealClock, SimulatedClock};
+use wasmill_model::{
+    Bitmap, Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rejected, Rows, Timestamp, WindowShape,
+};
+use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, TimeExtraction, TimeUnit, Watermarks};
+
+/// A graph in the making: nodes in topological order.
+struct Graph {
+    nodes: Vec<(NodeKind, NodePart, u16)>,
+    edges: Vec<Edge>,
+}
+
+impl Graph {
+    fn new() -> Self {
+        Self { nodes: Vec::new(), edges: Vec::new() }
+    }
+
+    fn node(&mut self, kind: NodeKind, part: NodePart, parallelism: u16) -> usize {
+        self.nodes.push((kind, part, parallelism));
+        self.nodes.len() - 1
+    }
+
+    fn source(&mut self, partitions: Vec<Vec<Row>>, bounded: bool, parallelism: u16) -> usize {
+        let kind = NodeKind::Source {
+            extraction: Extraction::default(),
+            watermarks: Watermarks { bound_micros: 0, idle_micros: None },
+        };
+        self.node(kind, NodePart::Source(Arc::new(ListSource { partitions, bounded })), parallelism)
+    }
+
+    fn stage(&mut self, operator: NativeOperator, parallelism: u16) -> usize {
+        self.node(NodeKind::Stage { window: None }, NodePart::Stage(Arc::new(operator)), parallelism)
+    }
+
+    fn window(&mut self, shape: WindowShape, parallelism: u16) -> usize {
+        let part = NodePart::Stage(Arc::new(CountAggregate::default()));
+        self.node(NodeKind::Stage { window: Some(shape) }, part, parallelism)
+    }
+
+    fn sink(&mut self, sink: &KeepSink) -> usize {
+        self.node(NodeKind::Sink, NodePart::Sink(Arc::new(sink.clone())), 1)
+    }
+
+    fn edge(&mut self, from: (usize, u16), to: (usize, u16), routing: Routing) {
+        self.edges.push(Edge { from: from.0, output: from.1, to: to.0, input: to.1, key: None, routing });
+    }
+
+    async fn start(self, committer: Box<dyn Committer>, clock: Arc<dyn HostClock>) -> JobHandle {
+        let mut chain_of: Vec<usize> = Vec::new();
+        let mut chains: Vec<Chain> = Vec::new();
+        for (place, (_, _, parallelism)) in self.nodes.iter().enumerate() {
+            let local = self.edges.iter().find(|edge| edge.to == place && matches!(edge.routing, Routing::Local));
+            let chain = local.map_or(chains.len(), |edge| chain_of[edge.from]);
+            if chain == chains.len() {
+                chains.push(Chain { nodes: Vec::new(), parallelism: *parallelism });
+            }
+            chains[chain].nodes.push(place);
+            chain_of.push(chain);
+        }
+        let (mut nodes, mut parts) = (Vec::new(), Vec::new());
+        for (place, (kind, part, _)) in self.nodes.into_iter().enumerate() {
+            nodes.push(Node { name: name(&format!("n{place}")), kind, chain: chain_of[place] });
+            parts.push(part);
+        }
+        let plan = Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains };
+        let settings = JobSettings { epoch_interval: Duration::from_millis(2), ..JobSettings::default() };
+        let parts = JobParts { plan, nodes: parts, committer, clock, settings };
+        start(parts, &Handle::current()).await.expect("it starts")
+    }
+
+    async fn run(self) -> (JobHandle, Vec<(Epoch, Vec<Cut>)>) {
+        let log = CutLog::default();
+        let mut job = self.start(Box::new(log.clone()), Arc::new(RealClock::default())).await;
+        job.wait().await.expect("it ends well");
+        (job, log.take())
+    }
+}
+
+/// Keeps every cut.
+#[derive(Clone, Default)]
+struct CutLog(Arc<Mutex<Vec<(Epoch, Vec<Cut>)>>>);
+
+impl CutLog {
+    fn take(&self) -> Vec<(Epoch, Vec<Cut>)> {
+        std::mem::take(&mut self.0.lock().expect("no panic holds it"))
+    }
+}
+
+impl Committer for CutLog {
+    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.0.lock().expect("no panic holds it").push((epoch, cuts));
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn identity() -> NativeOperator {
+    NativeOperator::new(|_, call| {
+        Ok(match call {
+            Call::Process(..) => Outcome { emissions: vec![Emission { port: 0, output: Output::Unchanged }], rejected: vec![] },
+            _ => Outcome::default(),
+        })
+    })
+}
+
+/// Emits for every row its key's count so far, held in state.
+fn counter() -> NativeOperator {
+    NativeOperator::new(|context, call| {
+        let Call::Process(_, batch) = call else { return Ok(Outcome::default()) };
+        let mut values = Vec::new();
+        for key in batch.keys().iter() {
+            let (keys, none) = ([key].iter().collect::<Column>(), Column::default());
+            let mut old = Default::default();
+            let found = context.state.get_many(0, &keys, &none, &mut old).expect("declared");
+            let before = if found.get(0) { u64::from_le_bytes(old.finish().row(0).try_into().expect("8 bytes")) } else { 0 };
+            let now: Column = [(before + 1).to_le_bytes()].iter().collect();
+            context.state.put_many(0, &keys, &none, &now).expect("declared");
+            values.push((before + 1).to_string());
+        }
+        let output = Output::Values(values.iter().collect());
+        Ok(Outcome { emissions: vec![Emission { port: 0, output }], rejected: vec![] })
+    })
+    .with_spaces(&["count"])
+}
+
+fn rows(count: usize, keys: &[&'static str]) -> Vec<Row> {
+    (0..count).map(|i| (i as i64, keys[i % keys.len()], format!("{i}"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_hands_every_row_through_once_in_order() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(10_000, &["a"])], true, 1);
+    let stage = graph.stage(identity(), 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    graph.edge((stage, 0), (out, 0), Routing::Local);
+    let (job, _) = graph.run().await;
+    let values: Vec<usize> = sink.committed().iter().map(|(_, _, value)| value.parse().expect("a number")).collect();
+    assert_eq!(values, (0..10_000).collect::<Vec<_>>());
+    assert!(sink.epochs().last().is_some_and(|&(_, last)| last));
+    let nodes = job.metrics().nodes();
+    assert_eq!(nodes.iter().map(|n| n.rows_in).collect::<Vec<_>>(), [10_000; 3]);
+    assert_eq!(job.metrics().latency().rows, 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyed_exchange_counts_each_key_once_and_keeps_its_order() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let keys = ["a", "b", "c", "d", "e", "f", "g"];
+    let source = graph.source(vec![rows(7_000, &keys), rows(7_000, &keys)], true, 2);
+    let stage = graph.stage(counter(), 3);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Keyed);
+    graph.edge((stage, 0), (out, 0), Routing::Keyed);
+    graph.run().await;
+    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (_, key, count) in sink.committed() {
+        seen.entry(key).or_default().push(count.parse().expect("a number"));
+    }
+    assert_eq!(seen.len(), keys.len());
+    for (key, counts) in seen {
+        assert_eq!(counts, (1..=2_000).collect::<Vec<_>>(), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_is_consistent_over_two_inputs() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let left = graph.source(vec![rows(20_000, &["a", "b", "c"])], true, 1);
+    let right = graph.source(vec![rows(5_000, &["a", "b", "c"]), rows(100, &["b"])], true, 2);
+    let stage = graph.stage(counter(), 2);
+    let out = graph.sink(&sink);
+    graph.edge((left, 0), (stage, 0), Routing::Keyed);
+    graph.edge((right, 0), (stage, 1), Routing::Keyed);
+    graph.edge((stage, 0), (out, 0), Routing::Keyed);
+    let (_, cuts) = graph.run().await;
+    let mut counts: BTreeMap<Box<[u8]>, u64> = BTreeMap::new();
+    for (place, (epoch, cuts)) in cuts.iter().enumerate() {
+        assert_eq!(*epoch, Epoch(place as u64 + 1));
+        let mut read = 0;
+        for cut in cuts {
+            for (_, position) in cut.sources.iter().flat_map(|source| &source.positions) {
+                read += u64::from_le_bytes(position.0[..].try_into().expect("8 bytes"));
+            }
+            for change in cut.stages.iter().flat_map(|stage| &stage.state.entries) {
+                let value = change.value.as_ref().expect("never deleted");
+                counts.insert(change.key.clone(), u64::from_le_bytes(value[..].try_into().expect("8 bytes")));
+            }
+        }
+        assert_eq!(counts.values().sum::<u64>(), read, "epoch {epoch}: rows counted are rows read");
+    }
+    assert_eq!(counts.values().sum::<u64>(), 25_100);
+}
+
+fn tumbling_model(partitions: &[Vec<Row>], size: i64) -> Vec<Got> {
+    let mut counts: BTreeMap<(i64, &str), u64> = BTreeMap::new();
+    for (time, key, _) in partitions.iter().flatten() {
+        *counts.entry((time.div_euclid(size) * size, *key)).or_default() += 1;
+    }
+    let mut model: Vec<Got> = counts
+        .into_iter()
+        .map(|((start, key), count)| (start + size - 1, key.to_owned(), format!("{start}..{}={count}", start + size)))
+        .collect();
+    model.sort();
+    model
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_over_an_exchange_wait_for_the_slowest_partition() {
+    let partitions = vec![rows(3_000, &["a", "b"]), rows(50, &["b"]), rows(1_234, &["c", "a"])];
+    let expected = tumbling_model(&partitions, 100);
+    for (readers, tasks) in [(1, 1), (3, 1), (3, 2), (2, 4)] {
+        let mut graph = Graph::new();
+        let sink = KeepSink::default();
+        let source = graph.source(partitions.clone(), true, readers);
+        let window = graph.window(WindowShape::Tumbling { size_micros: 100 }, tasks);
+        let out = graph.sink(&sink);
+        graph.edge((source, 0), (window, 0), Routing::Keyed);
+        graph.edge((window, 0), (out, 0), Routing::Keyed);
+        let (job, _) = graph.run().await;
+        assert_eq!(sink.sorted(), expected, "{readers} readers, {tasks} tasks");
+        assert_eq!(job.metrics().nodes()[1].late, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sliding_windows_count_every_row_in_each_of_its_windows() {
+    let partitions = vec![rows(1_000, &["a"])];
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(partitions, true, 1);
+    let window = graph.window(WindowShape::Sliding { size_micros: 100, slide_micros: 20 }, 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (window, 0), Routing::Local);
+    graph.edge((window, 0), (out, 0), Routing::Local);
+    graph.run().await;
+    let mut expected = Vec::new();
+    for start in (-80..1_000).step_by(20) {
+        let count = (start.max(0)..(start + 100).min(1_000)).count();
+        expected.push((start + 99, "a".to_owned(), format!("{start}..{}={count}", start + 100)));
+    }
+    assert_eq!(sink.committed(), expected);
+}
+
+/// Sets a timer 10 microseconds after each row; a timer that fires gives a row.
+fn delayed(clock: Clock) -> NativeOperator {
+    NativeOperator::new(move |context, call| match call {
+        Call::Process(_, batch) => {
+            let now = if clock == Clock::Event { 0 } else { context.wall.0 };
+            context.timers.push(TimerChange {
+                clock,
+                keys: Arc::clone(batch.keys()),
+                tags: Arc::clone(batch.values()),
+                times: Some(batch.times().iter().map(|time| now + time + 10).collect()),
+            });
+            Ok(Outcome::default())
+        }
+        Call::Timers(of, fired) => {
+            assert_eq!(of, clock);
+            let rows = Rows {
+                times: vec![],
+                keys: Column::default(),
+                values: fired.tags.clone(),
+                origins: (0..fired.times.len() as u32).collect(),
+            };
+            Ok(Outcome { emissions: vec![Emission { port: 0, output: Output::Rows(rows) }], rejected: vec![] })
+        }
+        _ => Ok(Outcome::default()),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_timers_fire_in_order_of_their_times() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(5_000, &["a", "b"])], true, 1);
+    let stage = graph.stage(delayed(Clock::Event), 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    graph.edge((stage, 0), (out, 0), Routing::Local);
+    graph.run().await;
+    let expected: Vec<Got> =
+        (0..5_000).map(|i| (i + 10, ["a", "b"][i as usize % 2].to_owned(), i.to_string())).collect();
+    assert_eq!(sink.committed(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processing_timers_fire_when_the_wall_clock_passes_them() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![vec![(1_000, "a", "later".into()), (0, "a", "sooner".into())]], false, 1);
+    let stage = graph.stage(delayed(Clock::Processing), 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    graph.edge((stage, 0), (out, 0), Routing::Local);
+    let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
+    let mut job = graph.start(Box::new(CutLog::default()), Arc::<SimulatedClock>::clone(&clock)).await;
+    while job.metrics().nodes()[1].rows_in < 2 || clock.sleepers() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(sink.written(), 0);
+    clock.advance(Duration::from_micros(10));
+    while sink.written() < 1 {
+        tokio::task::yield_now().await;
+    }
+    job.stop();
+    job.wait().await.expect("it stops");
+    assert_eq!(sink.committed(), [(10, "a".to_owned(), "sooner".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_that_never_cease_fail_the_job() {
+    let mut graph = Graph::new();
+    let source = graph.source(vec![rows(1, &["a"])], true, 1);
+    let stage = graph.stage(
+        NativeOperator::new(|context, call| {
+            if !matches!(call, Call::Flush) {
+                let one: Arc<Column> = Arc::new(["x"].iter().collect());
+                context.timers.push(TimerChange { clock: Clock::Event, keys: Arc::clone(&one), tags: one, times: Some(vec![-5]) });
+            }
+            Ok(Outcome::default())
+        }),
+        1,
+    );
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    let mut job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
+    let error = job.wait().await.expect_err("it fails").to_string();
+    assert!(error.contains("due at once 10000 times in a row"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_rows_are_in_the_cut_and_nowhere_else() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(1_000, &["a"])], true, 1);
+    let stage = graph.stage(
+        NativeOperator::new(|_, call| {
+            let Call::Process(_, batch) = call else { return Ok(Outcome::default()) };
+            let bad = |row: &u32| batch.times()[*row as usize] % 10 == 0;
+            let rejected = (0..batch.len() as u32).filter(bad).map(|row| Rejected { row, reason: format!("ten {row}") });
+            let output = Output::Keep(Bitmap::filled(batch.len(), true));
+            Ok(Outcome { rejected: rejected.collect(), emissions: vec![Emission { port: 0, output }] })
+        }),
+        1,
+    );
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    graph.edge((stage, 0), (out, 0), Routing::Local);
+    let (job, cuts) = graph.run().await;
+    let dead: BTreeSet<i64> = cuts
+        .iter()
+        .flat_map(|(_, cuts)| cuts)
+        .flat_map(|cut| &cut.dead_letters)
+        .flat_map(|letter| {
+            assert_eq!((letter.node.as_str(), letter.reasons.len()), ("n1", letter.rows.len()));
+            assert!(letter.rows.lineage().is_some(), "a dead letter knows where its row came from");
+            letter.rows.times().to_vec()
+        })
+        .collect();
+    assert_eq!(dead, (0..1_000).step_by(10).collect());
+    assert_eq!(sink.committed().len(), 900);
+    assert_eq!(job.metrics().nodes()[1].rejected, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_operator_fails_the_job_with_its_name_and_words() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(100, &["a"])], true, 1);
+    let stage = graph.stage(
+        NativeOperator::new(|_, _| Err(OperatorError::Trap { call: "process", reason: "unreachable".into() })),
+        1,
+    );
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Keyed);
+    graph.edge((stage, 0), (out, 0), Routing::Keyed);
+    let mut job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
+    let error = job.wait().await.expect_err("it fails");
+    assert_eq!(error.to_string(), "stage \"n1\": process trapped: unreachable");
+    assert!(sink.committed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_job_commits_what_it_has_read() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(500, &["a"])], false, 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (out, 0), Routing::Keyed);
+    let mut job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
+    while job.metrics().nodes()[1].rows_in < 500 {
+        tokio::task::yield_now().await;
+    }
+    job.stop();
+    job.wait().await.expect("it stops");
+    assert_eq!(sink.committed().len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watermarks_reach_operators_that_ask_for_them() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(20, &["a"])], true, 1);
+    let stage = graph.stage(
+        NativeOperator::new(|_, call| {
+            let Call::Watermark(time) = call else { return Ok(Outcome::default()) };
+            let values: Column = [if time == Timestamp::MAX { "end" } else { "more" }].iter().collect();
+            let rows = Rows { times: vec![], keys: Column::default(), values, origins: vec![] };
+            Ok(Outcome { emissions: vec![Emission { port: 0, output: Output::Rows(rows) }], rejected: vec![] })
+        })
+        .with_watermarks(),
+        1,
+    );
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    graph.edge((stage, 0), (out, 0), Routing::Local);
+    graph.run().await;
+    let got = sink.committed();
+    assert_eq!(got.iter().map(|(time, ..)| *time).collect::<Vec<_>>(), [5, 12, 18, i64::MAX], "max - bound - 1");
+    assert_eq!(got.last().map(|(.., value)| value.as_str()), Some("end"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_an_event_time_become_dead_letters() {
+    let values = [r#"{"at":5}"#, r#"{"at":"x"}"#, "nonsense"];
+    let partition = values.iter().map(|value| (0, "", (*value).to_owned())).collect();
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let extraction = Extraction {
+        key: None,
+        time: Some(TimeExtraction { field: "/at".parse().expect("a pointer"), unit: TimeUnit::Millis }),
+    };
+    let watermarks = Watermarks { bound_micros: 0, idle_micros: None };
+    let list = ListSource { partitions: vec![partition], bounded: true };
+    let source = graph.node(NodeKind::Source { extraction, watermarks }, NodePart::Source(Arc::new(list)), 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (out, 0), Routing::Local);
+    let (job, cuts) = graph.run().await;
+    assert_eq!(sink.committed(), [(5_000, String::new(), values[0].to_owned())]);
+    let dead: usize =
+        cuts.iter().flat_map(|(_, cuts)| cuts).flat_map(|cut| &cut.dead_letters).map(|letter| letter.rows.len()).sum();
+    assert_eq!((dead, job.metrics().nodes()[0].rejected), (2, 2));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_graph_width_gives_the_windows_of_the_model(
+        partitions in prop::collection::vec(prop::collection::vec((0i64..40, 0usize..5), 0..120), 1..4),
+        readers in 1u16..4,
+        tasks in 1u16..5,
+        size in 1i64..50,
+    ) {
+        let keys = ["a", "b", "c", "d", "e"];
+        // Times rise within a partition: nothing is late at bound 0.
+        let partitions: Vec<Vec<Row>> = partitions
+            .into_iter()
+            .map(|steps| {
+                let mut time = 0;
+                steps.into_iter().map(|(step, key)| { time += step; (time, keys[key], String::new()) }).collect()
+            })
+            .collect();
+        let expected = tumbling_model(&partitions, size);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let got = runtime.block_on(async {
+            let mut graph = Graph::new();
+            let sink = KeepSink::default();
+            let source = graph.source(partitions, true, readers);
+            let window = graph.window(WindowShape::Tumbling { size_micros: size }, tasks);
+            let out = graph.sink(&sink);
+            graph.edge((source, 0), (window, 0), Routing::Keyed);
+            graph.edge((window, 0), (out, 0), Routing::Keyed);
+            graph.run().await;
+            sink.sorted()
+        });
+        prop_assert_eq!(got, expected);
+    }
+}

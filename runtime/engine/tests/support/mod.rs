@@ -1,0 +1,374 @@
+//! Native parts for jobs under test: sources from lists, operators from closures, sinks that keep.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wasmill_contract::{
+    Aggregate, BatchLimit, Bounds, BoxFuture, ConnectorError, Operator, OperatorContext, OperatorError,
+    OperatorFactory, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle, Source, SourceCapabilities, SourceEvent,
+    SourceFactory, SourcePartition,
+};
+use wasmill_env::Clock as HostClock;
+use wasmill_model::{
+    Batch, BatchBuilder, Clock, Column, ColumnSet, Descriptor, Epoch, Firings, Folded, Lineage, NodeName, Outcome,
+    PaneBatch, PartitionId, PluginDigest, Position, Results, SpaceDescriptor, Timestamp,
+};
+
+pub(crate) fn name(text: &str) -> NodeName {
+    NodeName::new(text).expect("a valid name")
+}
+
+/// One event of a list: time in microseconds, key, value.
+pub(crate) type Row = (i64, &'static str, String);
+
+/// Partitions of rows. After its rows a partition ends, or goes silent where `bounded` is false.
+pub(crate) struct ListSource {
+    pub(crate) partitions: Vec<Vec<Row>>,
+    pub(crate) bounded: bool,
+}
+
+impl SourceFactory for ListSource {
+    fn capabilities(&self) -> SourceCapabilities {
+        let bounds = if self.bounded { Bounds::Bounded } else { Bounds::Unbounded };
+        SourceCapabilities { bounds, replayable: true }
+    }
+
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<SourcePartition>, ConnectorError>> {
+        let list = (0..self.partitions.len() as u32)
+            .map(|id| SourcePartition { id: PartitionId(id), name: format!("list {id}"), size: None })
+            .collect();
+        Box::pin(async move { Ok(list) })
+    }
+
+    fn open(
+        &self,
+        assigned: Vec<(PartitionId, Option<Position>)>,
+        _clock: Arc<dyn HostClock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Source>, ConnectorError>> {
+        let queues = assigned
+            .into_iter()
+            .map(|(id, _)| (id, 0, VecDeque::from(self.partitions[id.0 as usize].clone())))
+            .collect();
+        let reader: Box<dyn Source> = Box::new(ListReader { queues, next: 0, bounded: self.bounded });
+        Box::pin(async move { Ok(reader) })
+    }
+}
+
+struct ListReader {
+    queues: VecDeque<(PartitionId, u64, VecDeque<Row>)>,
+    next: usize,
+    bounded: bool,
+}
+
+impl Source for ListReader {
+    fn next(&mut self, limit: BatchLimit) -> BoxFuture<'_, Result<SourceEvent, ConnectorError>> {
+        if self.queues.iter().all(|(_, _, rows)| rows.is_empty()) {
+            if !self.bounded {
+                return Box::pin(std::future::pending());
+            }
+            return Box::pin(async { Ok(SourceEvent::End) });
+        }
+        // One partition after the other, a few rows each, so that they interleave.
+        loop {
+            self.next = (self.next + 1) % self.queues.len();
+            let (id, offset, rows) = &mut self.queues[self.next];
+            if rows.is_empty() {
+                continue;
+            }
+            let mut builder = BatchBuilder::default();
+            let mut offsets = Vec::new();
+            while builder.len() < limit.rows.min(7) {
+                let Some((time, key, value)) = rows.pop_front() else { break };
+                builder.push(Timestamp(time), key.as_bytes(), value.as_bytes());
+                offsets.push(*offset);
+                *offset += 1;
+            }
+            let lineage = Lineage { partition: *id, offsets: Arc::new(offsets) };
+            let batch = builder.finish(0).with_lineage(Some(lineage));
+            return Box::pin(async move { Ok(SourceEvent::Rows(batch)) });
+        }
+    }
+
+    fn positions(&self) -> Vec<(PartitionId, Position)> {
+        self.queues.iter().map(|(id, offset, _)| (*id, Position(offset.to_le_bytes().to_vec()))).collect()
+    }
+}
+
+/// A row as a sink got it: time, key, value.
+pub(crate) type Got = (i64, String, String);
+
+/// Keeps what is written, and what of it is committed.
+#[derive(Default, Clone)]
+pub(crate) struct KeepSink {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    open: Vec<Got>,
+    prepared: Vec<(Epoch, Vec<Got>)>,
+    committed: Vec<Got>,
+    epochs: Vec<(Epoch, bool)>,
+}
+
+impl KeepSink {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn committed(&self) -> Vec<Got> {
+        self.lock().committed.clone()
+    }
+
+    pub(crate) fn sorted(&self) -> Vec<Got> {
+        let mut rows = self.committed();
+        rows.sort();
+        rows
+    }
+
+    pub(crate) fn epochs(&self) -> Vec<(Epoch, bool)> {
+        self.lock().epochs.clone()
+    }
+
+    pub(crate) fn written(&self) -> usize {
+        let kept = self.lock();
+        kept.open.len() + kept.committed.len() + kept.prepared.iter().map(|(_, rows)| rows.len()).sum::<usize>()
+    }
+}
+
+impl SinkFactory for KeepSink {
+    fn capabilities(&self) -> SinkCapabilities {
+        SinkCapabilities { transactional: true }
+    }
+
+    fn open(
+        &self,
+        _share: Share,
+        _recovered: Option<SinkHandle>,
+        _clock: Arc<dyn HostClock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
+        let sink: Box<dyn Sink> = Box::new(self.clone());
+        Box::pin(async move { Ok(sink) })
+    }
+}
+
+impl Sink for KeepSink {
+    fn write<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let rows = (0..batch.len()).map(|row| (batch.times()[row], text(batch.keys().row(row)), text(batch.values().row(row))));
+        self.lock().open.extend(rows);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<SinkHandle, ConnectorError>> {
+        let mut kept = self.lock();
+        let rows = std::mem::take(&mut kept.open);
+        kept.prepared.push((epoch, rows));
+        Box::pin(async { Ok(SinkHandle::default()) })
+    }
+
+    fn commit(&mut self, epoch: Epoch, last: bool) -> BoxFuture<'_, Result<(), ConnectorError>> {
+        let mut kept = self.lock();
+        kept.epochs.push((epoch, last));
+        for (prepared, rows) in std::mem::take(&mut kept.prepared) {
+            if prepared <= epoch {
+                kept.committed.extend(rows);
+            } else {
+                kept.prepared.push((prepared, rows));
+            }
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A call of a native operator.
+pub(crate) enum Call<'a> {
+    Process(u16, &'a Batch),
+    Timers(Clock, &'a Firings),
+    Watermark(Timestamp),
+    Flush,
+}
+
+type Function = dyn Fn(&mut OperatorContext, Call<'_>) -> Result<Outcome, OperatorError> + Send + Sync;
+
+/// An operator that is a closure.
+#[derive(Clone)]
+pub(crate) struct NativeOperator {
+    descriptor: Descriptor,
+    function: Arc<Function>,
+}
+
+impl NativeOperator {
+    pub(crate) fn new(
+        function: impl Fn(&mut OperatorContext, Call<'_>) -> Result<Outcome, OperatorError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { descriptor: descriptor(false), function: Arc::new(function) }
+    }
+
+    pub(crate) fn with_spaces(mut self, spaces: &[&str]) -> Self {
+        self.descriptor.spaces = spaces
+            .iter()
+            .map(|name| SpaceDescriptor { name: (*name).to_owned(), schema_version: 1, ttl: None })
+            .collect();
+        self
+    }
+
+    pub(crate) fn with_watermarks(mut self) -> Self {
+        self.descriptor.watermarks = true;
+        self
+    }
+}
+
+fn descriptor(aggregate: bool) -> Descriptor {
+    Descriptor {
+        name: "native".into(),
+        version: "0".into(),
+        inputs: vec!["in".into(), "other".into()],
+        outputs: vec!["out".into(), "side".into()],
+        spaces: Vec::new(),
+        columns: ColumnSet::ALL,
+        watermarks: false,
+        timed: true,
+        aggregate,
+    }
+}
+
+impl OperatorFactory for NativeOperator {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn digest(&self) -> PluginDigest {
+        PluginDigest([7; 32])
+    }
+
+    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>> {
+        let operator: Box<dyn Operator> = Box::new(NativeInstance { context, function: Arc::clone(&self.function) });
+        Box::pin(async move { Ok(operator) })
+    }
+
+    fn open_aggregate(&self, _: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>> {
+        Box::pin(async { Err(OperatorError::Instance("not an aggregate".into())) })
+    }
+}
+
+struct NativeInstance {
+    context: OperatorContext,
+    function: Arc<Function>,
+}
+
+impl NativeInstance {
+    fn call(&mut self, call: Call<'_>) -> BoxFuture<'static, Result<Outcome, OperatorError>> {
+        let result = (self.function)(&mut self.context, call);
+        Box::pin(async move { result })
+    }
+}
+
+impl Operator for NativeInstance {
+    fn process<'a>(&'a mut self, port: u16, input: &'a Batch) -> BoxFuture<'a, Result<Outcome, OperatorError>> {
+        self.call(Call::Process(port, input))
+    }
+
+    fn on_timers<'a>(&'a mut self, clock: Clock, fired: &'a Firings) -> BoxFuture<'a, Result<Outcome, OperatorError>> {
+        self.call(Call::Timers(clock, fired))
+    }
+
+    fn on_watermark(&mut self, watermark: Timestamp) -> BoxFuture<'_, Result<Outcome, OperatorError>> {
+        self.call(Call::Watermark(watermark))
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>> {
+        let flushed = self.call(Call::Flush);
+        Box::pin(async move { flushed.await.map(drop) })
+    }
+
+    fn context(&mut self) -> &mut OperatorContext {
+        &mut self.context
+    }
+
+    fn close(self: Box<Self>) -> OperatorContext {
+        self.context
+    }
+}
+
+/// Counts rows: the accumulator is a decimal number, the result is `start..end=count`.
+pub(crate) struct CountAggregate(Descriptor);
+
+impl Default for CountAggregate {
+    fn default() -> Self {
+        Self(descriptor(true))
+    }
+}
+
+impl OperatorFactory for CountAggregate {
+    fn descriptor(&self) -> &Descriptor {
+        &self.0
+    }
+
+    fn digest(&self) -> PluginDigest {
+        PluginDigest([8; 32])
+    }
+
+    fn open(&self, _: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>> {
+        Box::pin(async { Err(OperatorError::Instance("not an operator".into())) })
+    }
+
+    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>> {
+        let aggregate: Box<dyn Aggregate> = Box::new(CountInstance(context));
+        Box::pin(async move { Ok(aggregate) })
+    }
+}
+
+struct CountInstance(OperatorContext);
+
+fn number(bytes: &[u8]) -> u64 {
+    std::str::from_utf8(bytes).expect("text").parse().unwrap_or(0)
+}
+
+fn numbers(counts: &[u64]) -> Column {
+    counts.iter().map(u64::to_string).collect()
+}
+
+impl Aggregate for CountInstance {
+    fn fold<'a>(
+        &'a mut self,
+        accumulators: &'a Column,
+        groups: &'a [u32],
+        input: &'a Batch,
+    ) -> BoxFuture<'a, Result<Folded, OperatorError>> {
+        assert_eq!(groups.len(), input.len());
+        let mut counts: Vec<u64> = accumulators.iter().map(number).collect();
+        for &group in groups {
+            counts[group as usize] += 1;
+        }
+        Box::pin(async move { Ok(Folded { accumulators: numbers(&counts), rejected: vec![] }) })
+    }
+
+    fn merge<'a>(
+        &'a mut self,
+        accumulators: &'a Column,
+        groups: &'a [u32],
+        count: u32,
+    ) -> BoxFuture<'a, Result<Column, OperatorError>> {
+        let mut counts = vec![0; count as usize];
+        for (accumulator, &group) in accumulators.iter().zip(groups) {
+            counts[group as usize] += number(accumulator);
+        }
+        Box::pin(async move { Ok(numbers(&counts)) })
+    }
+
+    fn finish<'a>(
+        &'a mut self,
+        panes: &'a PaneBatch,
+        accumulators: &'a Column,
+    ) -> BoxFuture<'a, Result<Results, OperatorError>> {
+        let values = (0..panes.starts.len())
+            .map(|pane| format!("{}..{}={}", panes.starts[pane], panes.ends[pane], number(accumulators.row(pane))))
+            .collect();
+        Box::pin(async move { Ok(Results { values, panes: vec![] }) })
+    }
+
+    fn context(&mut self) -> &mut OperatorContext {
+        &mut self.0
+    }
+}
