@@ -1,1 +1,61 @@
-fn main() {}
+//! The repository's own commands: `cargo xtask --help`.
+
+mod demo;
+mod plugins;
+mod steps;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, test, show and measure Wasmill")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the standard plugins and the test guests
+    Plugins {
+        /// Use no network
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Build the plugins and run every test
+    Test {
+        /// Leave out end-to-end and documentation tests
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Build everything and run an example job on real input
+    Demo,
+    /// What continuous integration runs: formatting, lints, licences, every test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Plugins { offline } => plugins::plugins(offline),
+        Task::Test { fast } => test::test(fast),
+        Task::Demo => demo::demo(),
+        Task::Ci => test::ci(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            steps::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn root() -> anyhow::Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
+    Ok(root.to_owned())
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask test` and `cargo xtask ci`.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::plugins::plugins;
+use crate::root;
+use crate::steps::{Steps, cargo, say};
+
+/// Everything but what needs the network; `fast` leaves out the slow half.
+pub(crate) fn test(fast: bool) -> anyhow::Result<()> {
+    let root = root()?;
+    let mut steps = Steps::new(&root, test_steps(&root, fast));
+    run_tests(&root, &mut steps, fast)?;
+    steps.summary();
+    Ok(())
+}
+
+/// What must hold before a change is merged.
+pub(crate) fn ci() -> anyhow::Result<()> {
+    let root = root()?;
+    let deny = answers(cargo(&root, &["deny", "--version"]));
+    let guests = guests(&root);
+    let total = 2 + 2 * usize::from(guests) + usize::from(deny) + test_steps(&root, false);
+    let mut steps = Steps::new(&root, total);
+    let plugins = root.join("plugins");
+
+    steps.run("formatting", &mut cargo(&root, &["fmt", "--all", "--check"]))?;
+    if guests {
+        steps.run("formatting of the plugins", &mut cargo(&plugins, &["fmt", "--all", "--check"]))?;
+    }
+    if deny {
+        steps.run("dependencies", &mut cargo(&root, &["deny", "check"]))?;
+    } else {
+        say("cargo-deny is not installed: licences are still checked by the tidy tests");
+    }
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    steps.run("lints", &mut cargo(&root, &lints))?;
+    if guests {
+        steps.run("lints of the plugins", &mut cargo(&plugins, &lints))?;
+    }
+    run_tests(&root, &mut steps, false)?;
+    steps.summary();
+    Ok(())
+}
+
+fn test_steps(root: &Path, fast: bool) -> usize {
+    2 + usize::from(!fast) + usize::from(guests(root))
+}
+
+fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
+    steps.act("plugins", "cargo xtask plugins", || plugins(false))?;
+    let nextest = answers(cargo(root, &["nextest", "--version"]));
+    let mut arguments = if nextest { vec!["nextest", "run"] } else { vec!["test", "--lib", "--bins", "--tests"] };
+    arguments.push("--workspace");
+    if fast {
+        arguments.extend(["--exclude", "wasmill-e2e"]);
+    }
+    steps.run("tests", &mut cargo(root, &arguments))?;
+    if !fast {
+        // cargo-nextest leaves examples in documentation out.
+        steps.run("documentation tests", &mut cargo(root, &["test", "--workspace", "--doc"]))?;
+    }
+    if guests(root) {
+        steps.run("tests of the plugins", &mut cargo(&root.join("plugins"), &["test", "--workspace"]))?;
+    }
+    Ok(())
+}
+
+fn guests(root: &Path) -> bool {
+    root.join("plugins/Cargo.toml").is_file()
+}
+
+fn answers(mut command: Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
