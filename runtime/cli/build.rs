@@ -1,0 +1,45 @@
+//! Embeds the standard plugins that are there.
+//!
+//! They come from another compilation (`cargo xtask plugins` writes `target/plugins`), so a clean
+//! `cargo build` has none, and the binary then says how to get them.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// Names another folder of components.
+const VARIABLE: &str = "WASMILL_STD_PLUGINS";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    let folder = match env::var_os(VARIABLE) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let folder = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../target/plugins");
+            // Cargo takes a missing folder for a changed one, and would build this crate every time.
+            fs::create_dir_all(&folder)?;
+            folder
+        }
+    };
+    let folder = fs::canonicalize(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    println!("cargo::rerun-if-changed={}", folder.display());
+
+    let mut plugins = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            let name = path.file_stem().and_then(|stem| stem.to_str()).ok_or("a plugin's name is not UTF-8")?;
+            plugins.push((name.to_owned(), path));
+        }
+    }
+    plugins.sort();
+
+    let mut table = "&[\n".to_owned();
+    for (name, path) in plugins {
+        writeln!(table, "    ({name:?}, include_bytes!({path:?})),")?;
+    }
+    table.push(']');
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("std_plugins.rs"), table)?;
+    Ok(())
+}
