@@ -29,6 +29,8 @@ pub(crate) struct TaskLink {
 pub(crate) struct Coordinator {
     pub(crate) links: Vec<TaskLink>,
     pub(crate) tasks: JoinSet<()>,
+    /// The runtime's name of each task, in the order of the links.
+    pub(crate) ids: Vec<tokio::task::Id>,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) stop: mpsc::Receiver<()>,
     pub(crate) committer: Option<Box<dyn Committer>>,
@@ -129,7 +131,7 @@ impl Coordinator {
                         }
                     }
                 }
-                Happening::Report(None) => return Err(self.lost(0, "its reports ceased")),
+                Happening::Report(None) => return Err(self.lost_task().await),
                 Happening::Committed((committer, barrier, result)) => {
                     committing = None;
                     self.committer = Some(committer);
@@ -137,9 +139,7 @@ impl Coordinator {
                     self.metrics.epoch_committed();
                     self.tell(Order::Commit(barrier), false).await;
                 }
-                Happening::TaskEnded(Some(Err(error))) if error.is_panic() => {
-                    return Err(self.lost(0, &format!("it panicked: {error}")));
-                }
+                Happening::TaskEnded(Some(Err(error))) if error.is_panic() => return Err(self.panicked(&error)),
                 Happening::TaskEnded(_) | Happening::IntervalOver => {}
                 Happening::StopWanted => last_wanted |= stop_open,
             }
@@ -152,8 +152,19 @@ impl Coordinator {
         self.clock.monotonic_nanos().saturating_add(interval)
     }
 
-    fn lost(&self, task: usize, reason: &str) -> JobError {
-        JobError::TaskLost { node: self.links[task].head.clone(), reason: reason.to_owned() }
+    fn panicked(&self, error: &tokio::task::JoinError) -> JobError {
+        let link = self.ids.iter().position(|id| *id == error.id()).unwrap_or(0);
+        JobError::TaskLost { node: self.links[link].head.clone(), reason: error.to_string() }
+    }
+
+    /// Every task is gone and not all of them have finished.
+    async fn lost_task(&mut self) -> JobError {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                return self.panicked(&error);
+            }
+        }
+        JobError::TaskLost { node: self.links[0].head.clone(), reason: "it sent no report".to_owned() }
     }
 
     async fn tell(&mut self, order: Order, sources_only: bool) {

@@ -73,13 +73,12 @@ pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError
     let metrics = Arc::new(JobMetrics::new(parts.plan.nodes.iter().map(|node| node.name.clone())));
     let wired = wiring::wire(&parts, &metrics).await?;
     let mut tasks = JoinSet::new();
-    for task in wired.tasks {
-        tasks.spawn_on(task.run(), data);
-    }
+    let ids = wired.tasks.into_iter().map(|task| tasks.spawn_on(task.run(), data).id()).collect();
     let (stop, stop_wanted) = mpsc::channel(1);
     let coordinator = Coordinator {
         links: wired.links,
         tasks,
+        ids,
         reports: wired.reports,
         stop: stop_wanted,
         committer: Some(parts.committer),
