@@ -1,1 +1,143 @@
-//! connectors
+//! Sources and sinks: where events come from and where results go.
+//!
+//! Meets the engine in `wasmill-contract` only. The checker of job files asks [`source`] and
+//! [`sink`] for a connector by name, with the options that are left once those that mean the same
+//! everywhere (`connector`, `key`, `time`, `watermark`, `input`) are taken out.
+//!
+//! A connector is a folder and a line in `CONNECTORS`. What the job file says becomes a typed
+//! configuration; a wrong option becomes a [`ConfigError`] that names it. Work that blocks runs off
+//! the async workers. Every connector passes the `conformance` kit.
+
+mod blackhole;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod error;
+mod file;
+mod options;
+mod stdout;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use schemars::Schema;
+use wasmill_contract::{SinkFactory, SourceFactory};
+
+pub use error::is_broken_pipe;
+pub use options::ConfigError;
+
+/// Every connector there is.
+const CONNECTORS: &[Connector] = &[file::CONNECTOR, stdout::CONNECTOR, blackhole::CONNECTOR];
+
+/// A connector: what it is called and what it can make.
+struct Connector {
+    name: &'static str,
+    source: Option<SourceEntry>,
+    sink: Option<SinkEntry>,
+}
+
+struct SourceEntry {
+    build: fn(toml::Table, &Path) -> Result<Arc<dyn SourceFactory>, ConfigError>,
+    schema: fn() -> Schema,
+}
+
+struct SinkEntry {
+    build: fn(toml::Table, &Path) -> Result<Arc<dyn SinkFactory>, ConfigError>,
+    schema: fn() -> Schema,
+}
+
+/// A source of the connector `name`. Paths in `options` are relative to `base_dir`, the directory
+/// of the job file.
+///
+/// # Errors
+/// Where there is no such source or an option is wrong. No file is opened yet.
+pub fn source(name: &str, options: toml::Table, base_dir: &Path) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+    match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.source.as_ref()) {
+        Some(entry) => (entry.build)(options, base_dir),
+        None => Err(unknown(name, "source", |connector| connector.source.is_some())),
+    }
+}
+
+/// A sink of the connector `name`. Paths in `options` are relative to `base_dir`, the directory of
+/// the job file.
+///
+/// # Errors
+/// Where there is no such sink or an option is wrong. No file is opened yet.
+pub fn sink(name: &str, options: toml::Table, base_dir: &Path) -> Result<Arc<dyn SinkFactory>, ConfigError> {
+    match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.sink.as_ref()) {
+        Some(entry) => (entry.build)(options, base_dir),
+        None => Err(unknown(name, "sink", |connector| connector.sink.is_some())),
+    }
+}
+
+fn unknown(name: &str, what: &str, fits: fn(&Connector) -> bool) -> ConfigError {
+    let known: Vec<&str> = CONNECTORS.iter().filter(|c| fits(c)).map(|c| c.name).collect();
+    let message = if CONNECTORS.iter().any(|connector| connector.name == name) {
+        format!("connector {name:?} is no {what}; {what}s are {}", known.join(", "))
+    } else {
+        format!("there is no connector {name:?}; {what}s are {}", known.join(", "))
+    };
+    ConfigError { key: Some("connector".to_owned()), message, hint: options::did_you_mean(name, known.into_iter()) }
+}
+
+/// The JSON Schemas of the options of every connector, by its name.
+#[derive(Debug, Clone)]
+pub struct Schemas {
+    /// Of sources.
+    pub sources: BTreeMap<&'static str, Schema>,
+    /// Of sinks.
+    pub sinks: BTreeMap<&'static str, Schema>,
+}
+
+/// The JSON Schemas of the options of every connector, for the schema of the job file.
+#[must_use]
+pub fn schemas() -> Schemas {
+    let sources = CONNECTORS.iter().filter_map(|c| Some((c.name, (c.source.as_ref()?.schema)())));
+    let sinks = CONNECTORS.iter().filter_map(|c| Some((c.name, (c.sink.as_ref()?.schema)())));
+    Schemas { sources: sources.collect(), sinks: sinks.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(name: &str, options: &str) -> ConfigError {
+        let options = options.parse().expect("valid TOML");
+        source(name, options, Path::new("/")).err().expect("refused")
+    }
+
+    #[test]
+    fn an_unknown_connector_lists_the_known_ones() {
+        let unknown = error("fiel", "");
+        assert_eq!(unknown.key.as_deref(), Some("connector"));
+        assert!(unknown.message.starts_with("there is no connector \"fiel\"; sources are file"), "{unknown}");
+        assert_eq!(unknown.hint.as_deref(), Some("did you mean `file`?"));
+        assert!(error("stdout", "").message.starts_with("connector \"stdout\" is no source; sources are "));
+    }
+
+    #[test]
+    fn every_schema_describes_an_object_that_refuses_unknown_options() {
+        let Schemas { sources, sinks } = schemas();
+        for (name, schema) in sources.iter().chain(&sinks) {
+            assert_eq!(schema.get("type").and_then(|value| value.as_str()), Some("object"), "{name}");
+            assert_eq!(schema.get("additionalProperties").and_then(|value| value.as_bool()), Some(false), "{name}");
+        }
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        for (options, key) in [
+            ("path = ''", "path"),
+            ("path = '['", "path"),
+            ("path = 'a.gz'\nfollow = true", "follow"),
+            ("path = 'a'\nfollow = true\norder = 'by-name'", "order"),
+            ("path = 'a.jsonl'\nnull = ['NA']", "null"),
+            ("path = 'a.csv'\ndelimiter = 'ä'", "delimiter"),
+            ("path = 'a.csv'\nformat = 'xml'", "format"),
+            ("path = 'a'\nrecord_bytes_max = 0", "record_bytes_max"),
+        ] {
+            assert_eq!(error("file", options).key.as_deref(), Some(key), "{options}");
+        }
+    }
+}
