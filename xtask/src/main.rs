@@ -1,6 +1,7 @@
 //! The repository's own commands: `cargo xtask --help`.
 
 mod demo;
+mod flights;
 mod plugins;
 mod steps;
 mod test;
@@ -34,6 +35,12 @@ enum Task {
     },
     /// Build everything and run an example job on real input
     Demo,
+    /// Fetch the departures of `examples/flights`, in the order in which they happened
+    Flights {
+        /// Write the sample of the repository too
+        #[arg(long)]
+        sample: bool,
+    },
     /// What continuous integration runs: formatting, lints, licences, every test
     Ci,
 }
@@ -43,6 +50,7 @@ fn main() -> ExitCode {
         Task::Plugins { offline } => plugins::plugins(offline),
         Task::Test { fast } => test::test(fast),
         Task::Demo => demo::demo(),
+        Task::Flights { sample } => flights::flights(sample),
         Task::Ci => test::ci(),
     };
     match done {
