@@ -121,11 +121,7 @@ impl Chain {
     }
 
     fn moment(&self) -> Moment {
-        Moment {
-            watermark: self.watermark,
-            wall: self.clock.wall(),
-            monotonic_nanos: self.clock.monotonic_nanos(),
-        }
+        Moment { watermark: self.watermark, wall: self.clock.wall(), monotonic_nanos: self.clock.monotonic_nanos() }
     }
 
     /// Rows for the first node.

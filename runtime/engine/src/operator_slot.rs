@@ -84,13 +84,8 @@ impl OperatorSlot {
         let result = self.operator.process(port, input).await;
         let outcome = self.settle(result)?;
         Ok(Produced {
-            rejected: outcome::rejected_rows(input, &outcome),
-            outputs: outcome::batches(
-                outcome.emissions,
-                &outcome.rejected,
-                Origin::Batch(input),
-                at.monotonic_nanos,
-            ),
+            rejected: outcome::rejected_rows(input, &outcome.rejected),
+            outputs: outcome::batches(outcome.emissions, &outcome.rejected, Origin::Batch(input), at.monotonic_nanos),
         })
     }
 

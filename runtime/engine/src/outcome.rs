@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_model::{Batch, Bitmap, Column, Emission, Firings, Lineage, Outcome, Output, Rejected, Rows, Timestamp};
+use wasmill_model::{Batch, Bitmap, Column, Emission, Firings, Lineage, Output, Rejected, Rows, Timestamp};
 
 /// What the rows of an outcome come from.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,12 @@ pub(crate) enum Origin<'a> {
 }
 
 /// Batches by output port in the order of delivery. Empty ones are left out.
-pub(crate) fn batches(emissions: Vec<Emission>, rejected: &[Rejected], origin: Origin<'_>, now_nanos: u64) -> Vec<(u16, Batch)> {
+pub(crate) fn batches(
+    emissions: Vec<Emission>,
+    rejected: &[Rejected],
+    origin: Origin<'_>,
+    now_nanos: u64,
+) -> Vec<(u16, Batch)> {
     emissions
         .into_iter()
         .filter_map(|Emission { port, output }| {
@@ -112,13 +117,8 @@ fn drop_rejected(rows: &mut Rows, rejected: &[Rejected]) {
     rows.origins = kept.iter().map(|&place| rows.origins[place as usize]).collect();
 }
 
-/// The rejected rows of an input, for the dead-letter queue.
-pub(crate) fn rejected_rows(input: &Batch, outcome: &Outcome) -> Option<(Batch, Vec<String>)> {
-    rejected_of(input, &outcome.rejected)
-}
-
-/// As [`rejected_rows`], from the list alone.
-pub(crate) fn rejected_of(input: &Batch, rejected: &[Rejected]) -> Option<(Batch, Vec<String>)> {
+/// The rejected rows of an input and why, for the dead-letter queue.
+pub(crate) fn rejected_rows(input: &Batch, rejected: &[Rejected]) -> Option<(Batch, Vec<String>)> {
     if rejected.is_empty() {
         return None;
     }
@@ -178,8 +178,7 @@ mod tests {
     #[test]
     fn timers_lend_their_times_and_keys() {
         let fired = Firings { times: vec![7, 8], keys: ["k", "l"].iter().collect(), tags: Column::empty_rows(2) };
-        let rows =
-            Rows { times: vec![], keys: Column::default(), values: ["v"].iter().collect(), origins: vec![1] };
+        let rows = Rows { times: vec![], keys: Column::default(), values: ["v"].iter().collect(), origins: vec![1] };
         let out = one(Output::Rows(rows), &[], Origin::Firings(&fired));
         assert_eq!((**out[0].1.times()).as_slice(), [8]);
         assert_eq!(**out[0].1.keys(), ["l"].iter().collect());

@@ -51,11 +51,7 @@ pub(crate) struct Closed;
 pub(crate) fn queue(inputs: usize) -> (Vec<QueueSender>, QueueReceiver) {
     let (sender, receiver) = mpsc::channel(inputs.max(1) * SIGNALS_MAX as usize);
     let senders = (0..inputs)
-        .map(|input| QueueSender {
-            input,
-            budget: Arc::new(Semaphore::new(BYTES_MAX as usize)),
-            queue: sender.clone(),
-        })
+        .map(|input| QueueSender { input, budget: Arc::new(Semaphore::new(BYTES_MAX as usize)), queue: sender.clone() })
         .collect();
     (senders, QueueReceiver { queue: receiver })
 }

@@ -68,11 +68,6 @@ impl SourceHead {
         self.reading
     }
 
-    /// Nothing is read any more.
-    pub(crate) fn stop(&mut self) {
-        self.reading = false;
-    }
-
     pub(crate) async fn next(&mut self) -> Result<SourceEvent, ConnectorError> {
         self.source.next(self.batch.limit()).await
     }

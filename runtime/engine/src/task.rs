@@ -70,6 +70,8 @@ pub(crate) struct Task {
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The last barrier has passed: nothing comes in any more, and senders may go away.
+    pub(crate) ended: bool,
 }
 
 /// What a task does next.
@@ -132,15 +134,12 @@ impl Task {
     async fn next(&mut self) -> Next {
         let now = self.clock.monotonic_nanos();
         let wake = self.wake_nanos(now);
-        let reading = match &self.head {
-            Head::Source(source) => source.is_reading(),
-            Head::Inputs(_) => true,
-        };
+        let ended = self.ended;
         let incoming = async {
             match &mut self.head {
-                Head::Source(source) if reading => Next::Source(source.next().await),
-                Head::Source(_) => std::future::pending().await,
-                Head::Inputs(inputs) => Next::Arrival(inputs.queue.receive().await),
+                Head::Source(source) if source.is_reading() && !ended => Next::Source(source.next().await),
+                Head::Inputs(inputs) if !ended => Next::Arrival(inputs.queue.receive().await),
+                Head::Source(_) | Head::Inputs(_) => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -161,6 +160,9 @@ impl Task {
 
     /// When the task has something to do though nothing comes in.
     fn wake_nanos(&self, now: u64) -> Option<u64> {
+        if self.ended {
+            return None;
+        }
         let timer = self.chain.next_deadline().map(|deadline| {
             let micros = deadline.0.saturating_sub(self.clock.wall().0).max(0).unsigned_abs();
             now.saturating_add(micros.saturating_mul(1_000))
@@ -175,10 +177,8 @@ impl Task {
     async fn inject(&mut self, barrier: Barrier) -> Result<(), Stopped> {
         let Head::Source(source) = &mut self.head else { return Ok(()) };
         let positions = source.cut();
-        if barrier.last {
-            source.stop();
-        }
         let mut cut = self.chain.barrier(barrier).await?;
+        self.ended = barrier.last;
         cut.sources.push(positions);
         self.report(Report::Cut { task: self.id, barrier, cut }).await;
         Ok(())
@@ -223,6 +223,7 @@ impl Task {
                     Aligned::Aligned(_) => {}
                 }
                 let cut = self.chain.barrier(barrier).await?;
+                self.ended = barrier.last;
                 self.report(Report::Cut { task: self.id, barrier, cut }).await;
                 Ok(true)
             }
@@ -233,9 +234,8 @@ impl Task {
     async fn replay_aside(&mut self) -> Result<(), Stopped> {
         loop {
             let Head::Inputs(inputs) = &mut self.head else { return Ok(()) };
-            let open = (0..inputs.aside.len()).find(|&input| {
-                !inputs.alignment.is_blocked(input) && !inputs.aside[input].is_empty()
-            });
+            let open = (0..inputs.aside.len())
+                .find(|&input| !inputs.alignment.is_blocked(input) && !inputs.aside[input].is_empty());
             let Some(arrival) = open.and_then(|input| inputs.aside[input].pop_front()) else { return Ok(()) };
             self.take(arrival).await?;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use wasmill_contract::{OperatorContext, Share};
 use wasmill_model::{Epoch, NodeName, PartitionId};
-use wasmill_order::{Alignment, InputWatermarks};
+use wasmill_order::{Alignment, InputWatermarks, Windows};
 use wasmill_plan::{Edge, NodeKind, Plan, Routing};
 use wasmill_store::{MemoryState, StateBackend};
 
@@ -21,7 +21,7 @@ use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::sink_slot::SinkSlot;
 use crate::source_head::SourceHead;
 use crate::task::{Head, Inputs, Order, Report, Task};
-use crate::window_slot::{WindowSlot, Windows};
+use crate::window_slot::WindowSlot;
 
 /// Orders that wait for a task. At most one barrier and one commit are ever on their way.
 const ORDERS_MAX: usize = 8;
@@ -59,7 +59,9 @@ pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<
             let share = Share { index, of: chain.parallelism };
             let mut slots = Vec::with_capacity(chain.nodes.len());
             for &node in &chain.nodes {
-                slots.push(open_slot(parts, node, share, &chain.nodes, &mut senders, metrics, &mut wired.locations).await?);
+                slots.push(
+                    open_slot(parts, node, share, &chain.nodes, &mut senders, metrics, &mut wired.locations).await?,
+                );
             }
             let head = match receivers.remove(&(place, index)) {
                 Some((queue, ports)) => Head::Inputs(Inputs {
@@ -85,6 +87,7 @@ pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<
                 orders: receive_orders,
                 reports: report.clone(),
                 clock: Arc::clone(&parts.clock),
+                ended: false,
             });
         }
     }
@@ -145,7 +148,9 @@ async fn open_slot(
             let kind = match window {
                 Some(shape) => {
                     let aggregate = factory.open_aggregate(context).await.map_err(failed)?;
-                    SlotKind::Window(WindowSlot::new(name.clone(), aggregate, Windows::new(*shape), metrics.node(node)))
+                    let windows = Windows::new(*shape);
+                    let windows = windows.map_err(|cause| JobError::Order { node: name.clone(), cause })?;
+                    SlotKind::Window(WindowSlot::new(name.clone(), aggregate, windows, metrics.node(node)))
                 }
                 None => {
                     let operator = factory.open(context).await.map_err(failed)?;

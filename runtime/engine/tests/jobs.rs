@@ -1,7 +1,5 @@
 //! Whole jobs with native operators: what goes in comes out, in order, once.
 
-#![expect(missing_docs, reason = "tests")]
-
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +109,9 @@ impl Committer for CutLog {
 fn identity() -> NativeOperator {
     NativeOperator::new(|_, call| {
         Ok(match call {
-            Call::Process(..) => Outcome { emissions: vec![Emission { port: 0, output: Output::Unchanged }], rejected: vec![] },
+            Call::Process(..) => {
+                Outcome { emissions: vec![Emission { port: 0, output: Output::Unchanged }], rejected: vec![] }
+            }
             _ => Outcome::default(),
         })
     })
@@ -126,7 +126,8 @@ fn counter() -> NativeOperator {
             let (keys, none) = ([key].iter().collect::<Column>(), Column::default());
             let mut old = Default::default();
             let found = context.state.get_many(0, &keys, &none, &mut old).expect("declared");
-            let before = if found.get(0) { u64::from_le_bytes(old.finish().row(0).try_into().expect("8 bytes")) } else { 0 };
+            let before =
+                if found.get(0) { u64::from_le_bytes(old.finish().row(0).try_into().expect("8 bytes")) } else { 0 };
             let now: Column = [(before + 1).to_le_bytes()].iter().collect();
             context.state.put_many(0, &keys, &none, &now).expect("declared");
             values.push((before + 1).to_string());
@@ -178,6 +179,30 @@ async fn a_keyed_exchange_counts_each_key_once_and_keeps_its_order() {
     for (key, counts) in seen {
         assert_eq!(counts, (1..=2_000).collect::<Vec<_>>(), "{key}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_enter_and_leave_by_their_ports() {
+    let mut graph = Graph::new();
+    let (main, side) = (KeepSink::default(), KeepSink::default());
+    let left = graph.source(vec![rows(100, &["l"])], true, 1);
+    let right = graph.source(vec![rows(100, &["r"])], true, 1);
+    // What comes in by one port leaves by the other.
+    let stage = graph.stage(
+        NativeOperator::new(|_, call| {
+            let Call::Process(port, _) = call else { return Ok(Outcome::default()) };
+            Ok(Outcome { emissions: vec![Emission { port: 1 - port, output: Output::Unchanged }], rejected: vec![] })
+        }),
+        1,
+    );
+    let (main_out, side_out) = (graph.sink(&main), graph.sink(&side));
+    graph.edge((left, 0), (stage, 0), Routing::Keyed);
+    graph.edge((right, 0), (stage, 1), Routing::Forward);
+    graph.edge((stage, 0), (main_out, 0), Routing::Local);
+    graph.edge((stage, 1), (side_out, 0), Routing::Local);
+    graph.run().await;
+    let keys = |sink: &KeepSink| sink.committed().into_iter().map(|(_, key, _)| key).collect::<Vec<_>>();
+    assert_eq!((keys(&main), keys(&side)), (vec!["r".to_owned(); 100], vec!["l".to_owned(); 100]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +359,12 @@ async fn timers_that_never_cease_fail_the_job() {
         NativeOperator::new(|context, call| {
             if !matches!(call, Call::Flush) {
                 let one: Arc<Column> = Arc::new(["x"].iter().collect());
-                context.timers.push(TimerChange { clock: Clock::Event, keys: Arc::clone(&one), tags: one, times: Some(vec![-5]) });
+                context.timers.push(TimerChange {
+                    clock: Clock::Event,
+                    keys: Arc::clone(&one),
+                    tags: one,
+                    times: Some(vec![-5]),
+                });
             }
             Ok(Outcome::default())
         }),
@@ -355,7 +385,8 @@ async fn rejected_rows_are_in_the_cut_and_nowhere_else() {
         NativeOperator::new(|_, call| {
             let Call::Process(_, batch) = call else { return Ok(Outcome::default()) };
             let bad = |row: &u32| batch.times()[*row as usize] % 10 == 0;
-            let rejected = (0..batch.len() as u32).filter(bad).map(|row| Rejected { row, reason: format!("ten {row}") });
+            let rejected =
+                (0..batch.len() as u32).filter(bad).map(|row| Rejected { row, reason: format!("ten {row}") });
             let output = Output::Keep(Bitmap::filled(batch.len(), true));
             Ok(Outcome { rejected: rejected.collect(), emissions: vec![Emission { port: 0, output }] })
         }),

@@ -155,7 +155,8 @@ impl SinkFactory for KeepSink {
 impl Sink for KeepSink {
     fn write<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let rows = (0..batch.len()).map(|row| (batch.times()[row], text(batch.keys().row(row)), text(batch.values().row(row))));
+        let rows = (0..batch.len())
+            .map(|row| (batch.times()[row], text(batch.keys().row(row)), text(batch.values().row(row))));
         self.lock().open.extend(rows);
         Box::pin(async { Ok(()) })
     }
