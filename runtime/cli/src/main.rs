@@ -1,1 +1,33 @@
-fn main() {}
+//! The `wasmill` binary: wires everything, prints for people.
+//!
+//! A command reads its files, asks the crates below, and says what came out: results on standard
+//! output, everything else on standard error, exit code 0 (done), 1 (done, came out badly) or
+//! 2 (cannot be done: the command line, a job file or a named file is wrong).
+
+mod assemble;
+mod commands;
+mod data_dir;
+mod dead_letters;
+mod failure;
+mod first_output;
+// mod golden;
+mod overrides;
+mod plugins;
+mod progress;
+mod std_plugins;
+// mod template;
+mod terminal;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use wasmill_env::RealClock;
+
+use crate::commands::Cli;
+
+fn main() -> ExitCode {
+    // Everything that is measured from the start of the process counts from here.
+    let clock = Arc::new(RealClock::default());
+    commands::run(Cli::parse(), clock)
+}

@@ -1,0 +1,211 @@
+//! From a job file to what the engine runs.
+//!
+//! Everything that is wrong with the file is found before anything runs, and shown where it stands:
+//! what the file alone tells, what connectors say about their options, what plugins say about
+//! their configuration, what the planner says about the whole.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkFactory, SourceFactory};
+use wasmill_engine::{JobSettings, NodePart};
+use wasmill_model::{NodeName, PluginDigest};
+use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
+use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
+
+use crate::failure::Failure;
+use crate::overrides::{self, Override};
+use crate::plugins::{self, Plugins};
+
+/// A job that can run.
+pub(crate) struct Assembled {
+    pub(crate) spec: JobSpec,
+    pub(crate) planned: Planned,
+    facts: Facts,
+    sources: HashMap<NodeName, Arc<dyn SourceFactory>>,
+    stages: HashMap<NodeName, Arc<dyn OperatorFactory>>,
+    sinks: HashMap<NodeName, Arc<dyn SinkFactory>>,
+}
+
+/// Reads a job file.
+pub(crate) fn read(file: &Path, sets: &[Override]) -> Result<JobSpec, Failure> {
+    let name = file.display().to_string();
+    let bytes = std::fs::read(file).map_err(|error| {
+        let failure = Failure::file("read the job file", file, &error);
+        if file.is_dir() { failure.hint("name the job file in it, such as job.toml") } else { failure }
+    })?;
+    wasmill_spec::parse(&name, &overrides::apply(&name, bytes, sets)?).map_err(Failure::Job)
+}
+
+/// Finds everything that a job names, and plans it.
+pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>) -> Result<Assembled, Failure> {
+    let mut wrong = Vec::new();
+    let mut facts =
+        Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery: Recovery::Nothing };
+    let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let base = base_dir(&spec);
+    for (name, source) in &spec.sources {
+        match wasmill_connectors::source(&source.connector, source.options.clone(), &base) {
+            Ok(factory) => {
+                let can = factory.capabilities();
+                let bounded = can.bounds == Bounds::Bounded;
+                facts.sources.insert(name.clone(), SourceFacts { bounded, replayable: can.replayable });
+                sources.insert(name.clone(), factory);
+            }
+            Err(error) => wrong.push(option_error(&spec, "source", name, error)),
+        }
+    }
+    for (name, sink) in &spec.sinks {
+        match wasmill_connectors::sink(&sink.connector, sink.options.clone(), &base) {
+            Ok(factory) => {
+                let transactional = factory.capabilities().transactional;
+                facts.sinks.insert(name.clone(), SinkFacts { transactional });
+                sinks.insert(name.clone(), factory);
+            }
+            Err(error) => wrong.push(option_error(&spec, "sink", name, error)),
+        }
+    }
+    for name in spec.stages.keys() {
+        match stage(&spec, name, plugins).await {
+            Ok(factory) => {
+                facts.stages.insert(name.clone(), factory.descriptor().clone());
+                stages.insert(name.clone(), factory);
+            }
+            Err(diagnostic) => wrong.push(diagnostic),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(Failure::Job(everything(&spec, wrong, &facts)));
+    }
+    let planned = wasmill_plan::plan(&spec, &facts).map_err(Failure::Job)?;
+    Ok(Assembled { spec, planned, facts, sources, stages, sinks })
+}
+
+/// What is wrong, and what the planner has to say about the nodes that are not.
+fn everything(spec: &JobSpec, mut wrong: Vec<Diagnostic>, facts: &Facts) -> Vec<Diagnostic> {
+    let planned = match wasmill_plan::plan(spec, facts) {
+        Ok(planned) => planned.warnings,
+        Err(diagnostics) => diagnostics,
+    };
+    // That nothing is known about a plugin follows from what is wrong with it.
+    let unknown = |diagnostic: &Diagnostic| {
+        spec.stages
+            .keys()
+            .any(|stage| !facts.stages.contains_key(stage) && diagnostic.message.contains(&format!("`{stage}`")))
+    };
+    wrong.extend(planned.into_iter().filter(|diagnostic| !unknown(diagnostic)));
+    wrong.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
+    wrong
+}
+
+/// The directory that paths of a job file start from.
+fn base_dir(spec: &JobSpec) -> PathBuf {
+    let base = spec.resolve("");
+    if base.as_os_str().is_empty() { PathBuf::from(".") } else { base }
+}
+
+fn option_error(spec: &JobSpec, section: &str, name: &NodeName, error: wasmill_connectors::ConfigError) -> Diagnostic {
+    let mut path = vec![section, name.as_str()];
+    path.extend(error.key.iter().flat_map(|key| key.split('.')));
+    let diagnostic = spec.error(&path, format!("{section} `{name}`: {}", error.message));
+    match error.hint {
+        Some(hint) => diagnostic.hint(hint),
+        None => diagnostic,
+    }
+}
+
+async fn stage(spec: &JobSpec, name: &NodeName, plugins: &Plugins<'_>) -> Result<Arc<dyn OperatorFactory>, Diagnostic> {
+    let stage = &spec.stages[name];
+    let path = match &stage.plugin {
+        PluginRef::Path(path) => spec.resolve(path),
+        PluginRef::Standard(_) | PluginRef::Digest(_) => PathBuf::new(),
+    };
+    let at_plugin = ["stage", name.as_str(), "plugin"];
+    let loaded = plugins.load(&stage.plugin, &path, plugins::limits(&stage.limits)).await.map_err(|unusable| {
+        let diagnostic = spec.error(&at_plugin, unusable.message);
+        match unusable.hint {
+            Some(hint) => diagnostic.hint(hint),
+            None => diagnostic,
+        }
+    })?;
+    let config = match &stage.config {
+        serde_json::Value::Null => Vec::new(),
+        config => config.to_string().into_bytes(),
+    };
+    loaded.configure(config).await.map_err(|error| match &error {
+        OperatorError::Fatal { reason, .. } => config_error(spec, name, reason),
+        error => spec
+            .error(&at_plugin, format!("stage `{name}`: {}", error))
+            .hint("the plugin cannot even describe itself: it needs a fix, not the job"),
+    })
+}
+
+/// What a plugin says about its configuration, at the place it names. The SDKs write
+/// ``config: `sum.fields[0]`: what is wrong``.
+fn config_error(spec: &JobSpec, name: &NodeName, reason: &str) -> Diagnostic {
+    let (place, said) = reason
+        .strip_prefix("config: ")
+        .map(|rest| match rest.strip_prefix('`').and_then(|rest| rest.split_once("`: ")) {
+            Some((place, said)) => (place, said),
+            None => ("", rest),
+        })
+        .unwrap_or(("", reason));
+    let mut path = vec!["stage", name.as_str(), "config"];
+    path.extend(place.split(['.', '[', ']']).filter(|part| !part.is_empty()));
+    let message = if place.is_empty() {
+        format!("stage `{name}` refuses its config: {said}")
+    } else {
+        format!("stage `{name}` refuses `{place}` in its config: {said}")
+    };
+    spec.error(&path, message)
+}
+
+impl Assembled {
+    /// One part for each node of the plan; `watch` sees every sink.
+    pub(crate) fn parts(&self, watch: impl Fn(Arc<dyn SinkFactory>) -> Arc<dyn SinkFactory>) -> Vec<NodePart> {
+        let part = |name: &NodeName| {
+            (self.sources.get(name).map(|source| NodePart::Source(Arc::clone(source))))
+                .or_else(|| self.stages.get(name).map(|stage| NodePart::Stage(Arc::clone(stage))))
+                .or_else(|| self.sinks.get(name).map(|sink| NodePart::Sink(watch(Arc::clone(sink)))))
+        };
+        self.planned.plan.nodes.iter().filter_map(|node| part(&node.name)).collect()
+    }
+
+    /// How the job file wants the job to run.
+    pub(crate) fn settings(&self) -> JobSettings {
+        let period = |period: wasmill_spec::Period| Duration::from_micros(period.micros().max(0).unsigned_abs());
+        JobSettings { epoch_interval: period(self.spec.epoch.interval), latency_goal: period(self.spec.latency_goal) }
+    }
+
+    /// Whether a source ends by itself.
+    pub(crate) fn is_bounded(&self, source: &NodeName) -> bool {
+        self.sources.get(source).is_some_and(|source| source.capabilities().bounds == Bounds::Bounded)
+    }
+
+    /// The plugin of a stage.
+    pub(crate) fn digest(&self, stage: &NodeName) -> Option<PluginDigest> {
+        self.stages.get(stage).map(|stage| stage.digest())
+    }
+
+    /// Warnings about a job that can run.
+    pub(crate) fn warnings(&self) -> &[Diagnostic] {
+        &self.planned.warnings
+    }
+
+    /// Whether a sink writes to standard output.
+    pub(crate) fn prints_rows(&self) -> bool {
+        self.spec.sinks.values().any(|sink| sink.connector == "stdout")
+    }
+
+    /// How it will run and what it promises.
+    pub(crate) fn explanation(&self) -> Explanation {
+        Explanation::new(&self.spec, &self.facts, &self.planned)
+    }
+
+    /// It, drawn.
+    pub(crate) fn picture(&self) -> Picture {
+        Picture::new(&self.spec, &self.facts, &self.planned.plan)
+    }
+}

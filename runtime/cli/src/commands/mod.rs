@@ -1,0 +1,150 @@
+//! The command line: what there is to type, and which function answers it.
+
+mod build;
+mod check;
+mod doctor;
+mod explain;
+mod graph;
+mod inspect;
+// mod new;
+mod run;
+mod schema;
+// mod test;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use wasmill_env::RealClock;
+
+use crate::failure::Failure;
+use crate::progress::LogWriter;
+use crate::terminal::Terminal;
+
+/// Stream processing with WebAssembly operators.
+#[derive(Debug, Parser)]
+#[command(name = "wasmill", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// How log lines look on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a plugin project that builds, with a test
+    // New(new::NewArgs),
+    /// Compile a plugin project to a component
+    Build(build::BuildArgs),
+    /// Show what a plugin is and what it asks for
+    Inspect(inspect::InspectArgs),
+    /// Run golden cases of a plugin on the real host, in virtual time
+    // Test(test::TestArgs),
+    /// Find everything that is wrong with a job file
+    Check(check::CheckArgs),
+    /// Show how a job will run, and what each path guarantees
+    Explain(explain::ExplainArgs),
+    /// Draw a job
+    Graph(graph::GraphArgs),
+    /// Run a job in the foreground; ends when bounded input ends
+    Run(run::RunArgs),
+    /// Look at what this machine has and lacks
+    Doctor,
+    /// Print the JSON Schema of the job file
+    Schema,
+    /// Compile a component from standard input to native code on standard output
+    #[command(hide = true)]
+    CompileWorker,
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
+    if matches!(cli.command, Command::CompileWorker) {
+        return wasmill_wasm::compile_worker_main();
+    }
+    let terminal = Terminal::new(cli.global.json, cli.global.verbose > 0);
+    log(&cli.global, &terminal);
+    let done = match cli.command {
+        // Command::New(args) => new::new(&args, &terminal),
+        Command::Build(args) => build::build(&args, &terminal),
+        Command::Inspect(args) => inspect::inspect(&args, &terminal),
+        // Command::Test(args) => test::test(&args, &terminal),
+        Command::Check(args) => check::check(&args, &terminal),
+        Command::Explain(args) => explain::explain(&args, &terminal),
+        Command::Graph(args) => graph::graph(&args, &terminal),
+        Command::Run(args) => run::run(args, &terminal, clock),
+        Command::Doctor => doctor::doctor(&terminal),
+        Command::Schema => schema::schema(&terminal),
+        Command::CompileWorker => Ok(()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(&terminal);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Log lines go to standard error: warnings, with `-v` what plugins and connectors say, with `-vv`
+/// everything of ours. `WASMILL_LOG` overrules it.
+fn log(global: &Global, terminal: &Terminal) {
+    let default = match global.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "info,plugin=debug,wasmill=debug",
+    };
+    let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(LogWriter(Arc::clone(&terminal.screen)))
+        .with_ansi(terminal.err.colour);
+    // Only a second subscriber could fail, and there is one.
+    let _set = match global.log_format {
+        LogFormat::Text => builder.with_target(false).without_time().compact().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+/// A runtime for commands that need one and move no data.
+fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))
+}
+
+/// Which job file, and what to change in it.
+#[derive(Debug, Args)]
+struct JobArgs {
+    /// The job file
+    job: std::path::PathBuf,
+    /// Use another value in place of one in the job file, such as source.sensors.path=other.jsonl;
+    /// may be given more than once
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<crate::overrides::Override>,
+}

@@ -1,0 +1,400 @@
+//! `wasmill run`: a job in the foreground.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasmill_contract::{MemoryCommitter, OperatorError};
+use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodeSnapshot};
+use wasmill_env::{Clock, RealClock};
+use wasmill_model::NodeName;
+use wasmill_plan::NodeKind;
+use wasmill_spec::JobSpec;
+
+use crate::assemble::{self, Assembled};
+use crate::commands::JobArgs;
+use crate::dead_letters::{self, DeadLetters};
+use crate::failure::{self, Failure};
+use crate::first_output::FirstOutput;
+use crate::plugins::Plugins;
+use crate::progress::{Look, Moment, Progress, Role, node_table, per_second};
+use crate::terminal::{Style, Terminal, count, duration, grouped};
+
+/// From one frame of live progress to the next.
+const FRAME: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+#[command(after_help = "The summary goes to standard output, or to standard error where a sink of the job writes \
+                        to standard output.\nCtrl-C stops the job at an epoch: what was read is worked off and \
+                        committed. A second one cuts it off.")]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+pub(super) fn run(args: RunArgs, terminal: &Terminal, clock: Arc<RealClock>) -> Result<(), Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cannot_start = |error| Failure::failed(format!("cannot start: {error}"));
+    let data = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .thread_name("wasmill-data")
+        .enable_all()
+        .build()
+        .map_err(cannot_start)?;
+    let control = super::small_runtime()?;
+    let spec = assemble::read(&args.job.job, &args.job.set)?;
+    let done = control.block_on(job(spec, terminal, clock, data.handle()));
+    // A guest in the middle of a call, or a read from a terminal, must not hold up the end.
+    data.shutdown_background();
+    control.shutdown_background();
+    done
+}
+
+async fn job(
+    spec: JobSpec,
+    terminal: &Terminal,
+    clock: Arc<RealClock>,
+    data: &tokio::runtime::Handle,
+) -> Result<(), Failure> {
+    let cannot_listen = |error| Failure::failed(format!("cannot listen for signals: {error}"));
+    let mut signals = Signals {
+        interrupt: signal(SignalKind::interrupt()).map_err(cannot_listen)?,
+        terminate: signal(SignalKind::terminate()).map_err(cannot_listen)?,
+    };
+    let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let assembled = tokio::select! {
+        assembled = assemble::assemble(spec, &plugins) => assembled?,
+        () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
+    };
+    if !terminal.json {
+        let warnings = failure::render(assembled.warnings(), terminal.err.colour);
+        if !warnings.is_empty() {
+            terminal.say(warnings.trim_end());
+        }
+    }
+    let file = std::path::Path::new(&assembled.spec.document().source().name);
+    let letters = DeadLetters::fresh(match &assembled.spec.dead_letters {
+        Some(named) => assembled.spec.resolve(named),
+        None => dead_letters::default_path(file, assembled.spec.name.as_str()),
+    })?;
+    let first_output = FirstOutput::default();
+    let parts = JobParts {
+        plan: assembled.planned.plan.clone(),
+        nodes: assembled.parts(|sink| first_output.watch(sink)),
+        committer: letters.committer(Box::new(MemoryCommitter::default())),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        settings: assembled.settings(),
+    };
+    let began = clock.monotonic_nanos();
+    let failed = |error: JobError| failed(&assembled, &error);
+    let handle = tokio::select! {
+        started = wasmill_engine::start(parts, data) => started.map_err(failed)?,
+        () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
+    };
+    let mut running =
+        Running { assembled: &assembled, terminal, clock: clock.as_ref(), handle, signals, began, stopping: false };
+    running.to_its_end().await?;
+    let summary = Summary {
+        stopped: running.stopping,
+        nanos: clock.monotonic_nanos().saturating_sub(began),
+        cpu_nanos: cpu_nanos(),
+        first_output_nanos: first_output.nanos(),
+        nodes: running.handle.metrics().nodes(),
+        epochs: running.handle.metrics().epochs(),
+        latency: running.handle.metrics().latency(),
+        locations: running.handle.locations().iter().cloned().collect(),
+        dead_letters: letters.path().map(|path| path.display().to_string()),
+        roles: roles(&assembled),
+    };
+    let name = assembled.spec.name.as_str();
+    match (terminal.json, assembled.prints_rows()) {
+        (true, false) => terminal.print_json(&summary.to_json(name)),
+        (false, false) => terminal.print(&summary.to_text(name, terminal.verbose, terminal.out)),
+        (true, true) => {
+            terminal.say(&summary.to_json(name).to_string());
+            Ok(())
+        }
+        (false, true) => {
+            terminal.say(summary.to_text(name, terminal.verbose, terminal.err).trim_end());
+            Ok(())
+        }
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Waits for the user to ask for the end. Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+struct Running<'a> {
+    assembled: &'a Assembled,
+    terminal: &'a Terminal,
+    clock: &'a RealClock,
+    handle: JobHandle,
+    signals: Signals,
+    began: u64,
+    stopping: bool,
+}
+
+impl Running<'_> {
+    async fn to_its_end(&mut self) -> Result<(), Failure> {
+        let live = self.is_live();
+        let mut progress = Progress::new(self.assembled.spec.name.as_str(), roles(self.assembled));
+        loop {
+            tokio::select! {
+                ended = self.handle.wait() => {
+                    if live {
+                        self.terminal.screen.live(&[]);
+                    }
+                    return match ended {
+                        Err(JobError::Sink { cause, .. }) if wasmill_connectors::is_broken_pipe(&cause) => {
+                            Err(Failure::OutputClosed)
+                        }
+                        ended => ended.map_err(|error| failed(self.assembled, &error)),
+                    };
+                }
+                () = self.signals.next() => {
+                    if self.stopping {
+                        return Err(Failure::failed("cut off: what was read since the last epoch is not committed"));
+                    }
+                    self.stopping = true;
+                    self.handle.stop();
+                    self.terminal.note("stopping at the next epoch; once more to cut off");
+                }
+                () = self.clock.sleep(FRAME), if live => {
+                    let nodes = self.handle.metrics().nodes();
+                    let moment = Moment {
+                        nanos: self.clock.monotonic_nanos().saturating_sub(self.began),
+                        wall: self.clock.wall(),
+                        nodes: &nodes,
+                        stopping: self.stopping,
+                    };
+                    let width = terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0);
+                    let look =
+                        Look { style: self.terminal.err, width: width.into(), nodes: self.terminal.verbose };
+                    self.terminal.screen.live(&progress.frame(&moment, look));
+                }
+            }
+        }
+    }
+
+    /// Whether somebody watches, and nothing else draws on the same terminal.
+    fn is_live(&self) -> bool {
+        let rows_in_the_way = self.assembled.prints_rows() && std::io::stdout().is_terminal();
+        std::io::stderr().is_terminal() && !self.terminal.json && !rows_in_the_way
+    }
+}
+
+fn roles(assembled: &Assembled) -> Vec<Role> {
+    let role = |node: &wasmill_plan::Node| match node.kind {
+        NodeKind::Source { .. } => Role::Source { bounded: assembled.is_bounded(&node.name) },
+        NodeKind::Stage { .. } => Role::Stage,
+        NodeKind::Sink => Role::Sink,
+    };
+    assembled.planned.plan.nodes.iter().map(role).collect()
+}
+
+/// CPU time of this process, all threads.
+fn cpu_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// A job that failed, with what its author can do. What is wrong in the job file is shown there.
+fn failed(assembled: &Assembled, error: &JobError) -> Failure {
+    use wasmill_model::ErrorKind::Config;
+    let spec = &assembled.spec;
+    match error {
+        JobError::Source { node, cause } if cause.kind() == Config => {
+            Failure::Job(vec![spec.error(&["source", node.as_str(), "path"], error.to_string())])
+        }
+        JobError::Sink { node, cause } if cause.kind() == Config => {
+            Failure::Job(vec![spec.error(&["sink", node.as_str(), "path"], error.to_string())])
+        }
+        JobError::Stage { node, cause } => {
+            let failure = Failure::failed(error.to_string());
+            let failure = match assembled.digest(node) {
+                Some(digest) => failure.hint(format!("the plugin is {} ({digest})", spec.stages[node].plugin)),
+                None => failure,
+            };
+            match stage_hint(node, cause) {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        JobError::Commit(commit) if commit.kind == Config => Failure::wrong(error.to_string()),
+        error => Failure::of(error.kind(), error),
+    }
+}
+
+fn stage_hint(stage: &NodeName, error: &OperatorError) -> Option<String> {
+    match error {
+        OperatorError::Trap { .. } => Some(
+            "the plugin has a bug; -vv shows what it logged, and a case for `wasmill test` holds it for good".into(),
+        ),
+        OperatorError::Deadline { .. } => {
+            Some(format!("if the call is only slow, give it more time: [stage.{stage}] limits = {{ call = \"5s\" }}"))
+        }
+        OperatorError::Limit { .. } => Some(format!(
+            "if it is memory and the plugin needs it, give it more: [stage.{stage}] limits = {{ memory = \"512MiB\" }}"
+        )),
+        OperatorError::Contract { .. } => {
+            Some("the plugin has a bug: was it built with an SDK of this version?".into())
+        }
+        OperatorError::Retry { .. } | OperatorError::Fatal { .. } | OperatorError::Instance(_) => None,
+    }
+}
+
+/// What came of a run.
+struct Summary {
+    stopped: bool,
+    nanos: u64,
+    cpu_nanos: u64,
+    /// Since the start of the process.
+    first_output_nanos: Option<u64>,
+    nodes: Vec<NodeSnapshot>,
+    roles: Vec<Role>,
+    epochs: u64,
+    latency: LatencySnapshot,
+    locations: HashMap<NodeName, String>,
+    dead_letters: Option<String>,
+}
+
+impl Summary {
+    fn with_role(&self, which: impl Fn(Role) -> bool) -> impl Iterator<Item = &NodeSnapshot> {
+        self.roles.iter().zip(&self.nodes).filter(move |(role, _)| which(**role)).map(|(_, node)| node)
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &NodeSnapshot> {
+        self.with_role(|role| matches!(role, Role::Source { .. }))
+    }
+
+    fn sinks(&self) -> impl Iterator<Item = &NodeSnapshot> {
+        self.with_role(|role| role == Role::Sink)
+    }
+
+    fn rows_in(&self) -> u64 {
+        self.sources().map(|node| node.rows_in).sum()
+    }
+
+    fn rejected(&self) -> u64 {
+        self.nodes.iter().map(|node| node.rejected).sum()
+    }
+
+    fn late(&self) -> u64 {
+        self.nodes.iter().map(|node| node.late).sum()
+    }
+
+    /// Keys that scripts may rely on.
+    fn to_json(&self, job: &str) -> Value {
+        let rows_in = self.rows_in();
+        let sinks: Vec<Value> = (self.sinks())
+            .map(|sink| json!({"name": sink.name, "rows": sink.rows_in, "location": self.locations.get(&sink.name)}))
+            .collect();
+        let nodes: Vec<Value> = self.roles.iter().zip(&self.nodes).map(|(role, node)| node_json(*role, node)).collect();
+        json!({
+            "job": job,
+            "outcome": if self.stopped { "stopped" } else { "finished" },
+            "duration_seconds": seconds(self.nanos),
+            "cpu_seconds": seconds(self.cpu_nanos),
+            "rows_in": rows_in,
+            "rows_out": self.sinks().map(|node| node.rows_in).sum::<u64>(),
+            "events_per_second": per_second(rows_in, self.nanos),
+            "events_per_cpu_second": per_second(rows_in, self.cpu_nanos),
+            "rejected": self.rejected(),
+            "late": self.late(),
+            "epochs": self.epochs,
+            "first_output_ms": self.first_output_nanos.map(|nanos| nanos as f64 / 1e6),
+            "latency": {
+                "rows": self.latency.rows,
+                "p50_nanos": self.latency.p50_nanos,
+                "p99_nanos": self.latency.p99_nanos,
+                "p999_nanos": self.latency.p999_nanos,
+                "max_nanos": self.latency.max_nanos,
+            },
+            "dead_letters": self.dead_letters,
+            "sinks": sinks,
+            "nodes": nodes,
+        })
+    }
+
+    fn to_text(&self, job: &str, verbose: bool, style: Style) -> String {
+        let rows_in = self.rows_in();
+        let verb = if self.stopped { "stopped" } else { "done" };
+        let mut text = format!("{}: {} in {}\n", style.good(verb), style.bold(job), duration(self.nanos));
+        let mut line = |what: &str, value: String| text.push_str(&format!("  {what:<9} {value}\n"));
+        line(
+            "rows in",
+            format!(
+                "{} ({} a second, {} a CPU-second)",
+                grouped(rows_in),
+                grouped(per_second(rows_in, self.nanos)),
+                grouped(per_second(rows_in, self.cpu_nanos)),
+            ),
+        );
+        for sink in self.sinks() {
+            let place = self.locations.get(&sink.name).map_or(String::new(), |place| format!(" -> {place}"));
+            line("rows out", format!("{} to {}{place}", grouped(sink.rows_in), sink.name));
+        }
+        if let Some(path) = &self.dead_letters {
+            line("rejected", style.warning(&format!("{}, see {path}", count(self.rejected(), "row"))));
+        }
+        if self.late() > 0 {
+            line("late", style.warning(&format!("{}, their windows had closed", count(self.late(), "row"))));
+        }
+        if self.latency.rows > 0 {
+            let Self { latency, .. } = self;
+            line("latency", format!("p50 {}, p99 {}", duration(latency.p50_nanos), duration(latency.p99_nanos)));
+        }
+        line("CPU time", duration(self.cpu_nanos));
+        if verbose {
+            let moment =
+                Moment { nanos: self.nanos, wall: wasmill_model::Timestamp(0), nodes: &self.nodes, stopping: false };
+            text.push_str(&node_table(&self.roles, &moment).render("  ", style));
+        }
+        text
+    }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn node_json(role: Role, node: &NodeSnapshot) -> Value {
+    let time = |time: wasmill_model::Timestamp| match time {
+        wasmill_model::Timestamp::MIN | wasmill_model::Timestamp::MAX => Value::Null,
+        time => time.0.into(),
+    };
+    json!({
+        "name": node.name,
+        "kind": match role {
+            Role::Source { .. } => "source",
+            Role::Stage => "stage",
+            Role::Sink => "sink",
+        },
+        "rows_in": node.rows_in,
+        "rows_out": if role == Role::Sink { Value::Null } else { node.rows_out.into() },
+        "bytes_in": node.bytes_in,
+        "batches": node.batches,
+        "rejected": node.rejected,
+        "late": node.late,
+        "busy_nanos": node.busy_nanos,
+        "watermark_micros": time(node.watermark),
+        "metrics": node.guest,
+    })
+}

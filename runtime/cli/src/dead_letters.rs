@@ -1,0 +1,222 @@
+//! Rejected rows, one JSON object a line, written with the epoch they belong to.
+//!
+//! # Crash consistency
+//! Rows are appended before the epoch commits. The file is made anew by every run, so it never
+//! holds a row of an epoch that another run did not commit.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, DeadLetter};
+use wasmill_model::{Epoch, ErrorKind, Timestamp};
+
+use crate::failure::Failure;
+
+/// Where rejected rows of a run go, and whether there are any.
+#[derive(Debug, Clone)]
+pub(crate) struct DeadLetters {
+    path: PathBuf,
+    written: Arc<AtomicBool>,
+}
+
+impl DeadLetters {
+    /// Takes away what an earlier run left.
+    pub(crate) fn fresh(path: PathBuf) -> Result<Self, Failure> {
+        match std::fs::remove_file(&path) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(Failure::file("replace the dead letters", &path, &error))
+            }
+            _ => Ok(Self { path, written: Arc::default() }),
+        }
+    }
+
+    /// The file, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.written.load(Ordering::Relaxed).then_some(&self.path)
+    }
+
+    /// A committer that writes rejected rows before `inner` makes the epoch durable.
+    pub(crate) fn committer(&self, inner: Box<dyn Committer>) -> Box<dyn Committer> {
+        Box::new(DeadLetterCommitter { letters: self.clone(), file: None, inner })
+    }
+}
+
+struct DeadLetterCommitter {
+    letters: DeadLetters,
+    file: Option<File>,
+    inner: Box<dyn Committer>,
+}
+
+impl Committer for DeadLetterCommitter {
+    fn commit(&mut self, epoch: Epoch, mut cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        let rejected: Vec<DeadLetter> = cuts.iter_mut().flat_map(|cut| std::mem::take(&mut cut.dead_letters)).collect();
+        Box::pin(async move {
+            if !rejected.is_empty() {
+                let path = self.letters.path.clone();
+                let file = self.file.take();
+                let written = tokio::task::spawn_blocking({
+                    let path = path.clone();
+                    move || append(file, &path, &rejected)
+                });
+                let written = written.await.map_err(io::Error::other).and_then(|result| result);
+                self.file = Some(written.map_err(|error| CommitError {
+                    epoch,
+                    kind: match error.kind() {
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => ErrorKind::Config,
+                        _ => ErrorKind::Unavailable,
+                    },
+                    reason: format!("cannot write rejected rows to {}: {error}", path.display()),
+                })?);
+                self.letters.written.store(true, Ordering::Relaxed);
+            }
+            self.inner.commit(epoch, cuts).await
+        })
+    }
+}
+
+fn append(file: Option<File>, path: &Path, letters: &[DeadLetter]) -> io::Result<File> {
+    let file = match file {
+        Some(file) => file,
+        None => {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            File::create(path)?
+        }
+    };
+    let mut out = BufWriter::new(file);
+    for letter in letters {
+        write_rows(&mut out, letter)?;
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// One rejected row.
+#[derive(Serialize)]
+struct Line<'a> {
+    node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<&'a str>,
+    reason: &'a str,
+    time: String,
+    #[serde(flatten)]
+    key: Bytes<'a>,
+    #[serde(flatten)]
+    value: Value<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+}
+
+#[derive(Serialize)]
+enum Bytes<'a> {
+    #[serde(rename = "key")]
+    Text(&'a str),
+    #[serde(rename = "key_base64")]
+    Base64(String),
+}
+
+#[derive(Serialize)]
+enum Value<'a> {
+    #[serde(rename = "value")]
+    Text(&'a str),
+    #[serde(rename = "value_base64")]
+    Base64(String),
+}
+
+fn write_rows(out: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
+    let plugin = letter.digest.map(|digest| digest.to_string());
+    let rows = &letter.rows;
+    for (row, reason) in letter.reasons.iter().enumerate().take(rows.len()) {
+        let (key, value) = (rows.keys().row(row), rows.values().row(row));
+        let line = Line {
+            node: letter.node.as_str(),
+            plugin: plugin.as_deref(),
+            reason,
+            time: Timestamp(rows.times()[row]).to_string(),
+            key: str::from_utf8(key).map_or_else(|_| Bytes::Base64(BASE64.encode(key)), Bytes::Text),
+            value: str::from_utf8(value).map_or_else(|_| Value::Base64(BASE64.encode(value)), Value::Text),
+            partition: rows.lineage().map(|lineage| lineage.partition.0),
+            offset: rows.lineage().map(|lineage| lineage.offsets[row]),
+        };
+        serde_json::to_writer(&mut *out, &line)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Directories on the way to `path` that a run would have to make.
+pub(crate) fn default_path(job_file: &Path, job: &str) -> PathBuf {
+    job_file.parent().unwrap_or(Path::new("")).join(".wasmill").join(job).join("dead-letters.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use wasmill_contract::MemoryCommitter;
+    use wasmill_model::{BatchBuilder, Lineage, NodeName, PartitionId, PluginDigest};
+
+    use super::*;
+
+    fn letter() -> DeadLetter {
+        let mut rows = BatchBuilder::default();
+        rows.push(Timestamp(0), b"k", b"{\"a\":1}");
+        rows.push(Timestamp(1_000), b"\xff", b"\xfe");
+        let lineage = Lineage { partition: PartitionId(3), offsets: Arc::new(vec![7, 15]) };
+        DeadLetter {
+            node: NodeName::new("classify").expect("a name"),
+            digest: Some(PluginDigest([0; 32])),
+            rows: rows.finish(0).with_lineage(Some(lineage)),
+            reasons: vec!["no \"wheels\"".into(), "not text".into()],
+        }
+    }
+
+    #[tokio::test]
+    async fn rejected_rows_are_written_with_their_epoch_and_only_then() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(".wasmill/job/dead-letters.jsonl");
+        let letters = DeadLetters::fresh(path.clone()).expect("nothing there");
+        let mut committer = letters.committer(Box::new(MemoryCommitter::default()));
+        committer.commit(Epoch(1), vec![Cut::default()]).await.expect("commits");
+        assert!(!path.exists() && letters.path().is_none());
+        for epoch in 2..4 {
+            let cut = Cut { dead_letters: vec![letter()], ..Cut::default() };
+            committer.commit(Epoch(epoch), vec![cut]).await.expect("commits");
+        }
+        let text = std::fs::read_to_string(letters.path().expect("written")).expect("readable");
+        assert_eq!(text.lines().count(), 4);
+        let zeros = "0".repeat(64);
+        assert_eq!(
+            text.lines().take(2).collect::<Vec<_>>(),
+            [
+                format!(
+                    r#"{{"node":"classify","plugin":"sha256:{zeros}","reason":"no \"wheels\"","time":"1970-01-01T00:00:00.000Z","key":"k","value":"{{\"a\":1}}","partition":3,"offset":7}}"#
+                ),
+                format!(
+                    r#"{{"node":"classify","plugin":"sha256:{zeros}","reason":"not text","time":"1970-01-01T00:00:00.001Z","key_base64":"/w==","value_base64":"/g==","partition":3,"offset":15}}"#
+                ),
+            ]
+        );
+        DeadLetters::fresh(path.clone()).expect("removed");
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_written_fails_the_epoch() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("file"), "").expect("written");
+        let letters = DeadLetters::fresh(dir.path().join("file/x.jsonl")).expect("nothing there");
+        let mut committer = letters.committer(Box::new(MemoryCommitter::default()));
+        let cut = Cut { dead_letters: vec![letter()], ..Cut::default() };
+        let error = committer.commit(Epoch(1), vec![cut]).await.expect_err("no directory");
+        assert!(error.reason.contains("cannot write rejected rows to"), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Plugins by name: from a job file or the command line to compiled code.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmill_env::Clock;
+use wasmill_spec::{PluginRef, did_you_mean, listed};
+use wasmill_wasm::{Grants, HostSettings, InstanceLimits, LoadedPlugin, WasmHost};
+
+use crate::failure::Failure;
+use crate::std_plugins;
+use crate::terminal::Terminal;
+use crate::{data_dir, failure};
+
+/// Largest plugin file that is read at all; the host has a smaller limit and says so better.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Nobody needs to be told of a compilation that is over by now.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Why a plugin cannot be had.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+}
+
+impl From<Unusable> for Failure {
+    fn from(unusable: Unusable) -> Self {
+        let failure = Self::wrong(unusable.message);
+        match unusable.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+/// Loads plugins. One for each run of the program.
+pub(crate) struct Plugins<'t> {
+    host: WasmHost,
+    terminal: &'t Terminal,
+    clock: Arc<dyn Clock>,
+}
+
+impl<'t> Plugins<'t> {
+    pub(crate) fn new(terminal: &'t Terminal, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        let directory = data_dir::cache_dir()?;
+        let settings = HostSettings::new(&directory)
+            .map_err(|error| Failure::failed(format!("cannot find the path of this program: {error}")))?;
+        let host = WasmHost::new(settings).map_err(|error| {
+            let failure = Failure::of(error.kind(), &error);
+            match error {
+                wasmill_wasm::PluginError::Cache { .. } => {
+                    failure.hint(format!("set {} to a directory that you may write", data_dir::CACHE_VARIABLE))
+                }
+                _ => failure,
+            }
+        })?;
+        Ok(Self { host, terminal, clock })
+    }
+
+    /// A plugin by its name in a job file; `path` is where a file stands.
+    pub(crate) async fn load(
+        &self,
+        plugin: &PluginRef,
+        path: &Path,
+        limits: InstanceLimits,
+    ) -> Result<LoadedPlugin, Unusable> {
+        let bytes = bytes_of(plugin, path)?;
+        let mut loading = std::pin::pin!(self.host.load(bytes, limits, Grants::ALL));
+        let loaded = tokio::select! {
+            loaded = &mut loading => loaded,
+            () = self.clock.sleep(PATIENCE) => {
+                if self.terminal.err.colour {
+                    self.terminal.say(&self.terminal.err.dim(&format!("compiling {plugin}, once")));
+                }
+                loading.await
+            }
+        };
+        loaded.map_err(|error| Unusable { message: format!("{plugin}: {}", failure::chain(&error)), hint: None })
+    }
+}
+
+/// The bytes of a plugin.
+fn bytes_of(plugin: &PluginRef, path: &Path) -> Result<Arc<[u8]>, Unusable> {
+    match plugin {
+        PluginRef::Path(_) => file(path),
+        PluginRef::Standard(name) => std_plugins::get(name).map(Arc::from).ok_or_else(|| {
+            let known: Vec<&str> = std_plugins::names().collect();
+            Unusable {
+                message: format!("there is no standard plugin `{name}`"),
+                hint: Some(match did_you_mean(name, known.iter().copied()) {
+                    Some(meant) => format!("did you mean `std:{meant}`?"),
+                    None if known.is_empty() => {
+                        "this binary was built without standard plugins: build it with `cargo xtask build`".to_owned()
+                    }
+                    None => format!("the standard plugins are {}", listed(known)),
+                }),
+            }
+        }),
+        PluginRef::Digest(digest) => Err(Unusable {
+            message: format!("{digest}: plugins by digest need a store of plugins, which `wasmill run` does not have"),
+            hint: Some("name the file: plugin = \"./PLUGIN.wasm\"".into()),
+        }),
+    }
+}
+
+fn file(path: &Path) -> Result<Arc<[u8]>, Unusable> {
+    let wrong = |message: String, hint: &str| Unusable { message, hint: Some(hint.to_owned()) };
+    let shown = path.display();
+    let build = "build it with `wasmill build`, or correct the path: it is relative to the job file";
+    let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong(format!("there is no file {shown}"), build),
+        _ => wrong(format!("cannot read {shown}: {error}"), "check its permissions"),
+    })?;
+    if found.is_dir() {
+        return Err(wrong(format!("{shown} is a directory, not a plugin"), "name the .wasm file"));
+    }
+    if found.len() > FILE_BYTES_MAX {
+        let message = format!("{shown} has {} bytes, a plugin at most {FILE_BYTES_MAX}", found.len());
+        return Err(wrong(message, "is this the data instead of the plugin?"));
+    }
+    let bytes =
+        std::fs::read(path).map_err(|error| wrong(format!("cannot read {shown}: {error}"), "check its permissions"))?;
+    Ok(bytes.into())
+}
+
+/// The limits of an instance where the job file says nothing else.
+pub(crate) fn limits(spec: &wasmill_spec::LimitsSpec) -> InstanceLimits {
+    let mut limits = InstanceLimits::default();
+    if let Some(memory) = spec.memory {
+        limits.memory_bytes = memory.bytes();
+    }
+    if let Some(call) = spec.call {
+        limits.process = Duration::from_micros(call.micros().max(0).unsigned_abs());
+    }
+    limits
+}
+
+/// A plugin as the command line names it: `std:NAME` or a file.
+pub(crate) fn named(text: &str) -> PluginRef {
+    match text.strip_prefix("std:") {
+        Some(name) => PluginRef::Standard(name.to_owned()),
+        None => PluginRef::Path(text.to_owned()),
+    }
+}
