@@ -1,0 +1,170 @@
+//! Compilation: in a worker process with limits of its own, since a few KiB of WebAssembly can
+//! keep a compiler busy for minutes.
+//!
+//! ```text
+//! parent ── CPU seconds, address space bytes (u64 LE each), component ──▶ stdin
+//! parent ◀── stdout ── artifact                    exit code 0
+//! parent ◀── stderr ── why not                     exit code 1
+//! ```
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wasmtime::Engine;
+
+use crate::{CompileLimits, CompileMode, PluginError, engine, text};
+
+const COMPLAINT_BYTES_MAX: u64 = 8 << 10;
+/// Wall time of a worker: this many times its CPU time.
+const WALL_PER_CPU: u32 = 3;
+
+/// Compiles a component to an artifact for `engine`.
+pub(crate) async fn compile(
+    engine: &Engine,
+    mode: &CompileMode,
+    limits: &CompileLimits,
+    component: Arc<[u8]>,
+) -> Result<Vec<u8>, PluginError> {
+    match mode {
+        CompileMode::Worker { program, arguments } => {
+            let worker = Worker::for_plugin(limits, component.len() as u64);
+            worker.run(program, arguments, &component).await
+        }
+        CompileMode::InProcess => {
+            let engine = engine.clone();
+            crate::host::blocking(move || precompile(&engine, &component)).await
+        }
+    }
+}
+
+fn precompile(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, PluginError> {
+    engine
+        .precompile_component(component)
+        .map_err(|error| PluginError::Compile { reason: text::clean(format!("{error:#}"), 2 << 10) })
+}
+
+struct Worker {
+    cpu_seconds: u64,
+    memory_bytes: u64,
+    artifact_bytes_max: u64,
+}
+
+impl Worker {
+    fn for_plugin(limits: &CompileLimits, bytes: u64) -> Self {
+        let more = limits.cpu_seconds_per_mib.saturating_mul(bytes) >> 20;
+        Self {
+            cpu_seconds: limits.cpu_seconds.saturating_add(more),
+            memory_bytes: limits.memory_bytes.saturating_add(limits.memory_bytes_per_byte.saturating_mul(bytes)),
+            artifact_bytes_max: limits.artifact_bytes_max,
+        }
+    }
+
+    async fn run(
+        &self,
+        program: &Path,
+        arguments: &[std::ffi::OsString],
+        component: &[u8],
+    ) -> Result<Vec<u8>, PluginError> {
+        let failed = |source| PluginError::Worker { program: program.to_owned(), source };
+        let mut child = tokio::process::Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(failed(std::io::Error::other("no pipes")));
+        };
+        let (mut artifact, mut complaint) = (Vec::new(), Vec::new());
+        let send = async {
+            let mut header = [0; 16];
+            header[..8].copy_from_slice(&self.cpu_seconds.to_le_bytes());
+            header[8..].copy_from_slice(&self.memory_bytes.to_le_bytes());
+            // A worker that dies early says why by its status, not by a broken pipe.
+            let sent = async {
+                stdin.write_all(&header).await?;
+                stdin.write_all(component).await?;
+                stdin.shutdown().await
+            };
+            drop(sent.await);
+            drop(stdin);
+        };
+        let mut stdout = stdout.take(self.artifact_bytes_max + 1);
+        let mut stderr = stderr.take(COMPLAINT_BYTES_MAX);
+        let (receive, listen) = (stdout.read_to_end(&mut artifact), stderr.read_to_end(&mut complaint));
+        let work = async {
+            let ((), received, listened) = tokio::join!(send, receive, listen);
+            received.and(listened)?;
+            child.wait().await
+        };
+        let wall = Duration::from_secs(self.cpu_seconds).saturating_mul(WALL_PER_CPU);
+        let Ok(status) = tokio::time::timeout(wall, work).await else {
+            child.kill().await.map_err(failed)?;
+            return Err(PluginError::CompileLimit { limit: format!("{} s", wall.as_secs()) });
+        };
+        let status = status.map_err(failed)?;
+        if artifact.len() as u64 > self.artifact_bytes_max {
+            return Err(PluginError::CompileLimit { limit: format!("{} bytes of artifact", self.artifact_bytes_max) });
+        }
+        if status.success() { Ok(artifact) } else { Err(self.explain(status, &complaint)) }
+    }
+
+    fn explain(&self, status: ExitStatus, complaint: &[u8]) -> PluginError {
+        let said = String::from_utf8_lossy(complaint);
+        let signal = status.signal().and_then(rustix::process::Signal::from_named_raw);
+        if signal == Some(rustix::process::Signal::XCPU) || signal == Some(rustix::process::Signal::KILL) {
+            return PluginError::CompileLimit { limit: format!("{} s of CPU time", self.cpu_seconds) };
+        }
+        if said.contains("memory allocation of") || said.contains("out of memory") {
+            return PluginError::CompileLimit { limit: format!("{} bytes of memory", self.memory_bytes) };
+        }
+        let said = text::clean(said.trim().to_owned(), 2 << 10);
+        PluginError::Compile { reason: if said.is_empty() { format!("the worker ended with {status}") } else { said } }
+    }
+}
+
+/// The body of a compile worker: reads its limits and a component from standard input, writes the
+/// artifact to standard output.
+///
+/// The program named by [`CompileMode::Worker`] calls this before anything else.
+#[must_use]
+pub fn compile_worker_main() -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Standard error is all a worker has; where it is closed, nobody listens.
+            drop(writeln!(std::io::stderr(), "{reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> Result<(), String> {
+    let mut stdin = std::io::stdin().lock();
+    let mut word = [0; 8];
+    let mut limit = |what: &str| {
+        stdin.read_exact(&mut word).map_err(|error| format!("no {what} on standard input: {error}"))?;
+        Ok::<u64, String>(u64::from_le_bytes(word))
+    };
+    let (cpu_seconds, memory_bytes) = (limit("CPU limit")?, limit("memory limit")?);
+    let ceiling = |most| Rlimit { current: Some(most), maximum: Some(most) };
+    for (resource, most) in [(Resource::Cpu, cpu_seconds), (Resource::As, memory_bytes), (Resource::Core, 0)] {
+        setrlimit(resource, ceiling(most)).map_err(|error| format!("cannot limit {resource:?} to {most}: {error}"))?;
+    }
+    let mut component = Vec::new();
+    stdin.read_to_end(&mut component).map_err(|error| format!("no component on standard input: {error}"))?;
+    let engine = engine::compiling().map_err(|error| error.to_string())?;
+    let artifact = engine.precompile_component(&component).map_err(|error| format!("{error:#}"))?;
+    std::io::stdout().lock().write_all(&artifact).map_err(|error| format!("cannot hand over the artifact: {error}"))
+}

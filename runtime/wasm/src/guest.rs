@@ -1,0 +1,179 @@
+//! What the host keeps beside a guest: its context, what it has used, what the running call did.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmill_contract::OperatorContext;
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+
+use crate::InstanceLimits;
+use crate::capability::metrics::MetricNames;
+use crate::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
+
+/// Why the host ended a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    #[error("out of time")]
+    Deadline,
+    #[error("{0}")]
+    Limit(String),
+    #[error("{0}")]
+    Contract(String),
+    #[error("host function {0} panicked")]
+    Panicked(&'static str),
+}
+
+/// The running call.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) host_calls: u32,
+    pub(crate) log_lines: u32,
+    pub(crate) log_dropped: u64,
+    pub(crate) observations: u32,
+    pub(crate) timers: usize,
+    /// The memory or table limit that a growth ran into.
+    pub(crate) growth_refused: Option<String>,
+    /// The last error that the guest logged: what a panic says before it traps.
+    pub(crate) complaint: Option<String>,
+    deadline: Duration,
+    ran: Duration,
+}
+
+/// Data of a store.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// `None` while a plugin describes itself.
+    pub(crate) context: Option<OperatorContext>,
+    pub(crate) limits: Arc<InstanceLimits>,
+    pub(crate) call: Call,
+    pub(crate) metric_names: MetricNames,
+    memory_bytes: u64,
+    table_elements: u64,
+    tick: Duration,
+    /// CPU time of the thread when the guest last went on after a yield, in nanoseconds; 0 if it
+    /// has not yielded in this call.
+    resumed: Arc<AtomicU64>,
+}
+
+impl Guest {
+    /// A store for one instance, limits in place.
+    pub(crate) fn store(
+        engine: &wasmtime::Engine,
+        limits: Arc<InstanceLimits>,
+        tick: Duration,
+        context: Option<OperatorContext>,
+    ) -> Store<Self> {
+        let (call_bytes, handles) = (limits.call_bytes, limits.handles);
+        let mut store = Store::new(
+            engine,
+            Self {
+                context,
+                limits,
+                call: Call::default(),
+                metric_names: MetricNames::default(),
+                memory_bytes: 0,
+                table_elements: 0,
+                tick,
+                resumed: Arc::default(),
+            },
+        );
+        store.limiter(|guest| guest);
+        store.set_hostcall_fuel(call_bytes);
+        store.set_max_component_handles(handles);
+        store.epoch_deadline_callback(|mut store| store.data_mut().tick());
+        store
+    }
+
+    /// Starts a call. Its time counts from here; the store's epoch deadline must be one tick.
+    pub(crate) fn begin(&mut self, name: &'static str, deadline: Duration) {
+        self.resumed.store(0, Ordering::Relaxed);
+        self.metric_names.begin_call();
+        self.call = Call { name, deadline, ..Call::default() };
+    }
+
+    /// Counts a call of a host function.
+    pub(crate) fn enter(&mut self) -> Result<(), Violation> {
+        self.call.host_calls += 1;
+        if self.call.host_calls > self.limits.host_calls {
+            return Err(Violation::Limit(format!("{} host calls in one call", self.limits.host_calls)));
+        }
+        Ok(())
+    }
+
+    /// The context, for a capability that makes no sense while a plugin describes itself.
+    pub(crate) fn context(&mut self, capability: &str) -> Result<&mut OperatorContext, Violation> {
+        let call = self.call.name;
+        self.context.as_mut().ok_or_else(|| Violation::Contract(format!("{capability} is not there during {call}")))
+    }
+
+    /// A tick of the engine while the guest runs: its time is counted, then others have a turn.
+    ///
+    /// Time is that of the thread's CPU from where the guest last went on, so neither waiting for
+    /// other tasks nor a loaded machine counts against it. The first tick of a call counts as one.
+    fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        let since = self.resumed.load(Ordering::Relaxed);
+        self.call.ran += match since {
+            0 => self.tick,
+            since => Duration::from_nanos(thread_cpu_nanos().saturating_sub(since)),
+        };
+        if self.call.ran >= self.call.deadline {
+            return Err(Violation::Deadline.into());
+        }
+        let resumed = Arc::clone(&self.resumed);
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                resumed.store(thread_cpu_nanos().max(1), Ordering::Relaxed);
+            }),
+        ))
+    }
+}
+
+fn thread_cpu_nanos() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
+}
+
+impl ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let sum = self.memory_bytes.saturating_add((desired - current) as u64);
+        if sum > self.limits.memory_bytes {
+            self.call.growth_refused = Some(format!("{} bytes of memory", self.limits.memory_bytes));
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.memory_bytes = sum;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let sum = self.table_elements.saturating_add((desired - current) as u64);
+        if sum > self.limits.table_elements {
+            self.call.growth_refused = Some(format!("{} table elements", self.limits.table_elements));
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.table_elements = sum;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_MAX as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX as usize
+    }
+}

@@ -1,0 +1,208 @@
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use wasmill_model::PluginDigest;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use crate::cache::{Cache, Cached};
+use crate::engine::{self, Ticker};
+use crate::guest::Guest;
+use crate::instance::Mold;
+use crate::scan::{Form, Scan, scan};
+use crate::world::{World, check_exports, check_imports};
+use crate::{Grants, HostSettings, InstanceLimits, LoadedPlugin, PluginError, PluginInfo, capability, compile, text};
+
+/// Loads plugins and owns what their instances share. One for each process.
+pub struct WasmHost {
+    engine: Engine,
+    linker: Linker<Guest>,
+    cache: Arc<Cache>,
+    settings: HostSettings,
+    /// One compilation at a time: the second of two that want the same plugin finds it in the cache.
+    compiling: Mutex<()>,
+    _ticker: Ticker,
+}
+
+impl WasmHost {
+    /// A host with an empty pool.
+    ///
+    /// # Errors
+    /// Where the pool's address space cannot be reserved or the cache directory cannot be used.
+    pub fn new(settings: HostSettings) -> Result<Self, PluginError> {
+        let engine = engine::pooling(&settings)?;
+        let cache = Cache::open(&settings.cache_dir, settings.cache_bytes_max, engine::compatibility(&engine))?;
+        let linker = capability::linker(&engine)
+            .map_err(|error| PluginError::Engine { reason: format!("cannot define the host functions: {error:#}") })?;
+        let ticker = Ticker::start(engine.weak(), settings.tick)?;
+        Ok(Self { engine, linker, cache: Arc::new(cache), settings, compiling: Mutex::new(()), _ticker: ticker })
+    }
+
+    /// Checks and compiles a plugin: a component, or a core module that names its world in a
+    /// `component-type` section. What was compiled before comes from the cache.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the bytes are no plugin, ask for more than `limits` or `grants` allow, or cannot be
+    /// compiled within [`HostSettings::compile_limits`].
+    pub async fn load(
+        &self,
+        bytes: impl Into<Arc<[u8]>>,
+        limits: InstanceLimits,
+        grants: Grants,
+    ) -> Result<LoadedPlugin, PluginError> {
+        let bytes: Arc<[u8]> = bytes.into();
+        let (scan_limits, limits) = (self.settings.scan_limits, Arc::new(limits));
+        let (given, ceiling, cache) = (Arc::clone(&bytes), Arc::clone(&limits), Arc::clone(&self.cache));
+        let (scan, digest, cached) = blocking(move || {
+            let scan = scan(&given, &scan_limits, &ceiling)?;
+            if scan.form == Form::Component {
+                check_imports(scan.imports.iter().map(String::as_str), grants)?;
+                check_exports(&scan.exports)?;
+            }
+            let digest = PluginDigest(Sha256::digest(&given).into());
+            Ok((scan, digest, cache.find(digest)?))
+        })
+        .await?;
+        let component = match cached {
+            Cached::Artifact(path) => self.native(digest, &path),
+            Cached::Missing | Cached::Tampered(_) => None,
+        };
+        let component = match component {
+            Some(component) => component,
+            None => self.compile(digest, &scan, Arc::clone(&bytes), grants).await?,
+        };
+        self.link(component, &scan, digest, bytes.len() as u64, limits, grants)
+    }
+
+    /// Compiles a plugin and keeps the result.
+    async fn compile(
+        &self,
+        digest: PluginDigest,
+        scan: &Scan,
+        bytes: Arc<[u8]>,
+        grants: Grants,
+    ) -> Result<Component, PluginError> {
+        let _one_at_a_time = self.compiling.lock().await;
+        match self.cache.find(digest)? {
+            Cached::Artifact(path) => {
+                if let Some(component) = self.native(digest, &path) {
+                    return Ok(component);
+                }
+            }
+            Cached::Missing => {}
+            Cached::Tampered(path) => {
+                tracing::warn!(path = %path.display(), "a compiled plugin was changed on disk; compiling it anew");
+            }
+        }
+        let component = match scan.form {
+            Form::Component => bytes,
+            Form::CoreModule => {
+                let limits = self.settings.scan_limits;
+                blocking(move || {
+                    let component = componentize(&bytes)?;
+                    // Whether the world of a core module is one of ours shows only now.
+                    let made = crate::scan::scan(&component, &limits, &InstanceLimits::default())?;
+                    check_imports(made.imports.iter().map(String::as_str), grants)?;
+                    check_exports(&made.exports)?;
+                    Ok(component)
+                })
+                .await?
+            }
+        };
+        let artifact =
+            compile::compile(&self.engine, &self.settings.compile, &self.settings.compile_limits, component).await?;
+        let path = self.cache.keep(digest, &artifact)?;
+        self.native(digest, &path).ok_or_else(|| PluginError::Compile {
+            reason: "the compile worker made an artifact that this host cannot load: is it another version?".into(),
+        })
+    }
+
+    /// The native code at `path`, which the cache vouches for; `None` where it does not load.
+    #[expect(unsafe_code, reason = "runs native code from a file: the one place, after its MAC was checked")]
+    fn native(&self, digest: PluginDigest, path: &Path) -> Option<Component> {
+        // SAFETY: the cache has just checked that the file carries the MAC of this host's key over
+        // its name and bytes, so it was written by a host after a compilation of its own; the
+        // directory and key are readable by our user alone, and files there change by rename only.
+        match unsafe { Component::deserialize_file(&self.engine, path) } {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(%digest, path = %path.display(), "a compiled plugin does not load: {error:#}");
+                None
+            }
+        }
+    }
+
+    fn link(
+        &self,
+        component: Component,
+        scan: &Scan,
+        digest: PluginDigest,
+        bytes: u64,
+        limits: Arc<InstanceLimits>,
+        grants: Grants,
+    ) -> Result<LoadedPlugin, PluginError> {
+        let kind = component.component_type();
+        let imports: Vec<String> = kind.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<String> = kind.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        check_imports(imports.iter().map(String::as_str), grants)?;
+        check_exports(&exports)?;
+        let image = component.image_range();
+        let native_bytes = (image.end as usize - image.start as usize) as u64;
+        let pre = self.linker.instantiate_pre(&component).map_err(|error| PluginError::World {
+            export: "its imports".into(),
+            reason: text::clean(format!("{error:#}"), 1 << 10),
+        })?;
+        let world = World::find(&pre)?;
+        let info = PluginInfo {
+            digest,
+            bytes,
+            native_bytes,
+            imports,
+            exports,
+            languages: scan.languages.clone(),
+            tools: scan.tools.clone(),
+            componentized: scan.form == Form::CoreModule,
+            aggregate: world.is_aggregate(),
+            timed: world.is_timed(),
+        };
+        let mold = Mold { engine: self.engine.clone(), pre, world, limits, tick: self.settings.tick };
+        Ok(LoadedPlugin { mold: Arc::new(mold), info: Arc::new(info) })
+    }
+}
+
+impl fmt::Debug for WasmHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmHost").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Makes a component of a core module that names its world. No adapter: a module that wants WASI
+/// is refused.
+fn componentize(module: &[u8]) -> Result<Arc<[u8]>, PluginError> {
+    let encode = || {
+        let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(module)?;
+        encoder.encode()
+    };
+    let refused = |reason: String| PluginError::Componentize { reason: text::clean(reason, 1 << 10) };
+    // The encoder is written for the author's own tools: a hostile module may make it panic.
+    match catch_unwind(AssertUnwindSafe(encode)) {
+        Ok(Ok(component)) => Ok(component.into()),
+        Ok(Err(error)) => Err(refused(format!("{error:#}"))),
+        Err(_) => Err(refused("the encoder panicked".into())),
+    }
+}
+
+/// Runs `work` where it holds up no task.
+pub(crate) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, PluginError> + Send + 'static,
+) -> Result<R, PluginError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|failed| Err(PluginError::Engine { reason: format!("loading a plugin ended early: {failed}") }))
+}

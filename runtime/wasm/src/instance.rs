@@ -1,0 +1,333 @@
+//! One instance of a plugin: a store of its own, and the calls into it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmill_contract::{Aggregate, BoxFuture, Operator, OperatorContext, OperatorError};
+use wasmill_model::{Batch, Clock, Column, Descriptor, Firings, Folded, Outcome, PaneBatch, Results, Timestamp};
+use wasmtime::component::{ComponentNamedList, InstancePre, Lift, Lower};
+use wasmtime::{Engine, Store, Trap, WasmBacktrace};
+
+use crate::abi::{self, BatchRef, ColumnRef, FiringsRef, PanesRef};
+use crate::guest::{Guest, Violation};
+use crate::outcome::{Given, REASON_BYTES_MAX};
+use crate::world::{AggregateExports, Bind, Export, OperatorExports, World};
+use crate::{InstanceLimits, text};
+
+const FRAMES_SHOWN: usize = 8;
+const FRAME_BYTES_MAX: usize = 160;
+
+/// What an instance is made from.
+#[derive(Clone)]
+pub(crate) struct Mold {
+    pub(crate) engine: Engine,
+    pub(crate) pre: InstancePre<Guest>,
+    pub(crate) world: World,
+    pub(crate) limits: Arc<InstanceLimits>,
+    pub(crate) tick: Duration,
+}
+
+/// A store with a live instance in it.
+pub(crate) struct Live {
+    store: Store<Guest>,
+    /// Set while a call runs, and left so by one that trapped or was dropped: wasmtime runs
+    /// nothing in such a store any more.
+    dead: bool,
+}
+
+impl Live {
+    /// A fresh instance, and what `bind` finds in it. Counts as part of `call`, within `deadline`.
+    async fn make<E>(
+        mold: &Mold,
+        context: Option<OperatorContext>,
+        call: &'static str,
+        deadline: Duration,
+        bind: impl FnOnce(&World, &mut Bind<'_>) -> wasmtime::Result<E>,
+    ) -> Result<(Self, E), OperatorError> {
+        let mut store = Guest::store(&mold.engine, Arc::clone(&mold.limits), mold.tick, context);
+        store.data_mut().begin(call, deadline);
+        store.set_epoch_deadline(1);
+        let made = match mold.pre.instantiate_async(&mut store).await {
+            Ok(instance) => bind(&mold.world, &mut Bind { store: &mut store, instance }),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(exports) => Ok((Self { store, dead: false }, exports)),
+            Err(error) => Err(match explain(store.data(), call, deadline, &error) {
+                // Nothing of the guest ran and no limit of it was met: the pool is exhausted.
+                OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
+                error => error,
+            }),
+        }
+    }
+
+    async fn call<P, R>(
+        &mut self,
+        name: &'static str,
+        deadline: Duration,
+        function: Export<P, R>,
+        params: P,
+    ) -> Result<R, OperatorError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        R: Lift + Send + Sync + 'static,
+    {
+        if std::mem::replace(&mut self.dead, true) {
+            return Err(OperatorError::Instance(format!("{name} of an instance that a call before has ended")));
+        }
+        self.store.data_mut().begin(name, deadline);
+        self.store.set_epoch_deadline(1);
+        let returned = function.call_async(&mut self.store, params).await;
+        let guest = self.store.data_mut();
+        guest.close_log();
+        match returned {
+            Ok((result,)) => {
+                self.dead = false;
+                result.map_err(|failure| match failure {
+                    abi::Failure::Retry(reason) => {
+                        OperatorError::Retry { call: name, reason: text::clean(reason, REASON_BYTES_MAX) }
+                    }
+                    abi::Failure::Fatal(reason) => {
+                        OperatorError::Fatal { call: name, reason: text::clean(reason, REASON_BYTES_MAX) }
+                    }
+                })
+            }
+            Err(error) => Err(explain(guest, name, deadline, &error)),
+        }
+    }
+
+    /// Ends the instance where what it returned breaks the contract.
+    fn checked<R>(&mut self, result: Result<R, OperatorError>) -> Result<R, OperatorError> {
+        self.dead |= result.is_err();
+        result
+    }
+
+    fn context(&mut self) -> &mut OperatorContext {
+        self.store.data_mut().context.as_mut().expect("an opened instance has a context from its making to its end")
+    }
+
+    fn close(self) -> OperatorContext {
+        self.store.into_data().context.expect("an opened instance has a context from its making to its end")
+    }
+}
+
+/// Calls `describe` in an instance that lives no longer.
+pub(crate) async fn describe(mold: &Mold, config: &[u8]) -> Result<Descriptor, OperatorError> {
+    let deadline = mold.limits.describe;
+    let (mut live, describe) = Live::make(mold, None, "describe", deadline, World::describe).await?;
+    let said = live.call("describe", deadline, describe, (config,)).await?;
+    crate::outcome::descriptor(said, mold.world.is_timed(), mold.world.is_aggregate())
+}
+
+async fn open<E>(
+    mold: &Mold,
+    config: &[u8],
+    context: OperatorContext,
+    bind: impl FnOnce(&World, &mut Bind<'_>) -> wasmtime::Result<E>,
+) -> Result<(Live, E), OperatorError> {
+    let deadline = mold.limits.open;
+    let bind = |world: &World, at: &mut Bind<'_>| Ok((world.open(at)?, bind(world, at)?));
+    let (mut live, (open, exports)) = Live::make(mold, Some(context), "open", deadline, bind).await?;
+    live.call("open", deadline, open, (config,)).await?;
+    Ok((live, exports))
+}
+
+/// An instance of an operator.
+pub(crate) struct WasmOperator {
+    live: Live,
+    exports: OperatorExports,
+    descriptor: Arc<Descriptor>,
+    limits: Arc<InstanceLimits>,
+}
+
+impl WasmOperator {
+    pub(crate) async fn open(
+        mold: &Mold,
+        config: &[u8],
+        descriptor: Arc<Descriptor>,
+        context: OperatorContext,
+    ) -> Result<Self, OperatorError> {
+        let (live, exports) = open(mold, config, context, OperatorExports::of).await?;
+        let exports =
+            exports.ok_or_else(|| OperatorError::Instance("the plugin is an aggregate, not an operator".into()))?;
+        Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits) })
+    }
+
+    fn given(&self, call: &'static str, rows: Option<usize>) -> Given<'_> {
+        Given { call, rows, ports: self.descriptor.outputs.len(), limits: &self.limits }
+    }
+}
+
+impl Operator for WasmOperator {
+    fn process<'a>(&'a mut self, port: u16, input: &'a Batch) -> BoxFuture<'a, Result<Outcome, OperatorError>> {
+        Box::pin(async move {
+            let params = (port, BatchRef::of(input, self.descriptor.columns));
+            let outcome = self.live.call("process", self.limits.process, self.exports.process, params).await?;
+            let outcome = self.given("process", Some(input.len())).outcome(outcome);
+            self.live.checked(outcome)
+        })
+    }
+
+    fn on_timers<'a>(&'a mut self, clock: Clock, fired: &'a Firings) -> BoxFuture<'a, Result<Outcome, OperatorError>> {
+        Box::pin(async move {
+            let timed = self.exports.timed.ok_or_else(|| untimed("on-timers"))?;
+            let firings =
+                FiringsRef { times: &fired.times, keys: ColumnRef::of(&fired.keys), tags: ColumnRef::of(&fired.tags) };
+            let params = (clock.into(), firings);
+            let outcome = self.live.call("on-timers", self.limits.process, timed.on_timers, params).await?;
+            let outcome = self.given("on-timers", Some(fired.times.len())).outcome(outcome);
+            self.live.checked(outcome)
+        })
+    }
+
+    fn on_watermark(&mut self, watermark: Timestamp) -> BoxFuture<'_, Result<Outcome, OperatorError>> {
+        Box::pin(async move {
+            let timed = self.exports.timed.ok_or_else(|| untimed("on-watermark"))?;
+            let params = (watermark.0,);
+            let outcome = self.live.call("on-watermark", self.limits.process, timed.on_watermark, params).await?;
+            let outcome = self.given("on-watermark", None).outcome(outcome);
+            self.live.checked(outcome)
+        })
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>> {
+        Box::pin(self.live.call("flush", self.limits.flush, self.exports.flush, ()))
+    }
+
+    fn context(&mut self) -> &mut OperatorContext {
+        self.live.context()
+    }
+
+    fn close(self: Box<Self>) -> OperatorContext {
+        self.live.close()
+    }
+}
+
+fn untimed(call: &'static str) -> OperatorError {
+    OperatorError::Contract { call, reason: "the plugin does not export `timed`".into() }
+}
+
+/// An instance of an aggregate.
+pub(crate) struct WasmAggregate {
+    live: Live,
+    exports: AggregateExports,
+    descriptor: Arc<Descriptor>,
+    limits: Arc<InstanceLimits>,
+}
+
+impl WasmAggregate {
+    pub(crate) async fn open(
+        mold: &Mold,
+        config: &[u8],
+        descriptor: Arc<Descriptor>,
+        context: OperatorContext,
+    ) -> Result<Self, OperatorError> {
+        let (live, exports) = open(mold, config, context, AggregateExports::of).await?;
+        let exports =
+            exports.ok_or_else(|| OperatorError::Instance("the plugin is an operator, not an aggregate".into()))?;
+        Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits) })
+    }
+
+    fn given(&self, call: &'static str, rows: usize) -> Given<'_> {
+        Given { call, rows: Some(rows), ports: 0, limits: &self.limits }
+    }
+}
+
+impl Aggregate for WasmAggregate {
+    fn fold<'a>(
+        &'a mut self,
+        accumulators: &'a Column,
+        groups: &'a [u32],
+        input: &'a Batch,
+    ) -> BoxFuture<'a, Result<Folded, OperatorError>> {
+        Box::pin(async move {
+            let params = (ColumnRef::of(accumulators), groups, BatchRef::of(input, self.descriptor.columns));
+            let folded = self.live.call("fold", self.limits.process, self.exports.fold, params).await?;
+            let folded = self.given("fold", input.len()).folded(folded, accumulators.len());
+            self.live.checked(folded)
+        })
+    }
+
+    fn merge<'a>(
+        &'a mut self,
+        accumulators: &'a Column,
+        groups: &'a [u32],
+        count: u32,
+    ) -> BoxFuture<'a, Result<Column, OperatorError>> {
+        Box::pin(async move {
+            let params = (ColumnRef::of(accumulators), groups, count);
+            let merged = self.live.call("merge", self.limits.process, self.exports.merge, params).await?;
+            let merged = self.given("merge", 0).accumulators(merged, count as usize);
+            self.live.checked(merged)
+        })
+    }
+
+    fn finish<'a>(
+        &'a mut self,
+        panes: &'a PaneBatch,
+        accumulators: &'a Column,
+    ) -> BoxFuture<'a, Result<Results, OperatorError>> {
+        Box::pin(async move {
+            let bounds = PanesRef { starts: &panes.starts, ends: &panes.ends, keys: ColumnRef::of(&panes.keys) };
+            let params = (bounds, ColumnRef::of(accumulators));
+            let results = self.live.call("finish", self.limits.process, self.exports.finish, params).await?;
+            let results = self.given("finish", 0).results(results, panes.starts.len());
+            self.live.checked(results)
+        })
+    }
+
+    fn context(&mut self) -> &mut OperatorContext {
+        self.live.context()
+    }
+}
+
+/// Why a call came back with an error of wasmtime's.
+fn explain(guest: &Guest, call: &'static str, deadline: Duration, error: &wasmtime::Error) -> OperatorError {
+    match error.downcast_ref::<Violation>() {
+        Some(Violation::Deadline) => {
+            let limit_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            return OperatorError::Deadline { call, limit_ms };
+        }
+        Some(Violation::Limit(limit)) => return OperatorError::Limit { call, limit: limit.clone() },
+        Some(Violation::Contract(reason)) => return OperatorError::Contract { call, reason: reason.clone() },
+        Some(panicked @ Violation::Panicked(_)) => {
+            return OperatorError::Trap { call, reason: panicked.to_string() };
+        }
+        None => {}
+    }
+    // An allocator that was refused memory ends in a trap of the guest's own making.
+    if let Some(limit) = &guest.call.growth_refused {
+        return OperatorError::Limit { call, limit: limit.clone() };
+    }
+    let root = error.root_cause().to_string();
+    if root.contains("fuel allocated for hostcalls") {
+        let limit = format!("{} bytes between guest and host in one call", guest.limits.call_bytes);
+        return OperatorError::Limit { call, limit };
+    }
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        return OperatorError::Contract { call, reason: text::clean(root, REASON_BYTES_MAX) };
+    };
+    let mut reason = trap.to_string().trim_start_matches("wasm trap: ").to_owned();
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        frames(&mut reason, backtrace);
+    }
+    if let Some(complaint) = &guest.call.complaint {
+        reason.push_str("; it logged: ");
+        reason.push_str(&text::clean(complaint.clone(), REASON_BYTES_MAX));
+    }
+    OperatorError::Trap { call, reason }
+}
+
+/// Adds the guest's innermost functions to the text of a trap.
+fn frames(reason: &mut String, backtrace: &WasmBacktrace) {
+    for (place, frame) in backtrace.frames().iter().take(FRAMES_SHOWN).enumerate() {
+        reason.push_str(if place == 0 { " in " } else { " < " });
+        match frame.func_name() {
+            Some(name) => {
+                let readable = format!("{:#}", rustc_demangle::demangle(name));
+                reason.push_str(&text::clean(readable, FRAME_BYTES_MAX));
+            }
+            None => reason.push_str(&format!("function {}", frame.func_index())),
+        }
+    }
+}

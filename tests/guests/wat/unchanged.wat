@@ -1,0 +1,1 @@
+;; Passes every batch on as it is.
