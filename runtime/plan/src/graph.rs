@@ -1,5 +1,6 @@
 use wasmill_model::{JobName, NodeName, WindowShape};
 use wasmill_scan::Pointer;
+use wasmill_spec::TimeUnit;
 
 /// A job, ready to run.
 ///
@@ -69,21 +70,6 @@ pub struct TimeExtraction {
     pub unit: TimeUnit,
 }
 
-/// How an event time is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeUnit {
-    /// Seconds since the Unix epoch, whole or with a fraction.
-    Seconds,
-    /// Milliseconds since the Unix epoch.
-    Millis,
-    /// Microseconds since the Unix epoch.
-    Micros,
-    /// Nanoseconds since the Unix epoch, cut to microseconds.
-    Nanos,
-    /// A string as RFC 3339 has it.
-    Rfc3339,
-}
-
 /// How a source's watermark follows its events. Microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
@@ -139,5 +125,21 @@ impl Plan {
     /// The edges that enter a node.
     pub fn inputs(&self, node: usize) -> impl Iterator<Item = (usize, &Edge)> {
         self.edges.iter().enumerate().filter(move |(_, edge)| edge.to == node)
+    }
+
+    /// The nodes on the ways from one node to another, without the two, in topological order.
+    #[must_use]
+    pub fn between(&self, from: usize, to: usize) -> Vec<usize> {
+        let mut edges: Vec<(usize, usize)> = self.edges.iter().map(|edge| (edge.from, edge.to)).collect();
+        edges.sort_unstable_by_key(|(_, to)| *to);
+        let (mut behind, mut before) = (vec![false; self.nodes.len()], vec![false; self.nodes.len()]);
+        (behind[from], before[to]) = (true, true);
+        for (from, to) in &edges {
+            behind[*to] |= behind[*from];
+        }
+        for (from, to) in edges.iter().rev() {
+            before[*from] |= before[*to];
+        }
+        (0..self.nodes.len()).filter(|at| behind[*at] && before[*at] && *at != from && *at != to).collect()
     }
 }

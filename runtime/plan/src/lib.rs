@@ -2,7 +2,24 @@
 //!
 //! Neighbouring nodes of equal partitioning become one *chain*: they run in one task, batch by
 //! batch, with no queue between them. Between chains rows travel through a keyed exchange.
+//!
+//! [`plan`] takes the job and the [`Facts`] that only others know: what plugins say about
+//! themselves, what connectors can do, whether a crash is recovered from. It derives what every
+//! path from a source to a sink [gives](PathDelivery), and refuses a job that asks for more.
+//! [`Explanation`] and [`Picture`] show the result to people.
 
+mod delivery;
+mod explain;
+mod facts;
 mod graph;
+mod picture;
+mod planner;
+mod ports;
 
-pub use graph::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, TimeExtraction, TimeUnit, Watermarks};
+pub use delivery::{Guarantee, PathDelivery, PathFacts, Verdict, WeakestLink};
+pub use explain::Explanation;
+pub use facts::{Facts, Recovery, SinkFacts, SourceFacts};
+pub use graph::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks};
+pub use picture::Picture;
+pub use planner::{Planned, plan};
+pub use wasmill_spec::TimeUnit;

@@ -171,7 +171,7 @@ impl fmt::Display for Period {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, bytes) =
-            SIZE_UNITS.into_iter().find(|(_, bytes)| self.0 > 0 && self.0 % bytes == 0).unwrap_or(("B", 1));
+            SIZE_UNITS.into_iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes)).unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / bytes)
     }
 }

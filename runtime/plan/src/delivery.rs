@@ -1,0 +1,212 @@
+use std::fmt;
+
+use serde::Serialize;
+use wasmill_spec::Delivery;
+
+use crate::Recovery;
+
+/// What a path gives over a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    /// Rows may be lost and effects may be there twice.
+    None,
+    /// Rows may be lost; no effect is there twice.
+    AtMostOnce,
+    /// No row is lost; effects may be there twice.
+    AtLeastOnce,
+    /// No row is lost and no effect is there twice.
+    ExactlyOnce,
+}
+
+/// What decides about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PathFacts {
+    /// The source's input ends by itself.
+    pub bounded: bool,
+    /// The source can read the same events again.
+    pub replayable: bool,
+    /// A stage on the way holds results back: state, timers or windows.
+    pub remembers: bool,
+    /// The sink shows rows exactly once per committed epoch.
+    pub transactional: bool,
+    /// What is left after a crash.
+    pub recovery: Recovery,
+}
+
+/// What a path gives and why not more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it gives.
+    pub gives: Guarantee,
+    /// What keeps it from giving more, or under which condition it gives this.
+    pub weakest: Option<WeakestLink>,
+    /// The same in words.
+    pub reason: &'static str,
+}
+
+/// What keeps a path from giving more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeakestLink {
+    /// The source.
+    Source,
+    /// The sink.
+    Sink,
+    /// What is left after a crash.
+    Recovery,
+}
+
+/// What the way from one source to one sink gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathDelivery {
+    /// Place of the source in [`crate::Plan::nodes`].
+    pub source: usize,
+    /// Place of the sink.
+    pub sink: usize,
+    /// What it gives.
+    pub verdict: Verdict,
+}
+
+impl PathFacts {
+    /// What a path with these facts gives. Operators are deterministic and their effects count only
+    /// with their epoch, so what happens between source and sink matters only where it outlives
+    /// its input.
+    #[must_use]
+    pub fn derive(self) -> Verdict {
+        let verdict = |gives, weakest, reason| Verdict { gives, weakest, reason };
+        use Guarantee::{AtLeastOnce, AtMostOnce, ExactlyOnce, None as Nothing};
+        use WeakestLink::{Recovery as Crash, Sink, Source};
+        match (self.recovery, self.replayable, self.transactional) {
+            (Recovery::Nothing, true, true) if self.bounded => verdict(
+                ExactlyOnce,
+                Some(Crash),
+                "for a run that ends: after a crash, the next run starts from the beginning and replaces the output",
+            ),
+            (Recovery::Nothing, true, false) if self.bounded => verdict(
+                AtLeastOnce,
+                Some(Sink),
+                "after a crash, the next run starts from the beginning and rows already written are written again",
+            ),
+            (Recovery::Nothing, true, _) => verdict(
+                AtLeastOnce,
+                Some(Crash),
+                "positions and state are in memory only: after a crash, the next run starts from the beginning and readers see rows again",
+            ),
+            (Recovery::LastEpoch, true, true) => verdict(ExactlyOnce, None, "every row counts in exactly one epoch"),
+            (Recovery::LastEpoch, true, false) => {
+                verdict(AtLeastOnce, Some(Sink), "after a crash, rows written since the last epoch are written again")
+            }
+            (Recovery::LastEpoch, false, false) if self.remembers => verdict(
+                Nothing,
+                Some(Source),
+                "after a crash, rows read since the last epoch are gone, and results fired since then fire again",
+            ),
+            (Recovery::Nothing, false, _) => verdict(
+                AtMostOnce,
+                Some(Source),
+                "it cannot be read again: after a crash, rows that were under way are gone",
+            ),
+            (Recovery::LastEpoch, false, _) => verdict(
+                AtMostOnce,
+                Some(Source),
+                "it cannot be read again: after a crash, rows since the last epoch are gone",
+            ),
+        }
+    }
+}
+
+impl Guarantee {
+    /// Whether this is at least what is asked for.
+    #[must_use]
+    pub fn satisfies(self, asked: Delivery) -> bool {
+        match asked {
+            Delivery::AtMostOnce => matches!(self, Self::AtMostOnce | Self::ExactlyOnce),
+            Delivery::AtLeastOnce => matches!(self, Self::AtLeastOnce | Self::ExactlyOnce),
+            Delivery::ExactlyOnce => self == Self::ExactlyOnce,
+        }
+    }
+
+    /// What holds where both hold: for a job of several paths.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::ExactlyOnce, other) | (other, Self::ExactlyOnce) => other,
+            (a, b) if a == b => a,
+            _ => Self::None,
+        }
+    }
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no guarantee",
+            Self::AtMostOnce => "at-most-once",
+            Self::AtLeastOnce => "at-least-once",
+            Self::ExactlyOnce => "exactly-once",
+        })
+    }
+}
+
+impl fmt::Display for WeakestLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Sink => "sink",
+            Self::Recovery => "recovery",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole truth table: bounded, replayable, remembers, transactional.
+    #[test]
+    fn every_combination_gives_what_it_can_hold() {
+        let flag = [false, true];
+        for recovery in [Recovery::Nothing, Recovery::LastEpoch] {
+            for (bounded, replayable) in flag.iter().flat_map(|b| flag.iter().map(move |r| (*b, *r))) {
+                for (remembers, transactional) in flag.iter().flat_map(|s| flag.iter().map(move |t| (*s, *t))) {
+                    let facts = PathFacts { bounded, replayable, remembers, transactional, recovery };
+                    let verdict = facts.derive();
+                    // Without the first, rows are lost; without the second, rows come twice.
+                    let nothing_lost = replayable;
+                    let nothing_doubled = match recovery {
+                        // Nothing that was under way comes again, or all of it replaces the old.
+                        Recovery::Nothing => !replayable || (bounded && transactional),
+                        Recovery::LastEpoch => transactional || (!replayable && !remembers),
+                    };
+                    let expected = match (nothing_lost, nothing_doubled) {
+                        (true, true) => Guarantee::ExactlyOnce,
+                        (true, false) => Guarantee::AtLeastOnce,
+                        (false, true) => Guarantee::AtMostOnce,
+                        (false, false) => Guarantee::None,
+                    };
+                    assert_eq!(verdict.gives, expected, "{facts:?}");
+                    let weakest = verdict.weakest;
+                    assert_eq!(
+                        weakest.is_none(),
+                        expected == Guarantee::ExactlyOnce && recovery == Recovery::LastEpoch
+                    );
+                    assert_eq!(weakest == Some(WeakestLink::Source), !replayable, "{facts:?}");
+                    if weakest == Some(WeakestLink::Sink) {
+                        let better = PathFacts { transactional: true, ..facts }.derive();
+                        assert_eq!(better.gives, Guarantee::ExactlyOnce, "{facts:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_satisfies_what() {
+        assert!(Guarantee::ExactlyOnce.satisfies(Delivery::AtMostOnce));
+        assert!(!Guarantee::AtLeastOnce.satisfies(Delivery::AtMostOnce));
+        assert!(!Guarantee::AtMostOnce.satisfies(Delivery::AtLeastOnce));
+        assert_eq!(Guarantee::AtMostOnce.and(Guarantee::AtLeastOnce), Guarantee::None);
+        assert_eq!(Guarantee::ExactlyOnce.and(Guarantee::AtLeastOnce), Guarantee::AtLeastOnce);
+    }
+}

@@ -1,0 +1,41 @@
+use std::collections::HashMap;
+
+use wasmill_model::{Descriptor, NodeName};
+
+/// What the job file cannot tell.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// What each source's connector can do under its options.
+    pub sources: HashMap<NodeName, SourceFacts>,
+    /// What each stage's plugin says about itself under its config.
+    pub stages: HashMap<NodeName, Descriptor>,
+    /// What each sink's connector can do under its options.
+    pub sinks: HashMap<NodeName, SinkFacts>,
+    /// What is left after a crash.
+    pub recovery: Recovery,
+}
+
+/// What a source can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceFacts {
+    /// Whether its input ends by itself.
+    pub bounded: bool,
+    /// Whether reading from a position gives the same events again.
+    pub replayable: bool,
+}
+
+/// What a sink can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkFacts {
+    /// Whether rows appear exactly once per committed epoch, and those of an uncommitted one never.
+    pub transactional: bool,
+}
+
+/// What is left of positions and state after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recovery {
+    /// Nothing: the job starts again from the beginning.
+    Nothing,
+    /// Both, as of the last committed epoch.
+    LastEpoch,
+}
