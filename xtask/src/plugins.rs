@@ -13,8 +13,9 @@ use crate::steps::say;
 
 /// The workspaces that hold operators, and where their components go. What lies in `plugins/` is
 /// embedded in the binary as `std:NAME`; guests of tests must not be.
-const PLACES: [(&str, &str, &str); 3] = [
+const PLACES: [(&str, &str, &str); 4] = [
     ("plugins", "plugins", "target/plugins"),
+    ("plugins", "examples/bridge-traffic", "examples/bridge-traffic"),
     ("plugins", "tests/guests", "target/guests"),
     ("tests/guests", "tests/guests", "target/guests"),
 ];
