@@ -41,15 +41,27 @@ pub enum OrderError {
         /// What is wrong, and what would be right.
         reason: &'static str,
     },
-    /// What comes back for an assignment or a merge does not fit it.
-    #[error("{what} of a window call: {got} came back where {want} went out")]
+    /// A fold returned another number of accumulators than it was given.
+    #[error("fold returned {got} accumulators where it was given {want}")]
     Accumulators {
-        /// Which list.
-        what: &'static str,
         /// How many came.
         got: usize,
         /// How many had to come.
         want: usize,
+    },
+    /// The accumulators of one batch are too large to cross together.
+    #[error("the accumulators that one batch touches pass {limit} bytes: keep less in an accumulator")]
+    AssignedTooLarge {
+        /// The most that may cross.
+        limit: usize,
+    },
+    /// An assignment came back that another has followed.
+    #[error("assignment {got} came back where {want} is open")]
+    StaleAssignment {
+        /// Its number.
+        got: u64,
+        /// The number of the one that is open.
+        want: u64,
     },
     /// Stored window state that these windows cannot have written.
     #[error("stored windows do not fit: {reason}")]
@@ -64,9 +76,12 @@ impl OrderError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BarrierOrder { .. } | Self::InputClosed { .. } | Self::NoSuchInput { .. } => ErrorKind::Internal,
+            Self::BarrierOrder { .. }
+            | Self::InputClosed { .. }
+            | Self::NoSuchInput { .. }
+            | Self::StaleAssignment { .. } => ErrorKind::Internal,
             Self::Window { .. } => ErrorKind::Config,
-            Self::Accumulators { .. } => ErrorKind::Plugin,
+            Self::Accumulators { .. } | Self::AssignedTooLarge { .. } => ErrorKind::Plugin,
             Self::Stored { .. } => ErrorKind::Corrupt,
         }
     }

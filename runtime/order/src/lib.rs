@@ -9,8 +9,10 @@ mod alignment;
 mod error;
 mod timers;
 mod watermark;
+mod window;
 
 pub use alignment::{Alignment, Barrier};
 pub use error::OrderError;
 pub use timers::{TimerEntry, Timers};
 pub use watermark::{BoundedDisorder, Disorder, InputWatermarks};
+pub use window::{ASSIGNED_BYTES_MAX, Assignment, Fired, PaneEntry, WindowChanges, WindowProgress, Windows};
