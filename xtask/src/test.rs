@@ -30,7 +30,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
         steps.run("formatting of the plugins", &mut cargo(&plugins, &["fmt", "--all", "--check"]))?;
     }
     if deny {
-        steps.run("dependencies", &mut cargo(&root, &["deny", "check"]))?;
+        steps.run("dependencies", &mut cargo(&root, &["deny", "check", "bans", "licenses", "sources"]))?;
     } else {
         say("cargo-deny is not installed: licences are still checked by the tidy tests");
     }
