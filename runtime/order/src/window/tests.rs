@@ -160,6 +160,23 @@ fn stored_windows_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn keys_stay_in_order_when_shares_are_dealt_anew() {
+    let mut old = windows(TUMBLING);
+    add(&mut old, &[(1, "d"), (2, "c"), (3, "b"), (4, "a")]);
+    let WindowChanges { progress, mut entries, .. } = old.take_changes();
+    entries.retain(|entry| *entry.key != *b"c" && *entry.key != *b"d");
+    for _ in 0..2 {
+        let mut new = windows(TUMBLING);
+        new.load(progress, entries.clone()).expect("what was stored fits");
+        add(&mut new, &[(5, "0")]);
+        entries.extend(new.take_changes().entries.into_iter().filter(|entry| *entry.key == *b"0"));
+        entries.dedup_by(|a, b| a.key == b.key);
+        let keys: Vec<_> = fire(&mut new, 9, 9).into_iter().map(|pane| pane.2).collect();
+        assert_eq!(keys, [b"b", b"a", b"0"]);
+    }
+}
+
+#[test]
 fn a_pane_of_large_accumulators_fires_in_bounded_chunks() {
     let mut windows = windows(TUMBLING);
     let keys: Vec<String> = (0..40).map(|key| key.to_string()).collect();
@@ -217,7 +234,7 @@ impl Model {
         let due = self.starts().filter(|start| (from + 1..=to).contains(&(start + self.size - 1)));
         due.flat_map(|start| {
             let end = start + self.size;
-            let mut events: Vec<_> = self.events.iter().copied().collect();
+            let mut events = self.events.clone();
             events.retain(|&(time, _, judged)| (start..end).contains(&time) && judged < end - 1);
             // A slice reaches from one bound of any windows to the next.
             let bound = |time: i64| time.rem_euclid(self.slide) == 0 || (time - self.size).rem_euclid(self.slide) == 0;
@@ -261,10 +278,9 @@ proptest! {
     /// recoveries gives the panes of the definition, in order.
     #[test]
     fn any_history_gives_the_panes_of_the_definition(
-        (size, slide) in prop_oneof![Just((10, 10)), Just((10, 2)), Just((10, 3)), (1..15_i64, 1..15_i64)],
+        (size, slide) in prop_oneof![Just((10, 10)), Just((10, 2)), Just((10, 3)), (1..15_i64).prop_flat_map(|size| (Just(size), 1..=size))],
         steps in prop::collection::vec(step(), 1..30),
     ) {
-        prop_assume!(slide <= size);
         let shape = match size == slide {
             true => WindowShape::Tumbling { size_micros: size },
             false => WindowShape::Sliding { size_micros: size, slide_micros: slide },
