@@ -13,7 +13,9 @@ mod blackhole;
 pub mod conformance;
 mod error;
 mod file;
+mod generator;
 mod options;
+mod stdin;
 mod stdout;
 mod text;
 
@@ -28,7 +30,8 @@ pub use error::is_broken_pipe;
 pub use options::ConfigError;
 
 /// Every connector there is.
-const CONNECTORS: &[Connector] = &[file::CONNECTOR, stdout::CONNECTOR, blackhole::CONNECTOR];
+const CONNECTORS: &[Connector] =
+    &[file::CONNECTOR, generator::CONNECTOR, stdin::CONNECTOR, stdout::CONNECTOR, blackhole::CONNECTOR];
 
 /// A connector: what it is called and what it can make.
 struct Connector {
@@ -37,13 +40,16 @@ struct Connector {
     sink: Option<SinkEntry>,
 }
 
+/// From the options and the directory of the job file.
+type Build<F> = fn(toml::Table, &Path) -> Result<Arc<F>, ConfigError>;
+
 struct SourceEntry {
-    build: fn(toml::Table, &Path) -> Result<Arc<dyn SourceFactory>, ConfigError>,
+    build: Build<dyn SourceFactory>,
     schema: fn() -> Schema,
 }
 
 struct SinkEntry {
-    build: fn(toml::Table, &Path) -> Result<Arc<dyn SinkFactory>, ConfigError>,
+    build: Build<dyn SinkFactory>,
     schema: fn() -> Schema,
 }
 
@@ -78,7 +84,7 @@ fn unknown(name: &str, what: &str, fits: fn(&Connector) -> bool) -> ConfigError 
     } else {
         format!("there is no connector {name:?}; {what}s are {}", known.join(", "))
     };
-    ConfigError { key: Some("connector".to_owned()), message, hint: options::did_you_mean(name, known.into_iter()) }
+    ConfigError { key: Some("connector".to_owned()), message, hint: options::hint_of(name, known) }
 }
 
 /// The JSON Schemas of the options of every connector, by its name.
@@ -135,7 +141,7 @@ mod tests {
             ("path = 'a.jsonl'\nnull = ['NA']", "null"),
             ("path = 'a.csv'\ndelimiter = 'ä'", "delimiter"),
             ("path = 'a.csv'\nformat = 'xml'", "format"),
-            ("path = 'a'\nrecord_bytes_max = 0", "record_bytes_max"),
+            ("path = 'a'\nrecord_bytes_max = '0B'", "record_bytes_max"),
         ] {
             assert_eq!(error("file", options).key.as_deref(), Some(key), "{options}");
         }

@@ -1,7 +1,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::options::{ByteSize, Span};
+use wasmill_spec::{ByteSize, Period};
+
 use crate::text::{CsvTypes, Format};
 
 /// Options of the source `file`.
@@ -81,7 +82,7 @@ pub(crate) struct Roll {
     /// At this size.
     pub(crate) bytes: Option<ByteSize>,
     /// At multiples of this length of time since midnight UTC.
-    pub(crate) interval: Option<Span>,
+    pub(crate) interval: Option<Period>,
 }
 
 /// What to do about an existing file.

@@ -20,6 +20,8 @@ use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities,
 use wasmill_env::Clock;
 use wasmill_model::{Batch, Epoch, ErrorKind};
 
+use wasmill_spec::{ByteSize, Period};
+
 use super::config::{IfExists, SinkConfig};
 use super::naming::Names;
 use super::target::{Settings, Target};
@@ -50,18 +52,16 @@ pub(super) fn build(options: toml::Table, base: &Path) -> Result<Arc<dyn SinkFac
         if roll.bytes.is_none() && roll.interval.is_none() {
             return Err(ConfigError::of("roll", "`roll` needs `bytes` or `interval`"));
         }
-        if roll.bytes.is_some_and(|bytes| bytes.0 == 0) {
+        if roll.bytes.is_some_and(|bytes| bytes.bytes() == 0) {
             return Err(ConfigError::of("roll.bytes", "`roll.bytes` is at least 1"));
         }
-        if roll.interval.is_some_and(|interval| interval.0.is_zero()) {
-            return Err(ConfigError::of("roll.interval", "`roll.interval` is at least 1ms"));
+        if roll.interval.is_some_and(|interval| interval.micros() == 0) {
+            return Err(ConfigError::of("roll.interval", "`roll.interval` is more than 0s"));
         }
     }
     let interval = roll.and_then(|roll| roll.interval);
-    let roll_micros = interval
-        .map(|interval| i64::try_from(interval.0.as_micros()).unwrap_or(i64::MAX))
-        .or_else(|| names.is_dated().then_some(DAY_MICROS));
-    let roll_bytes = roll.and_then(|roll| roll.bytes).map(|bytes| bytes.0);
+    let roll_micros = interval.map(Period::micros).or_else(|| names.is_dated().then_some(DAY_MICROS));
+    let roll_bytes = roll.and_then(|roll| roll.bytes).map(ByteSize::bytes);
     let rolls = roll_micros.is_some() || roll_bytes.is_some();
     if rolls && config.if_exists == Some(IfExists::Replace) {
         return Err(ConfigError::of("if_exists", "files that roll are never replaced").hint("use \"new\" or \"fail\""));

@@ -79,8 +79,8 @@ async fn the_file_sink_conforms_where_rows_fill_its_buffers() {
 
 #[tokio::test]
 async fn the_rolling_file_sink_conforms() {
-    conforms("path = 'out.jsonl'\nroll = { bytes = '1 B' }", 10).await;
-    conforms("path = 'out-{date}.jsonl'\nroll = { bytes = '600 B' }", 20).await;
+    conforms("path = 'out.jsonl'\nroll = { bytes = '1B' }", 10).await;
+    conforms("path = 'out-{date}.jsonl'\nroll = { bytes = '600B' }", 20).await;
 }
 
 #[tokio::test]

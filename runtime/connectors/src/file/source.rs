@@ -9,7 +9,7 @@ use wasmill_contract::{
     SourcePartition,
 };
 use wasmill_env::Clock;
-use wasmill_model::{Batch, ErrorKind, PartitionId, Position};
+use wasmill_model::{ErrorKind, PartitionId, Position};
 
 use super::config::{Compression, Order, SourceConfig};
 use super::input::compression_of;
@@ -19,7 +19,7 @@ use super::read::{Lane, Reading, SideBySide};
 use super::tail::Tail;
 use crate::error::{joined, off_worker};
 use crate::options::{ConfigError, parse};
-use crate::text::{Format, TextFormat};
+use crate::text::{Format, TextFormat, rows_within};
 
 /// How often followed files are looked at while nothing comes.
 const POLL: Duration = Duration::from_millis(100);
@@ -241,15 +241,6 @@ impl FileSource {
             }));
         }
     }
-}
-
-/// Where a batch that starts at row `from` ends.
-fn rows_within(batch: &Batch, from: usize, limit: BatchLimit) -> usize {
-    let ends = batch.values().ends();
-    let start = if from == 0 { 0 } else { ends[from - 1] as usize };
-    // The row that reaches the limit is the last one.
-    let by_bytes = ends[from..].partition_point(|&end| (end as usize - start) < limit.bytes) + 1;
-    (from + by_bytes.min(limit.rows)).min(batch.len())
 }
 
 impl Source for FileSource {

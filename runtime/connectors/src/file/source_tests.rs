@@ -87,7 +87,7 @@ async fn the_file_source_conforms_on_plain_files() {
         [("a.jsonl", text.as_bytes()), ("b.jsonl", b"{}\r\n\r\n1"), ("c.jsonl", b""), ("d.txt", b"no")];
     conforms(&several, "path = '*.jsonl'").await;
     conforms(&several, "path = '*.jsonl'\norder = 'by-name'").await;
-    conforms(&[("a", b"short\na line too long\n\nshort")], "path = 'a'\nrecord_bytes_max = 5").await;
+    conforms(&[("a", b"short\na line too long\n\nshort")], "path = 'a'\nrecord_bytes_max = '5B'").await;
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ impl Target {
             IfExists::Fail if taken => {
                 let path = if rolls { self.names.pattern(true) } else { path.display().to_string() };
                 let message = format!("cannot write {path}: it exists, and `if_exists` is \"fail\"");
-                return Err(ConnectorError::new(ErrorKind::Config, message));
+                Err(ConnectorError::new(ErrorKind::Config, message))
             }
             IfExists::New if taken || rolls => {
                 let last = existing.iter().map(|(_, number, _)| number.unwrap_or(0)).max();

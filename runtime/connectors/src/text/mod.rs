@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wasmill_contract::BatchLimit;
 use wasmill_model::{Batch, Column, ColumnBuilder};
+use wasmill_spec::ByteSize;
 
-use crate::options::{ByteSize, ConfigError};
+use crate::options::ConfigError;
 use csv::CsvDecoder;
 pub(crate) use reader::{Patience, RecordReader, Stop};
 
@@ -78,7 +79,7 @@ impl TextFormat {
             return Err(ConfigError::of("delimiter", format!("{delimiter:?} cannot separate fields"))
                 .hint("use one ASCII character such as \",\", \";\" or \"\\t\""));
         };
-        let bytes = record_bytes_max.map_or(RECORD_BYTES_MAX_DEFAULT, |size| size.0);
+        let bytes = record_bytes_max.map_or(RECORD_BYTES_MAX_DEFAULT, ByteSize::bytes);
         if bytes == 0 || bytes > RECORD_BYTES_MAX_LIMIT {
             let message = format!("a record has at least 1 and at most {RECORD_BYTES_MAX_LIMIT} bytes, not {bytes}");
             return Err(ConfigError::of("record_bytes_max", message));
@@ -216,4 +217,14 @@ pub(crate) fn write_lines(out: &mut Vec<u8>, batch: &Batch) {
         out.extend_from_slice(value);
         out.push(b'\n');
     }
+}
+
+/// Where the part of a batch ends that starts at row `from` and keeps `limit`: for rows that were
+/// read under a larger limit.
+pub(crate) fn rows_within(batch: &Batch, from: usize, limit: BatchLimit) -> usize {
+    let ends = batch.values().ends();
+    let start = if from == 0 { 0 } else { ends[from - 1] as usize };
+    // The row that reaches the limit is the last one.
+    let by_bytes = ends[from..].partition_point(|&end| (end as usize - start) < limit.bytes) + 1;
+    (from + by_bytes.min(limit.rows)).min(batch.len())
 }
