@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
-use wasmill_contract::{Operator, OperatorContext, OperatorError, OperatorFactory, Share};
+use wasmill_contract::{Aggregate, Operator, OperatorContext, OperatorError, OperatorFactory, Share};
 use wasmill_model::{Batch, BatchBuilder, NodeName, Outcome, SpaceDescriptor, Timestamp};
 use wasmill_store::{MemoryState, StateBackend};
 use wasmill_wasm::{Grants, HostSettings, InstanceLimits, LoadedPlugin, PluginError, WasmHost};
@@ -20,49 +20,119 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(guests_dir().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The first line that begins with `;; world:` names the world of a guest.
-fn world_of(text: &str) -> &str {
-    text.lines().find_map(|line| line.strip_prefix(";; world: ")).unwrap_or("stateless")
+/// Host functions under the names that guests call them by; a guest imports those it names.
+const IMPORTS: &[(&str, &str, &str)] = &[
+    ("$log", r#""wasmill:operator/log@0.1.0" "write""#, "(param i32 i32 i32)"),
+    ("$add", r#""wasmill:operator/metrics@0.1.0" "add""#, "(param i32 i32 i64)"),
+    ("$get_many", r#""wasmill:operator/state@0.1.0" "get-many""#, "(param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)"),
+    (
+        "$put_many",
+        r#""wasmill:operator/state@0.1.0" "put-many""#,
+        "(param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)",
+    ),
+    ("$scan", r#""wasmill:operator/state@0.1.0" "scan""#, "(param i32 i32 i32 i32 i32 i32 i32)"),
+    ("$now", r#""wasmill:operator/timers@0.1.0" "now""#, "(param i32) (result i64)"),
+    (
+        "$set_timers",
+        r#""wasmill:operator/timers@0.1.0" "set-many""#,
+        "(param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)",
+    ),
+];
+
+/// A guest: the text of its functions, in a world.
+pub(crate) struct Guest {
+    name: String,
+    world: String,
+    functions: String,
 }
 
-/// The core module of the guest in `tests/guests/wat/<name>.wat`: its text, what every guest has,
-/// and a default for each export of its world that it does not have itself.
-pub(crate) fn core_module(name: &str) -> Vec<u8> {
-    let text = read(&format!("wat/{name}.wat"));
-    let world = world_of(&text);
-    let wanted = |export: &str| match world {
-        "stateless" => !export.contains("/timed@") && !export.contains("/aggregate@"),
-        "stateful" => !export.contains("/aggregate@"),
-        "windowed" => !export.contains("/timed@") && !export.contains("/operator@"),
-        other => panic!("{name}: no world {other}"),
-    };
+impl Guest {
+    /// The guest in `tests/guests/wat/<name>.wat`.
+    pub(crate) fn named(name: &str) -> Self {
+        let functions = read(&format!("wat/{name}.wat"));
+        let world = functions.lines().find_map(|line| line.strip_prefix(";; world: ")).unwrap_or("stateless");
+        Self { name: name.into(), world: world.into(), functions }
+    }
+
+    /// A guest whose `export` does `body`; parameters are named by place.
+    pub(crate) fn doing(world: &str, export: &str, body: &str) -> Self {
+        let default = default_of(export);
+        let signature = default.rsplit_once("\n  (").expect("signature and body").0;
+        let signature = signature.replacen("(func (", "(func $does (", 1);
+        Self { name: format!("{export} of {world}"), world: world.into(), functions: format!("{signature}\n  {body})") }
+    }
+
+    /// The same with more functions, data or a start.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.functions.push_str(more);
+        self
+    }
+
+    /// Its text: what every guest has, and a default for each export of its world that it does not
+    /// have itself.
+    fn text(&self) -> String {
+        let wanted = |export: &str| match self.world.as_str() {
+            "stateless" => !export.contains("/timed@") && !export.contains("/aggregate@"),
+            "stateful" => !export.contains("/aggregate@"),
+            "windowed" => !export.contains("/timed@") && !export.contains("/operator@"),
+            "both" => !export.contains("/timed@"),
+            "half" => !export.contains("/timed@") && !export.contains("/operator@") && !export.contains("/aggregate@"),
+            other => panic!("{}: no world {other}", self.name),
+        };
+        let defaults = read("defaults.wat");
+        let defaults: String = defaults
+            .split("(func (export \"")
+            .skip(1)
+            .filter(|function| {
+                let export = function.split('"').next().unwrap_or_default();
+                wanted(export) && !self.functions.contains(&format!("(export \"{export}\")"))
+            })
+            .map(|function| format!("(func (export \"{function}"))
+            .collect();
+        let imports: String = IMPORTS
+            .iter()
+            .filter(|(name, ..)| self.functions.contains(&format!("(call {name} ")))
+            .map(|(name, from, kind)| format!("(import {from} (func {name} {kind}))\n"))
+            .collect();
+        format!("(module {imports}\n{}\n{defaults}\n{})", read("prelude.wat"), self.functions)
+    }
+
+    /// A core module that names its world.
+    pub(crate) fn module(&self) -> Vec<u8> {
+        self.module_with(|text| text, |wit| wit)
+    }
+
+    /// The same, with its text and the interface changed first.
+    pub(crate) fn module_with(
+        &self,
+        text: impl FnOnce(String) -> String,
+        wit: impl FnOnce(String) -> String,
+    ) -> Vec<u8> {
+        let text = text(self.text());
+        let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let mut resolve = Resolve::default();
+        let odd = "world both { include stateless; export aggregate; }\nworld half { export plugin; }\n";
+        let wit = wit(read("../../wit/operator.wit") + odd);
+        let package = resolve.push_str("operator.wit", &wit).expect("the WIT package parses");
+        let world = resolve.select_world(&[package], Some(&self.world)).expect("the world exists");
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the world embeds");
+        module
+    }
+
+    /// A component.
+    pub(crate) fn component(&self) -> Vec<u8> {
+        encode(&self.module())
+    }
+}
+
+fn default_of(export: &str) -> String {
     let defaults = read("defaults.wat");
-    let defaults = defaults.split("(func (export \"").skip(1).filter_map(|function| {
-        let export = function.split('"').next()?;
-        let given = text.contains(&format!("(export \"{export}\")"));
-        (wanted(export) && !given).then(|| format!("(func (export \"{function}"))
+    let mut functions = defaults.split("(func (export \"").skip(1);
+    let found = functions.find(|function| {
+        let name = function.split('"').next().unwrap_or_default();
+        name == export || name.ends_with(&format!("#{export}"))
     });
-    let (imports, functions) = text.split_once(";; functions\n").unwrap_or(("", &text));
-    let defaults: String = defaults.collect();
-    let module = format!("(module {imports}\n{}\n{defaults}\n{functions})", read("prelude.wat"));
-    wat::parse_str(&module).unwrap_or_else(|error| panic!("{name}: {error}\n{module}"))
-}
-
-/// The same, with the world in a `component-type` section.
-pub(crate) fn guest(name: &str) -> Vec<u8> {
-    let mut module = core_module(name);
-    let mut resolve = Resolve::default();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-    let (package, _) = resolve.push_dir(&wit).expect("the WIT package parses");
-    let world = world_of(&read(&format!("wat/{name}.wat"))).to_owned();
-    let world = resolve.select_world(&[package], Some(&world)).expect("the world exists");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the world embeds");
-    module
-}
-
-/// A guest as a component.
-pub(crate) fn component(name: &str) -> Vec<u8> {
-    encode(&guest(name))
+    format!("(func (export \"{}", found.unwrap_or_else(|| panic!("no default for {export}")).trim_end())
 }
 
 /// A component out of a core module that names its world.
@@ -79,9 +149,23 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut HostSettings)) -> Self {
         let cache = tempfile::tempdir().expect("a directory");
-        let settings = HostSettings { instances_max: 64, ..HostSettings::in_process(cache.path()) };
+        let mut settings = HostSettings { instances_max: 64, ..HostSettings::in_process(cache.path()) };
+        change(&mut settings);
         Self { host: WasmHost::new(settings).expect("a host"), cache }
+    }
+
+    /// The one artifact in the cache.
+    pub(crate) fn artifact(&self) -> PathBuf {
+        let entries = std::fs::read_dir(self.cache.path().join("compiled")).expect("the cache");
+        let mut artifacts: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        artifacts.retain(|path| path.extension().is_some_and(|extension| extension == "cwasm"));
+        assert_eq!(artifacts.len(), 1, "{artifacts:?}");
+        artifacts.remove(0)
     }
 
     /// The host that most tests share.
@@ -94,32 +178,39 @@ impl Host {
         self.host.load(bytes, limits(), Grants::ALL).await
     }
 
-    pub(crate) async fn factory(&self, name: &str) -> Result<Arc<dyn OperatorFactory>, OperatorError> {
-        self.load(guest(name)).await.expect("the guest loads").configure(Vec::new()).await
+    pub(crate) async fn factory(&self, guest: &Guest) -> Result<Arc<dyn OperatorFactory>, OperatorError> {
+        self.load(guest.module()).await.expect("the guest loads").configure(Vec::new()).await
     }
 
-    pub(crate) async fn open(&self, name: &str) -> Result<Box<dyn Operator>, OperatorError> {
-        let factory = self.factory(name).await.expect("the guest describes itself");
-        let context = context(&factory.descriptor().spaces);
-        factory.open(context).await
+    pub(crate) async fn open(&self, guest: &Guest) -> Result<Box<dyn Operator>, OperatorError> {
+        let factory = self.factory(guest).await.expect("the guest describes itself");
+        factory.open(context(&factory.descriptor().spaces)).await
     }
 
-    /// One batch through a fresh instance of a guest.
-    pub(crate) async fn process(&self, name: &str, input: &Batch) -> Result<Outcome, OperatorError> {
-        let mut operator = self.open(name).await.expect("the guest opens");
-        let outcome = call(&mut *operator, input).await;
-        if let Err(OperatorError::Retry { .. } | OperatorError::Fatal { .. }) | Ok(_) = outcome {
-            return outcome;
+    pub(crate) async fn open_aggregate(&self, guest: &Guest) -> Box<dyn Aggregate> {
+        let factory = self.factory(guest).await.expect("the guest describes itself");
+        factory.open_aggregate(context(&[])).await.expect("the guest opens")
+    }
+
+    /// Three rows through a fresh instance of a guest. Asserts that an instance that failed runs
+    /// nothing any more, and that the host still does.
+    pub(crate) async fn process(&self, guest: &Guest) -> Result<Outcome, OperatorError> {
+        let mut operator = self.open(guest).await.expect("the guest opens");
+        let input = batch(&["one", "two", "three"]);
+        let outcome = call(&mut *operator, &input).await;
+        if !matches!(outcome, Ok(_) | Err(OperatorError::Retry { .. } | OperatorError::Fatal { .. })) {
+            let after = call(&mut *operator, &input).await;
+            assert!(matches!(after, Err(OperatorError::Instance(_))), "a dead instance ran: {after:?}");
+            self.works().await;
         }
-        let after = call(&mut *operator, input).await;
-        assert!(matches!(after, Err(OperatorError::Instance(_))), "a dead instance runs nothing: {after:?}");
         outcome
     }
 
     /// Asserts that the host still runs a batch.
     pub(crate) async fn works(&self) {
-        let outcome = self.process("keeps_marked", &batch(&["kept", "dropped"])).await.expect("a good guest runs");
-        assert_eq!(outcome, super::calls::kept(&[0], 2));
+        let mut operator = self.open(&Guest::named("keeps_marked")).await.expect("a good guest opens");
+        let outcome = call(&mut *operator, &batch(&["kept", "dropped"])).await;
+        assert_eq!(outcome, Ok(super::calls::kept(&[0], 2)));
     }
 }
 

@@ -1,0 +1,114 @@
+//! Guests that take too much: time, memory, host calls, rows, bytes.
+
+use wasmill_contract::OperatorError;
+
+use crate::support::{Guest, Host, batch, call, context};
+
+fn deadline(call: &'static str) -> OperatorError {
+    OperatorError::Deadline { call, limit_ms: 100 }
+}
+
+#[track_caller]
+fn assert_limit<T: std::fmt::Debug>(outcome: Result<T, OperatorError>, says: &str) {
+    match outcome {
+        Err(OperatorError::Limit { limit, .. }) => assert!(limit.contains(says), "{limit}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_endless_loop_in_process() {
+    let guest = Guest::doing("stateless", "process", "(loop $again (br $again)) (unreachable)");
+    assert_eq!(Host::shared().process(&guest).await, Err(deadline("process")));
+}
+
+#[tokio::test]
+async fn an_endless_loop_in_the_start_function() {
+    let guest = Guest::named("unchanged").and("(func $spins (loop $again (br $again))) (start $spins)");
+    assert_eq!(Host::shared().factory(&guest).await.err(), Some(deadline("describe")));
+    Host::shared().works().await;
+}
+
+#[tokio::test]
+async fn an_endless_loop_in_cabi_realloc() {
+    let guest = Guest::doing(
+        "stateless",
+        "cabi_realloc",
+        "(if (local.get 3) (then (loop $again (br $again)))) (i32.const 65536)",
+    );
+    assert_eq!(Host::shared().process(&guest).await, Err(deadline("process")));
+}
+
+#[tokio::test]
+async fn long_memory_operations_count_by_their_time() {
+    let fill = "(drop (memory.grow (i32.const 200)))
+        (loop $again (memory.fill (i32.const 0) (i32.const 1) (i32.const 13000000)) (br $again)) (unreachable)";
+    let guest = Guest::doing("stateless", "process", fill);
+    assert_eq!(Host::shared().process(&guest).await, Err(deadline("process")));
+}
+
+#[tokio::test]
+async fn memory_grown_until_it_is_refused() {
+    let grow = "(loop $again (br_if $again (i32.ne (i32.const -1) (memory.grow (i32.const 16))))) (unreachable)";
+    let outcome = Host::shared().process(&Guest::doing("stateless", "process", grow)).await;
+    assert_limit(outcome, "16777216 bytes of memory");
+}
+
+#[tokio::test]
+async fn tables_grown_until_they_are_refused() {
+    let grow = "(loop $again (br_if $again (i32.ne (i32.const -1)
+        (table.grow $t (ref.null func) (i32.const 1000))))) (unreachable)";
+    let guest = Guest::doing("stateless", "process", grow).and("(table $t 1 funcref)");
+    assert_limit(Host::shared().process(&guest).await, "10000 table elements");
+}
+
+#[tokio::test]
+async fn host_calls_without_end() {
+    let ask = "(loop $again (drop (call $now (i32.const 0))) (br $again)) (unreachable)";
+    let outcome = Host::shared().process(&Guest::doing("stateful", "process", ask)).await;
+    assert_limit(outcome, "1000 host calls in one call");
+}
+
+#[tokio::test]
+async fn a_list_longer_than_memory() {
+    let claim = "(i32.store (i32.const 1208) (i32.const -1)) (i32.const 1200)";
+    match Host::shared().process(&Guest::doing("stateless", "process", claim)).await {
+        Err(OperatorError::Contract { call: "process", reason }) => assert!(reason.contains("bounds"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn more_bytes_than_a_call_may_return() {
+    let claim = "(drop (memory.grow (i32.const 100)))
+        (call $emit_list (i32.const 1) (i32.const 65536) (i32.const 700000)) (i32.const 1200)";
+    let outcome = Host::shared().process(&Guest::doing("stateless", "process", claim)).await;
+    assert_limit(outcome, "4194304 bytes between guest and host");
+}
+
+#[tokio::test]
+async fn more_rows_than_a_call_may_emit() {
+    // 4,000 emissions of `unchanged` for three rows each: all bytes of the list are 0.
+    let claim = "(drop (memory.grow (i32.const 8)))
+        (i32.store (i32.const 1204) (i32.const 65536)) (i32.store (i32.const 1208) (i32.const 4000))
+        (memory.fill (i32.const 65536) (i32.const 0) (i32.const 224000)) (i32.const 1200)";
+    let outcome = Host::shared().process(&Guest::doing("stateless", "process", claim)).await;
+    assert_limit(outcome, "10000 rows");
+}
+
+#[tokio::test]
+async fn more_instances_than_the_pool_holds() {
+    let cache = tempfile::tempdir().expect("a directory");
+    let settings =
+        wasmill_wasm::HostSettings { instances_max: 2, ..wasmill_wasm::HostSettings::in_process(cache.path()) };
+    let host = wasmill_wasm::WasmHost::new(settings).expect("a host");
+    let plugin = host.load(Guest::named("unchanged").module(), crate::support::limits(), wasmill_wasm::Grants::ALL);
+    let factory = plugin.await.expect("loads").configure(Vec::new()).await.expect("describes itself");
+    let first = factory.open(context(&[])).await.expect("room for one");
+    let mut second = factory.open(context(&[])).await.expect("room for two");
+    let third = factory.open(context(&[])).await.err();
+    assert!(matches!(third, Some(OperatorError::Instance(_))), "{third:?}");
+    drop(first);
+    factory.open(context(&[])).await.expect("room again");
+    call(&mut *second, &batch(&["x"])).await.expect("the second still runs");
+}

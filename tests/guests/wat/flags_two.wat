@@ -1,0 +1,12 @@
+;; Rejects rows 2, 0 and 2 with a reason of 2,000 characters, and passes the batch on.
+(func (export "wasmill:operator/operator@0.1.0#process")
+  (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+  (memory.fill (i32.const 8192) (i32.const 120) (i32.const 2000))
+  (i32.store (i32.const 4096) (i32.const 2))
+  (i32.store (i32.const 4100) (i32.const 8192)) (i32.store (i32.const 4104) (i32.const 2000))
+  (i32.store (i32.const 4108) (i32.const 0))
+  (i32.store (i32.const 4112) (i32.const 8192)) (i32.store (i32.const 4116) (i32.const 2))
+  (i32.store (i32.const 4120) (i32.const 2))
+  (i32.store (i32.const 4124) (i32.const 8192)) (i32.store (i32.const 4128) (i32.const 1))
+  (i32.store (i32.const 1212) (i32.const 4096)) (i32.store (i32.const 1216) (i32.const 3))
+  (call $one_emission))
