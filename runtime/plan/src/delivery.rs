@@ -22,7 +22,7 @@ pub enum Guarantee {
 /// What decides about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathFacts {
-    /// The source's input ends by itself.
+    /// The run ends: every source of the job does.
     pub bounded: bool,
     /// The source can read the same events again.
     pub replayable: bool,

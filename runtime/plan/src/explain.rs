@@ -47,9 +47,9 @@ struct ChainText {
 #[derive(Debug, Clone, Serialize)]
 struct ExchangeText {
     from: NodeName,
-    output: String,
+    output: Option<String>,
     to: NodeName,
-    input: String,
+    input: Option<String>,
     by: &'static str,
     key: Option<String>,
 }
@@ -112,9 +112,9 @@ impl Explanation {
     }
 }
 
-/// The name of a port where it has one.
-pub(crate) fn port_name(names: Option<&Vec<String>>, port: u16) -> String {
-    names.and_then(|names| names.get(usize::from(port))).cloned().unwrap_or_else(|| port.to_string())
+/// The name of a port where there are several to tell apart.
+pub(crate) fn port_name(names: Option<&Vec<String>>, port: u16) -> Option<String> {
+    names.filter(|names| names.len() > 1)?.get(usize::from(port)).cloned()
 }
 
 /// Windows in words.
@@ -208,7 +208,12 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "job {}", self.job)?;
         let asked = self.asked.map_or_else(|| "nothing asked for".to_owned(), |asked| format!("{asked} asked for"));
-        writeln!(f, "  delivery   {} ({asked})", self.gives)?;
+        let gives = if self.paths.iter().all(|path| path.gives == self.gives) {
+            self.gives.to_string()
+        } else {
+            "differs from path to path".to_owned()
+        };
+        writeln!(f, "  delivery   {gives} ({asked})")?;
         writeln!(f, "  epoch      every {} or {}", self.epoch_interval, self.epoch_bytes)?;
         writeln!(f, "  batches    wait at most {}", self.latency_goal)?;
         let dead_letters = self.dead_letters.as_deref().unwrap_or("are counted and dropped");
@@ -236,9 +241,11 @@ impl fmt::Display for Explanation {
             writeln!(f, "\nexchanges")?;
         }
         for exchange in &self.exchanges {
-            let port =
-                |node: &NodeName, port: &str| if port == "0" { node.to_string() } else { format!("{node}.{port}") };
-            let (from, to) = (port(&exchange.from, &exchange.output), port(&exchange.to, &exchange.input));
+            let end = |node: &NodeName, port: &Option<String>| match port {
+                Some(port) => format!("{node}.{port}"),
+                None => node.to_string(),
+            };
+            let (from, to) = (end(&exchange.from, &exchange.output), end(&exchange.to, &exchange.input));
             let key = exchange.key.as_ref().map_or_else(String::new, |key| format!(", new key {key}"));
             writeln!(f, "  {from} ══▶ {to}  by {}{key}", exchange.by)?;
         }

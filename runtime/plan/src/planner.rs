@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use wasmill_model::{Descriptor, NodeName};
-use wasmill_spec::{Delivery, Diagnostic, InputSpec, JobSpec, NodeSpec, Severity};
+use wasmill_spec::{Diagnostic, InputSpec, JobSpec, NodeSpec, Severity};
 
 use crate::ports::{self, Side};
 use crate::{
@@ -118,6 +118,8 @@ fn keeps_by_key(plugin: &Descriptor) -> bool {
 }
 
 fn stages(job: &JobSpec, facts: &Facts, order: &[Named<'_>], edges: &[Edge], diagnostics: &mut Vec<Diagnostic>) {
+    // An input that leads to no port leaves ports empty that are not meant to be.
+    let ports_exist = diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Warning);
     let mut keyed = vec![false; order.len()];
     for (at, (name, node)) in order.iter().enumerate() {
         let inputs = || edges.iter().filter(move |edge| edge.to == at);
@@ -145,7 +147,7 @@ fn stages(job: &JobSpec, facts: &Facts, order: &[Named<'_>], edges: &[Edge], dia
             }
             _ => {}
         }
-        for (port, port_name) in plugin.inputs.iter().enumerate() {
+        for (port, port_name) in plugin.inputs.iter().enumerate().filter(|_| ports_exist) {
             if !inputs().any(|edge| usize::from(edge.input) == port) {
                 let message = format!("nothing comes into port `{port_name}` of stage `{name}`");
                 let hint = format!("write input = {{ {port_name} = \"NODE\", ... }}");
@@ -233,6 +235,7 @@ struct Reached {
 fn paths(facts: &Facts, plan: &Plan) -> Vec<PathDelivery> {
     let keeps: Vec<bool> =
         plan.nodes.iter().map(|node| facts.stages.get(&node.name).is_some_and(keeps_by_key)).collect();
+    let bounded = facts.sources.values().all(|source| source.bounded);
     let mut paths = Vec::new();
     for (source, node) in plan.nodes.iter().enumerate() {
         let Some(source_facts) = facts.sources.get(&node.name) else { continue };
@@ -248,7 +251,7 @@ fn paths(facts: &Facts, plan: &Plan) -> Vec<PathDelivery> {
         for (sink, node) in plan.nodes.iter().enumerate().filter(|(place, _)| reached[*place].at_all) {
             let Some(sink_facts) = facts.sinks.get(&node.name) else { continue };
             let path_facts = PathFacts {
-                bounded: source_facts.bounded,
+                bounded,
                 replayable: source_facts.replayable,
                 remembers: reached[sink].through_memory,
                 transactional: sink_facts.transactional,
@@ -277,11 +280,9 @@ fn delivery(job: &JobSpec, plan: &Plan, paths: &[PathDelivery], diagnostics: &mu
         named.push(node);
         let gives = path.verdict.gives;
         let message = format!("`delivery` asks for {asked}, and the path from `{source}` to `{sink}` gives {gives}");
-        let advice = match (asked, path.verdict.weakest) {
-            (Delivery::ExactlyOnce, Some(WeakestLink::Sink)) => {
-                "use a sink that commits with the epoch, such as `file`"
-            }
-            (_, Some(WeakestLink::Source)) => "use a source that can be read again, such as `file`",
+        let advice = match path.verdict.weakest {
+            Some(WeakestLink::Sink) => "use a sink that commits with the epoch, such as `file`",
+            Some(WeakestLink::Source) => "use a source that can be read again, such as `file`",
             _ => "leave out `delivery` to take what the paths give",
         };
         let hint = format!("the weakest link is {link}: {}; {advice}", path.verdict.reason);

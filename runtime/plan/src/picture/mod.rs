@@ -44,7 +44,7 @@ struct Arrow {
     to: usize,
     /// Crosses from task to task.
     exchange: bool,
-    /// Ports that are not the default, and a new key.
+    /// Ports where there are several, and a new key.
     label: String,
 }
 
@@ -79,12 +79,9 @@ impl Picture {
         let arrows = plan.edges.iter().map(|edge| {
             let ports = |node: usize| facts.stages.get(&plan.nodes[node].name);
             let mut label = Vec::new();
-            if edge.output > 0 {
-                label.push(port_name(ports(edge.from).map(|plugin| &plugin.outputs), edge.output));
-            }
-            if edge.input > 0 {
-                label.push(format!("▸ {}", port_name(ports(edge.to).map(|plugin| &plugin.inputs), edge.input)));
-            }
+            label.extend(port_name(ports(edge.from).map(|plugin| &plugin.outputs), edge.output));
+            let input = port_name(ports(edge.to).map(|plugin| &plugin.inputs), edge.input);
+            label.extend(input.map(|port| format!("▸ {port}")));
             label.extend(edge.key.as_ref().map(|key| format!("key {key}")));
             Arrow {
                 from: edge.from,

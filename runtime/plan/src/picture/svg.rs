@@ -1,10 +1,11 @@
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::layout::{Block, Cell, place};
-use super::{Kind, NodeBox, Picture, tasks_text};
+use super::{Arrow, Kind, NodeBox, Picture, tasks_text};
 
 const MARGIN: f32 = 28.0;
-const TITLE_HEIGHT: f32 = 34.0;
+const TITLE_HEIGHT: f32 = 38.0;
 const BOX_HEIGHT: f32 = 64.0;
 const ROW_GAP: f32 = 52.0;
 const CHAIN_PADDING: f32 = 12.0;
@@ -27,8 +28,15 @@ text{font-family:ui-sans-serif,system-ui,'Segoe UI',Roboto,'DejaVu Sans',sans-se
 .local{fill:none;stroke:#8795a3;stroke-width:1.6}\
 .exchange{fill:none;stroke:#5b6bb5;stroke-width:1.8;stroke-dasharray:6 4}";
 
+/// Between the ends of two arrows that lead to one box, where there is room.
+const ARRIVAL_GAP: f32 = 18.0;
+/// What an arrow takes to bend from one row to another.
+const BEND: f32 = 44.0;
+
 struct Canvas {
     cells: Vec<Cell>,
+    /// Where each arrow ends, below the middle of its box.
+    arrivals: Vec<f32>,
     blocks: Vec<Block>,
     /// Left edge and width of each column.
     columns: Vec<(f32, f32)>,
@@ -58,7 +66,7 @@ impl Canvas {
         for arrow in &picture.arrows {
             let column = cells[arrow.to].column;
             let label = arrow.label.chars().count() as f32 * LINE_WIDTH;
-            let wanted = if arrow.label.is_empty() { COLUMN_GAP_MIN } else { label + 2.0 * CHAIN_PADDING + 44.0 };
+            let wanted = if arrow.label.is_empty() { 0.0 } else { label + 2.0 * CHAIN_PADDING + BEND };
             gaps[column] = gaps[column].max(wanted);
         }
         let mut columns = Vec::with_capacity(count);
@@ -72,7 +80,9 @@ impl Canvas {
         }
         let title = MARGIN * 2.0 + picture.job.chars().count() as f32 * 9.5;
         let height = TITLE_HEIGHT + MARGIN * 2.0 + CHAIN_TITLE + rows as f32 * (BOX_HEIGHT + ROW_GAP) - ROW_GAP;
-        Self { cells, blocks, columns, width: (x + CHAIN_PADDING + MARGIN).max(title), height: height + CHAIN_PADDING }
+        let arrivals = arrivals(picture, &cells);
+        let width = (x + CHAIN_PADDING + MARGIN).max(title);
+        Self { cells, arrivals, blocks, columns, width, height: height + CHAIN_PADDING }
     }
 
     fn top(row: usize) -> f32 {
@@ -98,22 +108,26 @@ impl Canvas {
         writeln!(out, "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>")?;
         let job = escaped(&picture.job);
         writeln!(out, "<text class=\"title\" x=\"{MARGIN}\" y=\"{}\">{job}</text>", MARGIN + 8.0)?;
+        if picture.arrows.iter().any(|arrow| arrow.exchange) {
+            let legend = "solid: within a task, dashed: from task to task";
+            writeln!(out, "<text class=\"tasks\" x=\"{MARGIN}\" y=\"{}\">{legend}</text>", MARGIN + 25.0)?;
+        }
         for (block, (_, tasks)) in self.blocks.iter().zip(&picture.chains) {
             self.write_chain(block, *tasks, out)?;
         }
-        for arrow in &picture.arrows {
+        for (arrow, arrival) in picture.arrows.iter().zip(&self.arrivals) {
             let class = if arrow.exchange { "exchange" } else { "local" };
-            let curve = self.curve(self.cells[arrow.from], self.cells[arrow.to]);
+            let curve = self.curve(arrow, *arrival);
             writeln!(out, "<path class=\"{class}\" marker-end=\"url(#{class})\" d=\"{curve}\"/>")?;
         }
         for (node_box, cell) in picture.boxes.iter().zip(&self.cells) {
             self.write_box(node_box, *cell, out)?;
         }
-        for arrow in picture.arrows.iter().filter(|arrow| !arrow.label.is_empty()) {
+        for (arrow, arrival) in picture.arrows.iter().zip(&self.arrivals).filter(|(arrow, _)| !arrow.label.is_empty()) {
             let to = self.cells[arrow.to];
-            let (x, y) = (self.columns[to.column].0 - CHAIN_PADDING - 16.0, Self::top(to.row) + BOX_HEIGHT / 2.0 - 8.0);
+            let (x, y) = (self.columns[to.column].0 - CHAIN_PADDING - 2.0, middle(to.row) + arrival - 4.0);
             let label = escaped(&arrow.label);
-            writeln!(out, "<text class=\"label\" x=\"{x}\" y=\"{y}\" text-anchor=\"end\">{label}</text>")?;
+            writeln!(out, "<text class=\"label\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{label}</text>")?;
         }
         writeln!(out, "</svg>")
     }
@@ -163,40 +177,61 @@ impl Canvas {
         Ok(())
     }
 
-    /// From the right of one box to the left of another. A long arrow runs in the gap above its
-    /// target's row where boxes lie between.
-    fn curve(&self, from: Cell, to: Cell) -> String {
-        let middle = |row: usize| Self::top(row) + BOX_HEIGHT / 2.0;
-        let (start, width) = self.columns[from.column];
-        let (x0, y0) = (start + width, middle(from.row));
-        let (x1, y1) = (self.columns[to.column].0 - 2.0, middle(to.row));
-        let in_the_way = |row: usize| {
-            self.cells.iter().any(|cell| cell.row == row && cell.column > from.column && cell.column < to.column)
+    /// From the right of one box to the left of another, straight where its label stands. A long
+    /// arrow runs along a row that is free, or else in the gap above one.
+    fn curve(&self, arrow: &Arrow, arrival: f32) -> String {
+        let (from, to) = (self.cells[arrow.from], self.cells[arrow.to]);
+        let right_of = |column: usize| self.columns[column].0 + self.columns[column].1;
+        let (x0, y0) = (right_of(from.column), middle(from.row));
+        let (x1, y1) = (self.columns[to.column].0 - 2.0, middle(to.row) + arrival);
+        let label = arrow.label.chars().count() as f32 * LINE_WIDTH;
+        let straight = if arrow.label.is_empty() { x1 - 8.0 } else { x1 - label - CHAIN_PADDING - 6.0 };
+        let is_free = |row: usize| {
+            !self.cells.iter().any(|cell| cell.row == row && cell.column > from.column && cell.column < to.column)
         };
-        let bend = |from: f32, to: f32| (to - from) / 2.0;
-        if to.column == from.column + 1 || !in_the_way(to.row) || !in_the_way(from.row) {
-            // Straight along the free row of the two, bending next to the other box.
-            let far = to.column > from.column + 1;
-            let (turn_from, turn_to) = match far {
-                true if in_the_way(to.row) => (self.columns[to.column - 1].0 + self.columns[to.column - 1].1, x1),
-                true => (x0, self.columns[from.column + 1].0),
-                false => (x0, x1),
-            };
-            let half = bend(turn_from, turn_to);
-            let (near, after) = (turn_from + half, turn_to - half);
-            return format!(
-                "M{x0:.1} {y0:.1}L{turn_from:.1} {y0:.1}C{near:.1} {y0:.1} {after:.1} {y1:.1} {turn_to:.1} {y1:.1}L{x1:.1} {y1:.1}"
-            );
-        }
-        let lane = Self::top(to.row.max(from.row)) - CHAIN_TITLE - 11.0;
-        let (enter, leave) =
-            (self.columns[from.column + 1].0, self.columns[to.column - 1].0 + self.columns[to.column - 1].1);
-        let (a, b) = (x0 + bend(x0, enter), leave + bend(leave, x1));
-        format!(
-            "M{x0:.1} {y0:.1}C{a:.1} {y0:.1} {a:.1} {lane:.1} {enter:.1} {lane:.1}L{leave:.1} {lane:.1}\
-             C{b:.1} {lane:.1} {b:.1} {y1:.1} {x1:.1} {y1:.1}"
-        )
+        let bend = |x0: f32, y0: f32, x1: f32, y1: f32| {
+            let middle = (x0 + x1) / 2.0;
+            format!("L{x0:.1} {y0:.1}C{middle:.1} {y0:.1} {middle:.1} {y1:.1} {x1:.1} {y1:.1}")
+        };
+        let (first_gap_end, last_gap_start) =
+            (self.columns[from.column + 1].0 - CHAIN_PADDING, right_of(to.column - 1));
+        let way = if to.column == from.column + 1 {
+            bend(x0, y0, straight, y1)
+        } else if is_free(to.row) {
+            bend(x0, y0, first_gap_end, y1)
+        } else if is_free(from.row) {
+            bend(last_gap_start, y0, straight, y1)
+        } else {
+            let lane = Self::top(to.row.max(from.row)) - CHAIN_TITLE - 11.0;
+            bend(x0, y0, first_gap_end, lane) + &bend(last_gap_start, lane, straight, y1)
+        };
+        format!("M{x0:.1} {y0:.1}{way}L{x1:.1} {y1:.1}")
     }
+}
+
+fn middle(row: usize) -> f32 {
+    Canvas::top(row) + BOX_HEIGHT / 2.0
+}
+
+/// Spreads the arrows into one box over its side, those from above on top.
+fn arrivals(picture: &Picture, cells: &[Cell]) -> Vec<f32> {
+    let mut into: Vec<Vec<usize>> = vec![Vec::new(); cells.len()];
+    for (number, arrow) in picture.arrows.iter().enumerate() {
+        into[arrow.to].push(number);
+    }
+    let mut arrivals = vec![0.0; picture.arrows.len()];
+    for mut arrows in into {
+        arrows.sort_by_key(|number| {
+            let from = cells[picture.arrows[*number].from];
+            (from.row, Reverse(from.column))
+        });
+        let gaps = arrows.len().saturating_sub(1).max(1) as f32;
+        let gap = ARRIVAL_GAP.min((BOX_HEIGHT - 20.0) / gaps);
+        for (place, number) in arrows.iter().enumerate() {
+            arrivals[*number] = (place as f32 - (arrows.len() - 1) as f32 / 2.0) * gap;
+        }
+    }
+    arrivals
 }
 
 fn width_of(node_box: &NodeBox) -> f32 {

@@ -1,0 +1,181 @@
+//! What every plan holds, on many made-up jobs, and how rows travel on a few known ones.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::fmt::Write;
+
+use wasmill_model::{Descriptor, NodeName};
+use wasmill_plan::{Explanation, Facts, Picture, Plan, Routing, plan};
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+fn made_up(seed: u64) -> String {
+    let mut dice = Dice(seed);
+    let mut text = "name = \"job\"\n".to_owned();
+    let mut nodes: Vec<String> = Vec::new();
+    let parallelism = |dice: &mut Dice| [1, 1, 2, 4][dice.roll(4) as usize];
+    for number in 0..=dice.roll(3) {
+        let connector = ["file", "stdin", "generator"][dice.roll(3) as usize];
+        let tasks = parallelism(&mut dice);
+        writeln!(text, "[source.s{number}]\nconnector = \"{connector}\"\nparallelism = {tasks}").unwrap();
+        nodes.push(format!("s{number}"));
+    }
+    let ends = dice.roll(4);
+    for number in 0..=dice.roll(12) + ends {
+        let plugin = ["filter", "map", "dedup", "aggregate"][dice.roll(4) as usize];
+        let mut inputs: Vec<String> = Vec::new();
+        for _ in 0..=dice.roll(5).saturating_sub(2) {
+            let from = &nodes[dice.roll(nodes.len() as u64) as usize];
+            if !inputs.iter().any(|input| input.contains(&format!("\"{from}\""))) {
+                let key = if dice.roll(3) == 0 { ", key = \"/k\"" } else { "" };
+                inputs.push(format!("{{ from = \"{from}\"{key} }}"));
+            }
+        }
+        let (inputs, tasks) = (inputs.join(", "), parallelism(&mut dice));
+        if number <= ends {
+            let connector = ["file", "stdout"][dice.roll(2) as usize];
+            writeln!(text, "[sink.t{number}]\nconnector = \"{connector}\"\ninput = [{inputs}]\nparallelism = {tasks}")
+                .unwrap();
+        } else {
+            let window = if plugin == "aggregate" { "window = { tumbling = \"1s\" }\n" } else { "" };
+            writeln!(
+                text,
+                "[stage.w{number}]\nplugin = \"std:{plugin}\"\ninput = [{inputs}]\nparallelism = {tasks}\n{window}"
+            )
+            .unwrap();
+            nodes.push(format!("w{number}"));
+        }
+    }
+    text
+}
+
+fn keeps_by_key(plugin: &Descriptor) -> bool {
+    plugin.aggregate || !plugin.spaces.is_empty()
+}
+
+/// Where a row may be, followed edge by edge: the tasks hold it by its key, or anywhere.
+fn check(plan: &Plan, facts: &Facts) {
+    let tasks = |node: usize| plan.chains[plan.nodes[node].chain].parallelism;
+    let mut places = vec![0; plan.nodes.len()];
+    for (number, chain) in plan.chains.iter().enumerate() {
+        assert!(chain.nodes.is_sorted());
+        for node in &chain.nodes {
+            places[*node] += 1;
+            assert_eq!(plan.nodes[*node].chain, number);
+        }
+    }
+    assert!(places.iter().all(|count| *count == 1), "every node is in one chain");
+    let mut by_key: Vec<bool> = Vec::new();
+    for (place, node) in plan.nodes.iter().enumerate() {
+        let inputs: Vec<_> = plan.inputs(place).map(|(_, edge)| edge).collect();
+        let mut owned = tasks(place) == 1 || !inputs.is_empty();
+        for edge in &inputs {
+            assert!(edge.from < edge.to);
+            let local = plan.nodes[edge.from].chain == node.chain;
+            assert_eq!(edge.routing == Routing::Local, local);
+            match edge.routing {
+                Routing::Local | Routing::Forward => {
+                    assert_eq!(tasks(edge.from), tasks(place));
+                    assert!(edge.key.is_none() || tasks(place) == 1);
+                    assert!(!local || inputs.len() == 1);
+                    owned &= by_key[edge.from] || tasks(place) == 1;
+                }
+                Routing::Keyed => {}
+            }
+        }
+        if facts.stages.get(&node.name).is_some_and(keeps_by_key) {
+            assert!(owned, "{} keeps state and gets rows that another task owns", node.name);
+        }
+        by_key.push(owned);
+    }
+}
+
+#[test]
+fn made_up_jobs_have_sound_plans() {
+    for seed in 0..2_000 {
+        let job = support::job(&made_up(seed));
+        let facts = support::facts(&job);
+        let planned = plan(&job, &facts).unwrap_or_else(|wrong| panic!("seed {seed}: {}", wrong[0].render(false)));
+        check(&planned.plan, &facts);
+        let picture = Picture::new(&job, &facts, &planned.plan);
+        assert!(picture.svg().ends_with("</svg>\n"), "seed {seed}");
+        for node in &planned.plan.nodes {
+            assert!(picture.text().contains(node.name.as_str()) && picture.mermaid().contains(node.name.as_str()));
+        }
+        assert!(!Explanation::new(&job, &facts, &planned).to_string().is_empty());
+    }
+}
+
+fn routing(text: &str) -> Vec<(String, Routing)> {
+    let job = support::job(&format!("name = \"job\"\n{text}"));
+    let planned = plan(&job, &support::facts(&job)).unwrap();
+    let name = |place: usize| -> &NodeName { &planned.plan.nodes[place].name };
+    planned.plan.edges.iter().map(|edge| (format!("{} {}", name(edge.from), name(edge.to)), edge.routing)).collect()
+}
+
+#[test]
+fn a_job_of_one_task_each_is_one_chain() {
+    let job = support::job(include_str!("golden/bridge-traffic.toml"));
+    let planned = plan(&job, &support::facts(&job)).unwrap();
+    assert_eq!(planned.plan.chains.len(), 1);
+    assert!(planned.plan.edges.iter().all(|edge| edge.routing == Routing::Local));
+    assert_eq!(planned.plan.outputs(0).count(), 1);
+}
+
+#[test]
+fn parallel_readers_keep_filters_and_pass_rows_to_state_by_key() {
+    let text = "[source.s]\nconnector = \"file\"\nparallelism = 4\nkey = \"/k\"\n\
+                [stage.f]\nplugin = \"std:filter\"\ninput = \"s\"\nparallelism = 4\n\
+                [stage.d]\nplugin = \"std:dedup\"\ninput = \"f\"\nparallelism = 4\n\
+                [stage.e]\nplugin = \"std:dedup\"\ninput = \"d\"\nparallelism = 4\n\
+                [sink.t]\nconnector = \"file\"\ninput = [\"e\", \"f\"]\nparallelism = 4\n";
+    let expected = [
+        ("s f", Routing::Local),
+        ("f d", Routing::Keyed),
+        ("d e", Routing::Local),
+        ("e t", Routing::Forward),
+        ("f t", Routing::Forward),
+    ];
+    assert_eq!(routing(text), expected.map(|(edge, routing)| (edge.to_owned(), routing)));
+}
+
+#[test]
+fn state_without_a_key_over_several_tasks_is_a_warning() {
+    let text = "name = \"job\"\n[source.s]\nconnector = \"file\"\n\
+                [stage.d]\nplugin = \"std:dedup\"\ninput = \"s\"\nparallelism = 4\n\
+                [sink.t]\nconnector = \"file\"\ninput = \"d\"\n";
+    let job = support::job(text);
+    let warnings = plan(&job, &support::facts(&job)).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].message.contains("gets a key"), "{}", warnings[0].message);
+    let keyed = support::job(&text.replace("input = \"s\"", "input = { from = \"s\", key = \"/k\" }"));
+    assert!(plan(&keyed, &support::facts(&keyed)).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn the_largest_job_is_planned_and_drawn() {
+    let mut text = "name = \"job\"\n".to_owned();
+    for number in 0..333 {
+        writeln!(text, "[source.s{number}]\nconnector = \"file\"").unwrap();
+        let input = if number == 0 { "\"s0\"".to_owned() } else { format!("[\"s{number}\", \"w{}\"]", number - 1) };
+        writeln!(text, "[stage.w{number}]\nplugin = \"std:map\"\ninput = {input}").unwrap();
+        writeln!(text, "[sink.t{number}]\nconnector = \"stdout\"\ninput = \"w{number}\"").unwrap();
+    }
+    let job = support::job(&text);
+    let facts = support::facts(&job);
+    let planned = plan(&job, &facts).unwrap();
+    assert_eq!(planned.paths.len(), 333 * 334 / 2);
+    assert!(Explanation::new(&job, &facts, &planned).to_string().contains("and 54611 more"));
+    let picture = Picture::new(&job, &facts, &planned.plan);
+    assert!(picture.svg().len() > 100_000 && picture.text().lines().count() > 999);
+}
