@@ -1,5 +1,8 @@
-//! The repository's own commands: `cargo xtask --help`.
+//! The repository's own commands, `cargo xtask --help`: build the plugins, run every test, show an
+//! example, measure. It sits outside of the layers and knows only the crate that compiles plugins.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "its tests are the only benchmarks so far"))]
+mod bench;
 mod demo;
 mod flights;
 mod plugins;
@@ -41,6 +44,17 @@ enum Task {
         #[arg(long)]
         sample: bool,
     },
+    /// Measure, compare, and update docs/benchmarks.md; fails where a target is not met
+    Bench {
+        /// A part of the names of those to run
+        filter: Option<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// Pairs to take the median of
+        #[arg(long, default_value_t = 5)]
+        pairs: usize,
+    },
     /// What continuous integration runs: formatting, lints, licences, every test
     Ci,
 }
@@ -51,6 +65,7 @@ fn main() -> ExitCode {
         Task::Test { fast } => test::test(fast),
         Task::Demo => demo::demo(),
         Task::Flights { sample } => flights::flights(sample),
+        Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
     };
     match done {
