@@ -2,7 +2,7 @@
 //!
 //! | query | window | result |
 //! | --- | --- | --- |
-//! | `q5` | sliding 10 s by 2 s, by auction | number of bids (8 bytes, little-endian), then the auction |
+//! | `q5` | sliding 10 s by 2 s, by auction | number of bids: `{"auction","num"}` |
 //! | `q5-max` | tumbling 2 s, under the empty key, over the results of `q5` | the auctions with most bids: `{"windowStart","windowEnd","auction","num"}` |
 //! | `q7` | tumbling 10 s, under the empty key | the bids of the highest price: `{"auction","bidder","price","dateTime"}` |
 //! | `q8` | tumbling 10 s, by person | who is new and sells: `{"id","name","windowStart"}` |
@@ -14,6 +14,7 @@
 //! Configuration: `{ query = "q5" }`.
 
 use serde::Deserialize;
+use wasmill_sdk::json::Fields;
 use wasmill_sdk::prelude::*;
 use wasmill_sdk::{Codec, CodecError};
 
@@ -39,7 +40,7 @@ struct Nexmark {
     query: Query,
 }
 
-/// A number (a count or the highest number so far), and rows that go with it, end to end: of 32
+/// A number (a count or the highest number so far), and rows that go with it, end to end: of 24
 /// bytes for `q7`, each with its length before it for `q5-max`, and for `q8` the name alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Known {
@@ -93,11 +94,18 @@ impl Aggregate for Nexmark {
         let value = event.value();
         match self.query {
             Query::Q5 | Query::Q12 => known.number += 1,
-            Query::Q7 | Query::Q5Max => {
-                let Some((number, row)) = value.split_first_chunk() else { wasmill_sdk::reject!("too short") };
-                let length = u8::try_from(row.len())?;
-                let length: &[u8] = if matches!(self.query, Query::Q5Max) { &[length] } else { &[] };
-                known.raise(u64::from_le_bytes(*number), &[length, row]);
+            Query::Q5Max => {
+                const COUNT: Fields<2> = Fields::new(["auction", "num"]);
+                let [Some(auction), Some(num)] = COUNT.find(value)? else { wasmill_sdk::reject!("no result of q5") };
+                let Some(num) = num.as_u64() else { wasmill_sdk::reject!("`num` is no unsigned integer") };
+                known.raise(num, &[&[u8::try_from(auction.bytes().len())?], auction.bytes()]);
+            }
+            Query::Q7 => {
+                let Some((price, bid)) = value.split_first_chunk() else { wasmill_sdk::reject!("too short") };
+                if bid.len() != 24 {
+                    wasmill_sdk::reject!("32 bytes expected, found {}", value.len());
+                }
+                known.raise(u64::from_le_bytes(*price), &[bid]);
             }
             Query::Q8 => match value {
                 [b'P', name @ ..] => known.rows = name.to_vec(),
@@ -124,7 +132,12 @@ impl Aggregate for Nexmark {
         let (start, end) = (pane.start() / 1000, pane.end() / 1000);
         let mut n = Digits::default();
         match self.query {
-            Query::Q5 => out.emit([&known.number.to_le_bytes(), pane.key()].concat()),
+            Query::Q5 => out.emit_with(|line| {
+                line.extend_from_slice(b"{\"auction\":");
+                line.extend_from_slice(pane.key());
+                n.field(line, b",\"num\":", known.number as i64);
+                line.push(b'}');
+            }),
             Query::Q5Max => {
                 let mut rows = &known.rows[..];
                 while let Some((auction, rest)) =
