@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{Cut, DeadLetter};
+use wasmill_contract::{Cut, DeadLetter, OperatorFactory};
 use wasmill_env::Clock as HostClock;
 use wasmill_model::{Batch, Clock, NodeName, PluginDigest, Timestamp, key_group, share_of};
 use wasmill_scan::Pointer;
@@ -264,8 +264,7 @@ impl Chain {
 
     /// Ends an epoch: what the chain holds becomes its cut, and the barrier goes on.
     pub(crate) async fn barrier(&mut self, barrier: Barrier) -> Result<Cut, Stopped> {
-        let mut cut = Cut { dead_letters: std::mem::take(&mut self.dead_letters), ..Cut::default() };
-        self.dead_letter_bytes = 0;
+        let mut cut = Cut { dead_letters: self.take_dead_letters(), ..Cut::default() };
         let at = self.moment();
         for slot in &mut self.slots {
             match &mut slot.kind {
@@ -277,6 +276,24 @@ impl Chain {
         }
         self.broadcast(&Signal::Barrier(barrier)).await?;
         Ok(cut)
+    }
+
+    /// Rejected rows that no cut has taken yet.
+    pub(crate) fn take_dead_letters(&mut self) -> Vec<DeadLetter> {
+        self.dead_letter_bytes = 0;
+        std::mem::take(&mut self.dead_letters)
+    }
+
+    /// Puts a fresh instance in the place of the first node's, on the same state and timers.
+    pub(crate) async fn restart_first(&mut self, factory: &dyn OperatorFactory) -> Result<(), JobError> {
+        let mut slot = self.slots.remove(0);
+        slot.kind = match slot.kind {
+            SlotKind::Operator(operator) => SlotKind::Operator(operator.restarted(factory).await?),
+            SlotKind::Window(window) => SlotKind::Window(window.restarted(factory).await?),
+            other @ (SlotKind::Source | SlotKind::Sink(_)) => other,
+        };
+        self.slots.insert(0, slot);
+        Ok(())
     }
 
     /// The epoch is durable: sinks make its rows visible.

@@ -26,9 +26,11 @@ mod signal;
 mod sink_slot;
 mod source_head;
 mod task;
+mod trial;
 mod window_slot;
 mod wiring;
 
 pub use error::JobError;
 pub use job::{JobHandle, JobParts, JobSettings, NodePart, start};
 pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot};
+pub use trial::{StageTrial, TrialOutput};

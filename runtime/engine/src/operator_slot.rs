@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use wasmill_contract::{Operator, OperatorError, StageCut};
+use wasmill_contract::{Operator, OperatorError, OperatorFactory, StageCut};
 use wasmill_model::{Batch, Clock, Descriptor, LogLevel, NodeName, Outcome, Timestamp};
 use wasmill_order::Timers;
 
@@ -45,6 +45,13 @@ impl OperatorSlot {
         metrics: Arc<NodeMetrics>,
     ) -> Self {
         Self { name, operator, timers: Timers::default(), watermarks: descriptor.watermarks, metrics }
+    }
+
+    /// A fresh instance on the same state, with the same timers.
+    pub(crate) async fn restarted(self, factory: &dyn OperatorFactory) -> Result<Self, JobError> {
+        let opened = factory.open(self.operator.close()).await;
+        let operator = opened.map_err(|cause| JobError::Stage { node: self.name.clone(), cause })?;
+        Ok(Self { operator, ..self })
     }
 
     fn failed(&self, cause: OperatorError) -> JobError {

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use wasmill_contract::{Aggregate, OperatorError, StageCut};
+use wasmill_contract::{Aggregate, OperatorContext, OperatorError, OperatorFactory, StageCut};
 use wasmill_model::{Batch, Column, NodeName, PaneBatch, Results};
 use wasmill_order::{Fired, OrderError, Windows};
-use wasmill_store::ChangeSet;
+use wasmill_store::{ChangeSet, MemoryState};
 
 use crate::error::JobError;
 use crate::metrics::NodeMetrics;
@@ -31,6 +31,16 @@ impl WindowSlot {
         metrics: Arc<NodeMetrics>,
     ) -> Self {
         Self { name, aggregate, windows, metrics }
+    }
+
+    /// A fresh instance for the same windows. An aggregate keeps nothing, so its state is empty.
+    pub(crate) async fn restarted(mut self, factory: &dyn OperatorFactory) -> Result<Self, JobError> {
+        let context = self.aggregate.context();
+        let (stage, share) = (context.stage.clone(), context.share);
+        let fresh = OperatorContext::new(stage, share, Box::new(MemoryState::default()));
+        let opened = factory.open_aggregate(fresh).await;
+        let aggregate = opened.map_err(|cause| JobError::Stage { node: self.name.clone(), cause })?;
+        Ok(Self { aggregate, ..self })
     }
 
     /// After a call: log lines and metrics leave, and errors name the stage.
