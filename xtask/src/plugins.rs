@@ -1,70 +1,87 @@
-//! `cargo xtask plugins`: components of the guest workspace, and what embeds them.
+//! `cargo xtask plugins`: components of the guest workspace, each where it is looked for.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cargo_metadata::{CrateType, MetadataCommand};
-use wasmill_toolchain::{Artifact, BuildOptions, Search, build_rust};
+use cargo_metadata::{CrateType, MetadataCommand, Package};
+use wasmill_toolchain::{BuildOptions, Search, build_rust, write_if_changed};
 
 use crate::root;
 use crate::steps::say;
 
-/// The workspaces that hold operators, and where their components go. What lies in `plugins/` is
-/// embedded in the binary as `std:NAME`; guests of tests must not be.
-const PLACES: [(&str, &str, &str); 4] = [
-    ("plugins", "plugins", "target/plugins"),
-    ("plugins", "examples/bridge-traffic", "examples/bridge-traffic"),
-    ("plugins", "tests/guests", "target/guests"),
-    ("tests/guests", "tests/guests", "target/guests"),
-];
+/// Embedded in the binary as `std:NAME`.
+const STANDARD: &str = "target/plugins";
+/// Operators of tests and benchmarks.
+const GUESTS: &str = "target/guests";
+/// Where components are made, before they go to their places.
+const STAGING: &str = "target/components";
 
 /// Builds what has changed.
 pub(crate) fn plugins(offline: bool) -> anyhow::Result<()> {
     let root = root()?;
-    let mut lines = BTreeSet::new();
-    for (workspace, members, out) in PLACES {
-        let workspace = root.join(workspace);
-        if !workspace.join("Cargo.toml").is_file() {
-            continue;
+    let workspace = root.join("plugins");
+    let operators = operators(&root, &workspace)?;
+    let packages = operators.iter().map(|(name, _)| name.clone()).collect();
+    let search = Search::from_env(&workspace, offline)?;
+    let options = BuildOptions { packages, out: Some(root.join(STAGING)), quiet: false };
+    let built = build_rust(&search, &options, &mut say)?;
+
+    let mut kept = BTreeSet::new();
+    let mut changed = 0;
+    for artifact in &built.artifacts {
+        let Some((_, place)) = operators.iter().find(|(name, _)| *name == artifact.name) else { continue };
+        let bytes =
+            fs::read(&artifact.component).with_context(|| format!("cannot read {}", artifact.component.display()))?;
+        if write_if_changed(&root.join(place), &bytes)? {
+            changed += 1;
+            say(&format!("  {}, {} KiB", place.display(), artifact.bytes.div_ceil(1024)));
         }
-        let packages = operators(&workspace, &root.join(members))?;
-        if packages.is_empty() {
-            continue;
-        }
-        let search = Search::from_env(&workspace, offline)?;
-        let options = BuildOptions { packages, out: Some(root.join(out)), quiet: false };
-        let built = build_rust(&search, &options, &mut |line| {
-            // Both kinds stand on the same rung: once is enough.
-            if lines.insert(line.to_owned()) {
-                say(line);
-            }
-        })?;
-        remove_others(&root.join(out), &built.artifacts)?;
-        summary(out, &built.artifacts);
+        kept.insert(root.join(place));
     }
+    for folder in [STANDARD, GUESTS] {
+        remove_others(&root.join(folder), &kept)?;
+    }
+    say(&format!("{} components, {changed} changed", kept.len()));
     Ok(())
 }
 
-/// Packages of `workspace` under `members` that make a component.
-fn operators(workspace: &Path, members: &Path) -> anyhow::Result<Vec<String>> {
+/// Packages that make a component, and where it belongs.
+fn operators(root: &Path, workspace: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let metadata = MetadataCommand::new()
         .manifest_path(workspace.join("Cargo.toml"))
         .no_deps()
         .exec()
         .with_context(|| format!("cannot read the workspace {}", workspace.display()))?;
-    let packages = metadata.packages.iter().filter(|package| {
-        package.manifest_path.as_std_path().starts_with(members)
-            && package.targets.iter().any(|target| target.crate_types.contains(&CrateType::CDyLib))
-    });
-    Ok(packages.map(|package| package.name.to_string()).collect())
+    let operators = metadata
+        .packages
+        .iter()
+        .filter(|package| package.targets.iter().any(|target| target.crate_types.contains(&CrateType::CDyLib)));
+    Ok(operators.map(|package| (package.name.to_string(), place(root, package))).collect())
+}
+
+fn place(root: &Path, package: &Package) -> PathBuf {
+    let file = format!("{}.wasm", package.name);
+    let manifest = package.manifest_path.as_std_path();
+    let path = manifest.strip_prefix(root).unwrap_or(manifest);
+    // `[package.metadata.wasmill] std = false`: beside the standard plugins, not one of them.
+    let standard = package.metadata["wasmill"]["std"] != false;
+    let mut parts = path.components().map(|part| part.as_os_str());
+    match parts.next().and_then(|first| first.to_str()) {
+        // An operator of an example lies beside its job.
+        Some("examples") => Path::new("examples").join(parts.next().unwrap_or_default()).join(file),
+        Some("plugins") if standard => Path::new(STANDARD).join(file),
+        _ => Path::new(GUESTS).join(file),
+    }
 }
 
 /// A plugin that is gone must not stay embedded.
-fn remove_others(out: &Path, artifacts: &[Artifact]) -> anyhow::Result<()> {
-    let kept: BTreeSet<&PathBuf> = artifacts.iter().map(|artifact| &artifact.component).collect();
-    for entry in fs::read_dir(out).with_context(|| format!("cannot list {}", out.display()))? {
+fn remove_others(folder: &Path, kept: &BTreeSet<PathBuf>) -> anyhow::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "wasm") && !kept.contains(&path) {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -72,12 +89,4 @@ fn remove_others(out: &Path, artifacts: &[Artifact]) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn summary(out: &str, artifacts: &[Artifact]) {
-    let changed = artifacts.iter().filter(|artifact| artifact.changed).count();
-    for Artifact { name, bytes, .. } in artifacts.iter().filter(|artifact| artifact.changed) {
-        say(&format!("  {name}.wasm, {} KiB", bytes.div_ceil(1024)));
-    }
-    say(&format!("{} components in {out}, {changed} changed", artifacts.len()));
 }
