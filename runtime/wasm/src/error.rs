@@ -64,7 +64,13 @@ pub enum PluginError {
         /// What there is.
         exports: String,
     },
-    /// The plugin exports both an operator and an aggregate, or an interface of another version.
+    /// The plugin is of another version of the interface.
+    #[error("the plugin speaks `{interface}`, this host speaks version 0.1.0; build it with the SDK of that version")]
+    Version {
+        /// An interface that this host does not know.
+        interface: String,
+    },
+    /// The plugin exports what does not fit together, or has another type than the contract says.
     #[error("the plugin exports `{export}`: {reason}")]
     World {
         /// The interface or function.
@@ -120,6 +126,7 @@ impl PluginError {
             | Self::CoreModule
             | Self::Componentize { .. }
             | Self::Export { .. }
+            | Self::Version { .. }
             | Self::World { .. }
             | Self::Compile { .. }
             | Self::CompileLimit { .. } => ErrorKind::Plugin,

@@ -75,7 +75,7 @@ impl WasmHost {
         };
         let component = match component {
             Some(component) => component,
-            None => self.compile(digest, &scan, Arc::clone(&bytes), grants).await?,
+            None => self.compile(digest, &scan, Arc::clone(&bytes), Arc::clone(&limits), grants).await?,
         };
         self.link(component, &scan, digest, bytes.len() as u64, limits, grants)
     }
@@ -86,6 +86,7 @@ impl WasmHost {
         digest: PluginDigest,
         scan: &Scan,
         bytes: Arc<[u8]>,
+        ceiling: Arc<InstanceLimits>,
         grants: Grants,
     ) -> Result<Component, PluginError> {
         let _one_at_a_time = self.compiling.lock().await;
@@ -107,7 +108,7 @@ impl WasmHost {
                 blocking(move || {
                     let component = componentize(&bytes)?;
                     // Whether the world of a core module is one of ours shows only now.
-                    let made = crate::scan::scan(&component, &limits, &InstanceLimits::default())?;
+                    let made = crate::scan::scan(&component, &limits, &ceiling)?;
                     check_imports(made.imports.iter().map(String::as_str), grants)?;
                     check_exports(&made.exports)?;
                     Ok(component)

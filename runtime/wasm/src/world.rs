@@ -33,6 +33,7 @@ pub(crate) fn check_imports<'a>(imports: impl IntoIterator<Item = &'a str>, gran
     };
     match imports.into_iter().find(|import| !granted(import)) {
         None => Ok(()),
+        Some(import) if is_unknown(import) => Err(PluginError::Version { interface: import.to_owned() }),
         Some(import) => Err(PluginError::Import { import: import.to_owned(), granted: grants.to_string() }),
     }
 }
@@ -45,6 +46,9 @@ pub(crate) fn check_exports(exports: &[impl AsRef<str>]) -> Result<(), PluginErr
         let exports = if names.is_empty() { "nothing".to_owned() } else { format!("`{}`", names.join("`, `")) };
         PluginError::Export { missing, exports }
     };
+    if let Some(export) = exports.iter().map(AsRef::as_ref).find(|export| is_unknown(export)) {
+        return Err(PluginError::Version { interface: export.to_owned() });
+    }
     if !has(PLUGIN) {
         return Err(missing(PLUGIN));
     }
@@ -59,12 +63,15 @@ pub(crate) fn check_exports(exports: &[impl AsRef<str>]) -> Result<(), PluginErr
     if has(AGGREGATE) && has(TIMED) {
         return reject(TIMED, "the host keeps the timers of an aggregate");
     }
-    let ours =
-        |name: &&str| name.starts_with("wasmill:operator/") && ![PLUGIN, OPERATOR, AGGREGATE, TIMED].contains(name);
-    match exports.iter().map(AsRef::as_ref).find(ours) {
-        None => Ok(()),
-        Some(export) => reject(export, "this host does not know it: it speaks version 0.1.0"),
-    }
+    Ok(())
+}
+
+/// Whether an interface is of our package, but of none that this host knows.
+fn is_unknown(interface: &str) -> bool {
+    const KNOWN: [&str; 5] = [interface!("types"), PLUGIN, OPERATOR, AGGREGATE, TIMED];
+    interface.starts_with("wasmill:operator/")
+        && !KNOWN.contains(&interface)
+        && !Capability::ALL.iter().any(|capability| capability.interface() == interface)
 }
 
 /// Where the functions of a plugin are.

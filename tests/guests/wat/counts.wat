@@ -2,7 +2,7 @@
 ;; An aggregate: an accumulator is the number of rows as a little-endian u64.
 
 ;; Adds accumulator $from of a column to counter $to of $sums.
-(func $add (param $ends i32) (param $data i32) (param $from i32) (param $sums i32) (param $to i32)
+(func $tally (param $ends i32) (param $data i32) (param $from i32) (param $sums i32) (param $to i32)
   (local $start i32) (local $at i32)
   (if (local.get $from)
     (then (local.set $start
@@ -42,7 +42,7 @@
   (block $done
     (loop $next
       (br_if $done (i32.eq (local.get $row) (local.get $count)))
-      (call $add (local.get $ends) (local.get $data) (local.get $row) (local.get $sums) (local.get $row))
+      (call $tally (local.get $ends) (local.get $data) (local.get $row) (local.get $sums) (local.get $row))
       (local.set $row (i32.add (local.get $row) (i32.const 1)))
       (br $next)))
   (local.set $row (i32.const 0))
@@ -65,7 +65,7 @@
   (block $done
     (loop $next
       (br_if $done (i32.eq (local.get $row) (local.get $count)))
-      (call $add (local.get $ends) (local.get $data) (local.get $row) (local.get $sums)
+      (call $tally (local.get $ends) (local.get $data) (local.get $row) (local.get $sums)
         (i32.load (i32.add (local.get $groups) (i32.shl (local.get $row) (i32.const 2)))))
       (local.set $row (i32.add (local.get $row) (i32.const 1)))
       (br $next)))

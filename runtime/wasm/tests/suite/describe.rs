@@ -43,7 +43,7 @@ async fn a_column_not_asked_for_does_not_cross() {
 #[tokio::test]
 async fn descriptors_that_break_the_contract() {
     assert_contract(described(r#"(data (i32.const 1048) "\00")"#).await, "no input port");
-    assert_contract(described(r#"(data (i32.const 1048) "\ff")"#).await, "255 input ports, 64 are allowed");
+    assert_contract(described(r#"(data (i32.const 1044) "\00\00\01\00\ff")"#).await, "255 input ports, 64 are allowed");
     assert_contract(described(r#"(data (i32.const 1032) "\00")"#).await, "name \"\"");
     assert_contract(described(r#"(data (i32.const 1100) "\1b[2J")"#).await, "\\u{1b}[2J");
     assert_contract(described(r#"(data (i32.const 1069) "\01")"#).await, "does not export `timed`");

@@ -138,9 +138,9 @@ async fn more_timers_than_a_call_may_set() {
     let body = repeat(
         4,
         "(call $set_timers (i32.const 0)
-           (i32.const 65536) (i32.const 30000) (i32.const 0) (i32.const 0)
+           (i32.const 262144) (i32.const 30000) (i32.const 0) (i32.const 0)
            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
-           (i32.const 65536) (i32.const 30000))",
+           (i32.const 262144) (i32.const 30000))",
     );
     let body = format!("(drop (memory.grow (i32.const 8))) {body}");
     match Host::shared().process(&Guest::doing("stateful", "process", &body).and(LEFT)).await {

@@ -1,0 +1,217 @@
+//! NEXMark queries over JSON events: the part that sees every event.
+//!
+//! | query | emits |
+//! | --- | --- |
+//! | `q0` | every bid: `{"auction","bidder","price","dateTime","extra"}` |
+//! | `q1` | as `q0`, with price * 908 / 1000 |
+//! | `q2` | bids on every 123rd auction: `{"auction","price"}` |
+//! | `q5` | bids, by auction, without a value |
+//! | `q7` | bids under the empty key: price, auction, bidder and time of the bid in ms, each 8 bytes, little-endian |
+//! | `q8` | people by their id, with `P` and their name in quotes; auctions by their seller, with `A` |
+//! | `q12` | bids, by bidder, without a value |
+//!
+//! The last four feed `nexmark-window`. Keys are numbers as they stand in the JSON. Fields are
+//! found without parsing the rest, and copied where they do not change.
+//!
+//! Configuration: `{ query = "q0" }`.
+
+use serde::Deserialize;
+use wasmill_sdk::json::{Fields, Raw};
+use wasmill_sdk::prelude::*;
+
+/// Which query this is a part of.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Query {
+    Q0,
+    Q1,
+    Q2,
+    Q5,
+    Q7,
+    Q8,
+    Q12,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    query: Query,
+}
+
+/// The operator of this plugin.
+struct Nexmark {
+    query: Query,
+}
+
+const TYPE: Fields<1> = Fields::new(["type"]);
+
+impl Operator for Nexmark {
+    type Config = Config;
+    const COLUMNS: Columns = Columns::VALUES;
+
+    fn open(config: Config, _: &mut Setup) -> Result<Self, ConfigError> {
+        Ok(Self { query: config.query })
+    }
+
+    fn event(&mut self, event: Event<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
+        let json = event.value();
+        let kind = TYPE.find(json)?[0].map(|kind| kind.bytes());
+        let bid = kind == Some(b"\"bid\"");
+        match self.query {
+            Query::Q0 if bid => emit_bid(json, ctx, false),
+            Query::Q1 if bid => emit_bid(json, ctx, true),
+            Query::Q2 if bid => every_123rd(json, ctx),
+            Query::Q5 if bid => by_field("auction", json, b"", ctx),
+            Query::Q7 if bid => emit_price(json, ctx),
+            Query::Q12 if bid => by_field("bidder", json, b"", ctx),
+            Query::Q8 => match kind {
+                Some(b"\"person\"") => person(json, ctx),
+                Some(b"\"auction\"") => by_field("seller", json, b"A", ctx),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+wasmill_sdk::operator!(Nexmark);
+
+/// Fields that all have to be there.
+#[inline(always)]
+fn need<'a, const N: usize>(fields: &Fields<'_, N>, json: &'a [u8]) -> Result<[Raw<'a>; N], Reject> {
+    let found = fields.find(json)?;
+    let Some(first) = found.first().copied().flatten() else { return Err(missing()) };
+    let mut all = [first; N];
+    for (field, found) in all.iter_mut().zip(found) {
+        *field = found.ok_or_else(missing)?;
+    }
+    Ok(all)
+}
+
+#[cold]
+fn missing() -> Reject {
+    Reject::new("a field of the event is missing")
+}
+
+fn number(raw: Raw<'_>) -> Result<u64, Reject> {
+    raw.as_u64().ok_or_else(|| Reject::new("a field of the event is no unsigned integer"))
+}
+
+fn emit_bid(json: &[u8], ctx: &mut Context<'_>, in_euro: bool) -> Result<(), Reject> {
+    const BID: Fields<5> = Fields::new(["auction", "bidder", "price", "dateTime", "extra"]);
+    let [auction, bidder, price, time, extra] = need(&BID, json)?;
+    let mut digits = itoa::Buffer::new();
+    let price = if in_euro { digits.format(number(price)? * 908 / 1000).as_bytes() } else { price.bytes() };
+    ctx.emit_with(|out| {
+        write(
+            out,
+            &[
+                b"{\"auction\":",
+                auction.bytes(),
+                b",\"bidder\":",
+                bidder.bytes(),
+                b",\"price\":",
+                price,
+                b",\"dateTime\":",
+                time.bytes(),
+                b",\"extra\":",
+                extra.bytes(),
+                b"}",
+            ],
+        );
+    });
+    Ok(())
+}
+
+fn every_123rd(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    const BID: Fields<2> = Fields::new(["auction", "price"]);
+    let [auction, price] = need(&BID, json)?;
+    if number(auction)? % 123 == 0 {
+        ctx.emit_with(|out| write(out, &[b"{\"auction\":", auction.bytes(), b",\"price\":", price.bytes(), b"}"]));
+    }
+    Ok(())
+}
+
+fn by_field(name: &'static str, json: &[u8], value: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    let [key] = need(&Fields::new([name]), json)?;
+    ctx.row().key(key.bytes()).emit(value);
+    Ok(())
+}
+
+fn emit_price(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    const BID: Fields<4> = Fields::new(["price", "auction", "bidder", "dateTime"]);
+    let bid = need(&BID, json)?;
+    let mut value = [0; 32];
+    for (field, bytes) in bid.into_iter().zip(value.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&number(field)?.to_le_bytes());
+    }
+    ctx.row().key(b"").emit(value);
+    Ok(())
+}
+
+fn person(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    const PERSON: Fields<2> = Fields::new(["id", "name"]);
+    let [id, name] = need(&PERSON, json)?;
+    ctx.row().key(id.bytes()).emit_with(|out| write(out, &[b"P", name.bytes()]));
+    Ok(())
+}
+
+#[inline(always)]
+fn write(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmill_sdk::testing::Tester;
+
+    use super::Nexmark;
+
+    const PERSON: &str = r#"{"type":"person","id":1000,"name":"vicky noris","dateTime":1700000000000}"#;
+    const AUCTION: &str = r#"{"type":"auction","id":1001,"itemName":"x","dateTime":1700000000001,"seller":1000}"#;
+    const BID: &str = r#"{"type":"bid","auction":1107,"bidder":1001,"price":2000,"channel":"c","url":"u","dateTime":1700000000002,"extra":"é\n"}"#;
+
+    fn run(query: &str) -> Vec<(String, Vec<u8>)> {
+        let mut test = Tester::<Nexmark>::new(&format!(r#"{{"query":"{query}"}}"#));
+        test.send_all([("", PERSON), ("", AUCTION), ("", BID)]);
+        assert!(test.rejected().is_empty());
+        let rows = test.take_rows().into_iter();
+        rows.map(|row| (String::from_utf8_lossy(&row.key).into_owned(), row.value)).collect()
+    }
+
+    fn row(key: &str, value: &str) -> (String, Vec<u8>) {
+        (key.to_owned(), value.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn bids_are_projected() {
+        let q0 = r#"{"auction":1107,"bidder":1001,"price":2000,"dateTime":1700000000002,"extra":"é\n"}"#;
+        assert_eq!(run("q0"), [row("", q0)]);
+        assert_eq!(run("q1"), [row("", &q0.replace("2000", "1816"))]);
+        assert_eq!(run("q2"), [row("", r#"{"auction":1107,"price":2000}"#)]);
+    }
+
+    #[test]
+    fn events_are_keyed_for_the_windows() {
+        assert_eq!(run("q5"), [row("1107", "")]);
+        assert_eq!(run("q12"), [row("1001", "")]);
+        assert_eq!(run("q8"), [row("1000", r#"P"vicky noris""#), row("1000", "A")]);
+        let bid = [2000u64, 1107, 1001, 1_700_000_000_002].map(u64::to_le_bytes).concat();
+        assert_eq!(run("q7"), [(String::new(), bid)]);
+    }
+
+    #[test]
+    fn broken_events_are_rejected() {
+        let mut test = Tester::<Nexmark>::new(r#"{"query":"q0"}"#);
+        test.send_all([("", "[]"), ("", r#"{"type":"bid"}"#), ("", BID)]);
+        assert_eq!((test.rejected().len(), test.values().len()), (2, 1));
+    }
+
+    #[test]
+    fn unknown_queries_are_refused() {
+        let error = Tester::<Nexmark>::open(r#"{"query":"q3"}"#).err().map(|error| error.to_string());
+        assert!(
+            error.is_some_and(|error| error.starts_with("config: `query`: unknown variant `q3`, expected one of `q0`"))
+        );
+    }
+}
