@@ -1,10 +1,10 @@
 //! The repository's own commands, `cargo xtask --help`: build the plugins, run every test, show an
 //! example, measure. It sits outside of the layers and knows only the crate that compiles plugins.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "its tests are the only benchmarks so far"))]
 mod bench;
 mod demo;
 mod flights;
+mod nexmark;
 mod plugins;
 mod steps;
 mod test;
@@ -44,6 +44,17 @@ enum Task {
         #[arg(long)]
         sample: bool,
     },
+    /// Run NEXMark queries as jobs and hold their results to the native floor
+    Nexmark {
+        /// Only this query
+        query: Option<String>,
+        /// Events to run them over
+        #[arg(long, default_value_t = 100_000)]
+        events: u64,
+        /// The binary that runs the jobs
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Measure, compare, and update docs/benchmarks.md; fails where a target is not met
     Bench {
         /// A part of the names of those to run
@@ -65,6 +76,7 @@ fn main() -> ExitCode {
         Task::Test { fast } => test::test(fast),
         Task::Demo => demo::demo(),
         Task::Flights { sample } => flights::flights(sample),
+        Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
     };

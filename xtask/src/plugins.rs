@@ -65,13 +65,11 @@ fn place(root: &Path, package: &Package) -> PathBuf {
     let file = format!("{}.wasm", package.name);
     let manifest = package.manifest_path.as_std_path();
     let path = manifest.strip_prefix(root).unwrap_or(manifest);
-    // `[package.metadata.wasmill] std = false`: beside the standard plugins, not one of them.
-    let standard = package.metadata["wasmill"]["std"] != false;
     let mut parts = path.components().map(|part| part.as_os_str());
     match parts.next().and_then(|first| first.to_str()) {
         // An operator of an example lies beside its job.
         Some("examples") => Path::new("examples").join(parts.next().unwrap_or_default()).join(file),
-        Some("plugins") if standard => Path::new(STANDARD).join(file),
+        Some("plugins") => Path::new(STANDARD).join(file),
         _ => Path::new(GUESTS).join(file),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! The subject and what it is measured against run in one go, in turns, as programs of their own;
 //! what counts is the CPU time of their processes and the median of the ratios of the pairs, which
-//! a busy machine disturbs least. A benchmark is a [`Benchmark`] in a list of [`all`].
+//! a busy machine disturbs least. A benchmark is a [`Benchmark`] in a list of [`definitions::all`].
 
+mod definitions;
 mod lab;
 mod table;
 
@@ -17,21 +18,16 @@ pub(crate) use lab::{Lab, Sample};
 use crate::root;
 use crate::steps::say;
 
-/// Every benchmark, in the order in which they run.
-fn all() -> Vec<Benchmark> {
-    Vec::new()
-}
-
 /// A figure to hold.
 pub(crate) struct Benchmark {
     /// `[a-z0-9/-]`, unique.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// What the figure is compared with, for people.
     pub(crate) against: &'static str,
     /// What must hold.
     pub(crate) target: Target,
     /// Builds and fetches what the runs need. Not measured.
-    pub(crate) prepare: fn(&Lab) -> anyhow::Result<()>,
+    pub(crate) prepare: Take<()>,
     /// What is measured.
     pub(crate) run: Run,
 }
@@ -41,9 +37,9 @@ pub(crate) enum Run {
     /// Two programs over the same events. The ratio is that of their events per CPU-second.
     Pair {
         /// Ours.
-        subject: fn(&Lab) -> anyhow::Result<Sample>,
+        subject: Take<Sample>,
         /// The other.
-        baseline: fn(&Lab) -> anyhow::Result<Sample>,
+        baseline: Take<Sample>,
     },
     /// One figure, lower is better. The ratio is figure ÷ `limit`.
     Figure {
@@ -52,9 +48,12 @@ pub(crate) enum Run {
         /// What the target is counted in.
         limit: f64,
         /// Takes it once.
-        take: fn(&Lab) -> anyhow::Result<f64>,
+        take: Take<f64>,
     },
 }
+
+/// One part of a benchmark.
+pub(crate) type Take<T> = Box<dyn Fn(&Lab) -> anyhow::Result<T>>;
 
 /// A bound of the ratio.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +118,8 @@ impl Outcome {
 /// `docs/benchmarks.md` takes the new rows.
 pub(crate) fn bench(filter: Option<&str>, pairs: usize, json: bool) -> anyhow::Result<()> {
     let root = root()?;
-    let benchmarks: Vec<_> = all().into_iter().filter(|it| filter.is_none_or(|part| it.name.contains(part))).collect();
+    let benchmarks: Vec<_> =
+        definitions::all().into_iter().filter(|it| filter.is_none_or(|part| it.name.contains(part))).collect();
     if benchmarks.is_empty() {
         bail!("no benchmark has {:?} in its name", filter.unwrap_or_default());
     }
@@ -149,7 +149,7 @@ fn measure(lab: &Lab, benchmark: &Benchmark, pairs: usize) -> anyhow::Result<Out
     let mut figures = Vec::new();
     let mut ratios = Vec::new();
     for turn in 0..=pairs {
-        let ratio = match benchmark.run {
+        let ratio = match &benchmark.run {
             Run::Pair { subject, baseline } => {
                 // Whoever runs second may find warmer caches or a hotter processor: take turns.
                 let (ours, theirs) = if turn % 2 == 0 {
@@ -179,12 +179,12 @@ fn measure(lab: &Lab, benchmark: &Benchmark, pairs: usize) -> anyhow::Result<Out
     }
     let ratio = median(&mut ratios).context("no pair was run")?;
     let spread = (*ratios.first().context("no pair")?, *ratios.last().context("no pair")?);
-    let figure = match benchmark.run {
-        Run::Figure { unit, .. } => median(&mut figures).map(|figure| (figure, unit)),
+    let figure = match &benchmark.run {
+        Run::Figure { unit, .. } => median(&mut figures).map(|figure| (figure, *unit)),
         Run::Pair { .. } => None,
     };
     Ok(Outcome {
-        name: benchmark.name.to_owned(),
+        name: benchmark.name.clone(),
         against: benchmark.against.to_owned(),
         events_per_cpu_s: median(&mut rates),
         figure,
@@ -216,8 +216,8 @@ mod tests {
         Lab::new(&root().expect("the repository"))
     }
 
-    fn nothing(_: &Lab) -> anyhow::Result<()> {
-        Ok(())
+    fn nothing() -> Take<()> {
+        Box::new(|_| Ok(()))
     }
 
     fn loops(lab: &Lab, count: u32) -> anyhow::Result<Sample> {
@@ -234,9 +234,10 @@ mod tests {
 
     #[test]
     fn program_that_works_more_has_the_lower_ratio() {
-        let run = Run::Pair { subject: |lab| loops(lab, 400_000), baseline: |lab| loops(lab, 40_000) };
+        let run =
+            Run::Pair { subject: Box::new(|lab| loops(lab, 400_000)), baseline: Box::new(|lab| loops(lab, 40_000)) };
         let target = Target::AtLeast(0.5);
-        let benchmark = Benchmark { name: "loops", against: "fewer loops", target, prepare: nothing, run };
+        let benchmark = Benchmark { name: "loops".into(), against: "fewer loops", target, prepare: nothing(), run };
         let outcome = measure(&lab(), &benchmark, 3).expect("runs");
         assert!(outcome.ratio < 0.5 && !outcome.met, "{outcome:?}");
         assert!(outcome.spread.0 <= outcome.ratio && outcome.ratio <= outcome.spread.1);
@@ -244,9 +245,9 @@ mod tests {
 
     #[test]
     fn figure_is_held_against_its_limit() {
-        let run = Run::Figure { unit: "ms", limit: 100.0, take: |_| Ok(50.0) };
+        let run = Run::Figure { unit: "ms", limit: 100.0, take: Box::new(|_| Ok(50.0)) };
         let target = Target::AtMost(1.0);
-        let benchmark = Benchmark { name: "start", against: "100 ms", target, prepare: nothing, run };
+        let benchmark = Benchmark { name: "start".into(), against: "100 ms", target, prepare: nothing(), run };
         let outcome = measure(&lab(), &benchmark, 2).expect("runs");
         assert_eq!((outcome.ratio, outcome.met, outcome.figure), (0.5, true, Some((50.0, "ms"))));
         assert_eq!(outcome.json()["events_per_cpu_s"], Value::Null);
