@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cargo_metadata::Target;
+
 use crate::workspace::{hold, members, root};
 
 /// Longer than this is more than one idea.
@@ -34,7 +36,8 @@ fn shown(path: &Path) -> String {
 fn every_crate_says_what_it_is_for() {
     let mut offences = Vec::new();
     for package in members("Cargo.toml").expect("the host's workspace") {
-        for target in package.targets.iter().filter(|target| target.is_lib() || target.is_bin()) {
+        let roots = |target: &&Target| ["src/lib.rs", "src/main.rs"].iter().any(|root| target.src_path.ends_with(root));
+        for target in package.targets.iter().filter(roots) {
             let text = fs::read_to_string(&target.src_path).expect("reads");
             let docs: usize = text.lines().take_while(|line| line.starts_with("//!")).map(str::len).sum();
             if docs < CRATE_DOC_BYTES_MIN {
