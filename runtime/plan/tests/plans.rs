@@ -179,3 +179,14 @@ fn the_largest_job_is_planned_and_drawn() {
     let picture = Picture::new(&job, &facts, &planned.plan);
     assert!(picture.svg().len() > 100_000 && picture.text().lines().count() > 999);
 }
+
+#[test]
+fn a_port_that_nothing_comes_into_is_a_warning() {
+    let text = "name = \"job\"\n[source.s]\nconnector = \"file\"\n\
+                [stage.j]\nplugin = \"join.wasm\"\ninput = { left = \"s\" }\n\
+                [sink.t]\nconnector = \"file\"\ninput = \"j\"\n";
+    let job = support::job(text);
+    let warnings = plan(&job, &support::facts(&job)).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].message, "nothing comes into port `right` of stage `j`");
+}

@@ -30,6 +30,9 @@ text{font-family:ui-sans-serif,system-ui,'Segoe UI',Roboto,'DejaVu Sans',sans-se
 
 /// Between the ends of two arrows that lead to one box, where there is room.
 const ARRIVAL_GAP: f32 = 18.0;
+/// How far below the middle of its box a long arrow starts that runs along the box's row: between
+/// the ends of those that run along the row to their own box.
+const DEPARTURE: f32 = 13.5;
 /// What an arrow takes to bend from one row to another.
 const BEND: f32 = 44.0;
 
@@ -182,7 +185,7 @@ impl Canvas {
     fn curve(&self, arrow: &Arrow, arrival: f32) -> String {
         let (from, to) = (self.cells[arrow.from], self.cells[arrow.to]);
         let right_of = |column: usize| self.columns[column].0 + self.columns[column].1;
-        let (x0, y0) = (right_of(from.column), middle(from.row));
+        let (x0, mut y0) = (right_of(from.column), middle(from.row));
         let (x1, y1) = (self.columns[to.column].0 - 2.0, middle(to.row) + arrival);
         let label = arrow.label.chars().count() as f32 * LINE_WIDTH;
         let straight = if arrow.label.is_empty() { x1 - 8.0 } else { x1 - label - CHAIN_PADDING - 6.0 };
@@ -200,6 +203,7 @@ impl Canvas {
         } else if is_free(to.row) {
             bend(x0, y0, first_gap_end, y1)
         } else if is_free(from.row) {
+            y0 += DEPARTURE;
             bend(last_gap_start, y0, straight, y1)
         } else {
             let lane = Self::top(to.row.max(from.row)) - CHAIN_TITLE - 11.0;
