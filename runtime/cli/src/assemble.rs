@@ -29,14 +29,17 @@ pub(crate) struct Assembled {
     sinks: HashMap<NodeName, Arc<dyn SinkFactory>>,
 }
 
-/// Reads a job file.
+/// Reads a job file. Rejected rows get a place where it names none.
 pub(crate) fn read(file: &Path, sets: &[Override]) -> Result<JobSpec, Failure> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| {
         let failure = Failure::file("read the job file", file, &error);
         if file.is_dir() { failure.hint("name the job file in it, such as job.toml") } else { failure }
     })?;
-    wasmill_spec::parse(&name, &overrides::apply(&name, bytes, sets)?).map_err(Failure::Job)
+    let mut spec = wasmill_spec::parse(&name, &overrides::apply(&name, bytes, sets)?).map_err(Failure::Job)?;
+    // Here and not where it is used, so that `explain` says the same as `run` does.
+    spec.dead_letters.get_or_insert_with(|| format!(".wasmill/{}/dead-letters.jsonl", spec.name));
+    Ok(spec)
 }
 
 /// Finds everything that a job names, and plans it.
@@ -45,7 +48,7 @@ pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>) -> Result<Ass
     let mut facts =
         Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery: Recovery::Nothing };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
-    let base = base_dir(&spec);
+    let base = spec.resolve("");
     for (name, source) in &spec.sources {
         match wasmill_connectors::source(&source.connector, source.options.clone(), &base) {
             Ok(factory) => {
@@ -98,12 +101,6 @@ fn everything(spec: &JobSpec, mut wrong: Vec<Diagnostic>, facts: &Facts) -> Vec<
     wrong.extend(planned.into_iter().filter(|diagnostic| !unknown(diagnostic)));
     wrong.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
     wrong
-}
-
-/// The directory that paths of a job file start from.
-fn base_dir(spec: &JobSpec) -> PathBuf {
-    let base = spec.resolve("");
-    if base.as_os_str().is_empty() { PathBuf::from(".") } else { base }
 }
 
 fn option_error(spec: &JobSpec, section: &str, name: &NodeName, error: wasmill_connectors::ConfigError) -> Diagnostic {
@@ -187,6 +184,11 @@ impl Assembled {
     /// The plugin of a stage.
     pub(crate) fn digest(&self, stage: &NodeName) -> Option<PluginDigest> {
         self.stages.get(stage).map(|stage| stage.digest())
+    }
+
+    /// Where rejected rows go.
+    pub(crate) fn dead_letters(&self) -> PathBuf {
+        self.spec.resolve(self.spec.dead_letters.as_deref().unwrap_or("dead-letters.jsonl"))
     }
 
     /// Warnings about a job that can run.

@@ -152,11 +152,6 @@ fn write_rows(out: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
     Ok(())
 }
 
-/// Directories on the way to `path` that a run would have to make.
-pub(crate) fn default_path(job_file: &Path, job: &str) -> PathBuf {
-    job_file.parent().unwrap_or(Path::new("")).join(".wasmill").join(job).join("dead-letters.jsonl")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -10,7 +10,7 @@ mod data_dir;
 mod dead_letters;
 mod failure;
 mod first_output;
-// mod golden;
+mod golden;
 mod overrides;
 mod plugins;
 mod progress;

@@ -73,7 +73,8 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// Text without colours.
+    /// Text without colours, for tests.
+    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { colour: false };
 
     fn paint(self, code: &str, text: &str) -> String {

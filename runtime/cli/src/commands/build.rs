@@ -33,7 +33,7 @@ pub(super) fn build(args: &BuildArgs, terminal: &Terminal) -> Result<(), Failure
         return terminal.print_json(&json!({"plugins": components.iter().map(Component::to_json).collect::<Vec<_>>()}));
     }
     for component in &components {
-        let Component { name, path, size, digest } = component;
+        let Component { name, path, size, digest, .. } = component;
         terminal.print(&format!("{}: {}, {}, {digest}", terminal.out.bold(name), path.display(), bytes(*size)))?;
     }
     Ok(())
@@ -41,8 +41,10 @@ pub(super) fn build(args: &BuildArgs, terminal: &Terminal) -> Result<(), Failure
 
 /// A plugin that was built and that the host accepts.
 pub(super) struct Component {
-    pub(super) name: String,
+    name: String,
     pub(super) path: PathBuf,
+    /// The folder of the package.
+    pub(super) dir: PathBuf,
     size: u64,
     digest: String,
 }
@@ -74,6 +76,7 @@ pub(super) fn components(args: &BuildArgs, terminal: &Terminal) -> Result<Vec<Co
             components.push(Component {
                 name: artifact.name,
                 path: artifact.component.strip_prefix(here).unwrap_or(&artifact.component).to_owned(),
+                dir: artifact.dir,
                 size: artifact.bytes,
                 digest: loaded.info().digest.to_string(),
             });

@@ -9,7 +9,7 @@ mod inspect;
 // mod new;
 mod run;
 mod schema;
-// mod test;
+mod test;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ enum Command {
     /// Show what a plugin is and what it asks for
     Inspect(inspect::InspectArgs),
     /// Run golden cases of a plugin on the real host, in virtual time
-    // Test(test::TestArgs),
+    Test(test::TestArgs),
     /// Find everything that is wrong with a job file
     Check(check::CheckArgs),
     /// Show how a job will run, and what each path guarantees
@@ -92,7 +92,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         // Command::New(args) => new::new(&args, &terminal),
         Command::Build(args) => build::build(&args, &terminal),
         Command::Inspect(args) => inspect::inspect(&args, &terminal),
-        // Command::Test(args) => test::test(&args, &terminal),
+        Command::Test(args) => test::test(&args, &terminal),
         Command::Check(args) => check::check(&args, &terminal),
         Command::Explain(args) => explain::explain(&args, &terminal),
         Command::Graph(args) => graph::graph(&args, &terminal),

@@ -18,7 +18,7 @@ use wasmill_spec::JobSpec;
 
 use crate::assemble::{self, Assembled};
 use crate::commands::JobArgs;
-use crate::dead_letters::{self, DeadLetters};
+use crate::dead_letters::DeadLetters;
 use crate::failure::{self, Failure};
 use crate::first_output::FirstOutput;
 use crate::plugins::Plugins;
@@ -77,11 +77,7 @@ async fn job(
             terminal.say(warnings.trim_end());
         }
     }
-    let file = std::path::Path::new(&assembled.spec.document().source().name);
-    let letters = DeadLetters::fresh(match &assembled.spec.dead_letters {
-        Some(named) => assembled.spec.resolve(named),
-        None => dead_letters::default_path(file, assembled.spec.name.as_str()),
-    })?;
+    let letters = DeadLetters::fresh(assembled.dead_letters())?;
     let first_output = FirstOutput::default();
     let parts = JobParts {
         plan: assembled.planned.plan.clone(),
