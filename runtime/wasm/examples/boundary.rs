@@ -12,6 +12,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmill_contract::{Operator, OperatorContext, Share};
+use wasmill_env::{Clock, RealClock};
 use wasmill_model::{Batch, BatchBuilder, NodeName, Output, Timestamp};
 use wasmill_store::MemoryState;
 use wasmill_wasm::{Grants, HostSettings, InstanceLimits, WasmHost};
@@ -156,6 +157,11 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
+fn context() -> OperatorContext {
+    let stage = NodeName::new("filter").unwrap();
+    OperatorContext::new(stage, Share { index: 0, of: 1 }, Box::new(MemoryState::default()))
+}
+
 async fn through_component(operator: &mut dyn Operator, batch: &Batch) -> Vec<u64> {
     let mut outcome = operator.process(0, batch).await.unwrap();
     match outcome.emissions.pop().map(|emission| emission.output) {
@@ -168,14 +174,29 @@ async fn through_component(operator: &mut dyn Operator, batch: &Batch) -> Vec<u6
 async fn main() {
     let cache = tempfile::tempdir().unwrap();
     let host = WasmHost::new(HostSettings::in_process(cache.path())).unwrap();
-    let plugin = host.load(operator_module(), InstanceLimits::default(), Grants::ALL).await.unwrap();
+    let module = operator_module();
+    let clock = RealClock::default();
+    let cold = clock.monotonic_nanos();
+    let plugin = host.load(module.clone(), InstanceLimits::default(), Grants::ALL).await.unwrap();
+    let cold = clock.monotonic_nanos() - cold;
+    let (mut loads, mut opens) = (Vec::new(), Vec::new());
     let factory = plugin.configure(Vec::new()).await.unwrap();
-    let context = OperatorContext::new(
-        NodeName::new("filter").unwrap(),
-        Share { index: 0, of: 1 },
-        Box::new(MemoryState::default()),
+    for _ in 0..PAIRS {
+        let start = clock.monotonic_nanos();
+        let plugin = host.load(module.clone(), InstanceLimits::default(), Grants::ALL).await.unwrap();
+        let middle = clock.monotonic_nanos();
+        drop(factory.open(context()).await.unwrap());
+        loads.push((middle - start) as f64);
+        opens.push((clock.monotonic_nanos() - middle) as f64);
+        drop(plugin);
+    }
+    println!(
+        r#"{{"name":"load","cold_us":{:.0},"warm_us":{:.0},"open_and_close_us":{:.1}}}"#,
+        cold as f64 / 1e3,
+        median(loads) / 1e3,
+        median(opens) / 1e3
     );
-    let mut operator = factory.open(context).await.unwrap();
+    let mut operator = factory.open(context()).await.unwrap();
     let mut shared = Shared::new();
     for rows in [0, 1, 100, 1_000, 4_000] {
         let batch = batch(rows);

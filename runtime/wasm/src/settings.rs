@@ -124,7 +124,8 @@ pub struct InstanceLimits {
     pub table_elements: u64,
     /// Resource handles.
     pub handles: usize,
-    /// Bytes that a call may pass to the host, in each direction on its own.
+    /// Bytes that the guest may hand to the host at once: the result of a call, or the arguments of
+    /// one host call. What the host hands to the guest is bounded by the guest's memory.
     pub call_bytes: usize,
     /// Rows that a call may emit, an unchanged batch counting all of its rows.
     pub rows_out: u64,

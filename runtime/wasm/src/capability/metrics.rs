@@ -86,7 +86,11 @@ impl Guest {
             return;
         }
         self.metric_names.touched = true;
-        self.metric_names.places.insert(name.clone(), Some(context.metrics.len()));
+        if let Some(place) = self.metric_names.places.get_mut(&name) {
+            *place = Some(context.metrics.len());
+        } else {
+            self.metric_names.places.insert(name.clone(), Some(context.metrics.len()));
+        }
         context.metrics.push(match kind {
             MetricUpdateKind::Add(delta) => MetricUpdate::Add(name, delta),
             MetricUpdateKind::Set(value) => MetricUpdate::Set(name, value),

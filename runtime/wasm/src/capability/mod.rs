@@ -74,3 +74,13 @@ fn guarded<R>(name: &'static str, body: impl FnOnce() -> Result<R, Violation>) -
         Err(Violation::Panicked(name))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_host_function_becomes_an_error() {
+        assert_eq!(guarded::<()>("state.scan", || panic!("our bug")), Err(Violation::Panicked("state.scan")));
+    }
+}

@@ -259,13 +259,14 @@ const WORKER: &str = env!("CARGO_BIN_EXE_wasmill-compile-worker");
 
 /// A guest whose largest function takes a compiler long: one block after the other, each with a
 /// branch to the end and a use of every local.
-fn heavy() -> Vec<u8> {
+fn heavy(blocks: usize) -> Vec<u8> {
     let locals = "(local i64) ".repeat(400);
     let step: String =
         (0..40).map(|at| format!("(local.set {at} (i64.add (local.get {at}) (local.get {})))", at + 1)).collect();
-    let body: String = (0..400)
-        .map(|at| {
-            format!("(if (i64.eqz (local.get {})) (then {step}) (else (local.set {at} (i64.const {at}))))", at % 300)
+    let body: String = (0..blocks)
+        .map(|block| {
+            let at = block % 300;
+            format!("(if (i64.eqz (local.get {at})) (then {step}) (else (local.set {at} (i64.const {block}))))")
         })
         .collect();
     Guest::named("unchanged").and(&format!("(func (export \"heavy\") {locals} {body})")).module()
@@ -280,13 +281,18 @@ async fn a_worker_compiles() {
 #[tokio::test]
 async fn a_worker_that_takes_too_much_time_or_memory_is_stopped() {
     let little_memory = CompileLimits { memory_bytes: 40 << 20, memory_bytes_per_byte: 0, ..CompileLimits::default() };
-    match with_worker(WORKER, little_memory).load(heavy()).await {
+    match with_worker(WORKER, little_memory).load(heavy(400)).await {
         Err(PluginError::CompileLimit { limit }) => assert_eq!(limit, "41943040 bytes of memory"),
         other => panic!("{other:?}"),
     }
     let no_time = CompileLimits { cpu_seconds: 0, cpu_seconds_per_mib: 0, ..CompileLimits::default() };
-    match with_worker(WORKER, no_time).load(heavy()).await {
+    match with_worker(WORKER, no_time).load(heavy(400)).await {
         Err(PluginError::CompileLimit { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let one_second = CompileLimits { cpu_seconds: 1, cpu_seconds_per_mib: 0, ..CompileLimits::default() };
+    match with_worker(WORKER, one_second).load(heavy(2_000)).await {
+        Err(PluginError::CompileLimit { limit }) => assert_eq!(limit, "1 s of CPU time"),
         other => panic!("{other:?}"),
     }
     let no_room = CompileLimits { artifact_bytes_max: 1_000, ..CompileLimits::default() };
