@@ -1,6 +1,6 @@
-//! Embeds the standard plugins that are there.
+//! Embeds the standard plugins that are there, and the SDK for `wasmill new`.
 //!
-//! They come from another compilation (`cargo xtask plugins` writes `target/plugins`), so a clean
+//! The plugins come from another compilation (`cargo xtask plugins` writes `target/plugins`), so a clean
 //! `cargo build` has none, and the binary then says how to get them.
 
 use std::error::Error;
@@ -41,5 +41,47 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     table.push(']');
     fs::write(Path::new(&env::var("OUT_DIR")?).join("std_plugins.rs"), table)?;
+    embed_sdk()
+}
+
+/// Embeds what a plugin project takes a copy of: the SDK, the crate it stands on, and the versions
+/// of everything else that they are tested with.
+fn embed_sdk() -> Result<(), Box<dyn Error>> {
+    let root = fs::canonicalize(Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../.."))?;
+    let mut files = vec![("Cargo.lock".to_owned(), root.join("plugins/Cargo.lock"))];
+    for (from, to, parts) in [
+        ("plugin-sdk/rust", "rust", &["Cargo.toml", "src", "wit", "worlds"][..]),
+        ("runtime/scan", "scan", &["Cargo.toml", "src"]),
+        ("", "", &["LICENSE"]),
+    ] {
+        for part in parts {
+            let path = root.join(from).join(part);
+            println!("cargo::rerun-if-changed={}", path.display());
+            list(&path, &Path::new(to).join(part), &mut files)?;
+        }
+    }
+    println!("cargo::rerun-if-changed={}", files[0].1.display());
+    files.sort();
+
+    let mut table = "&[\n".to_owned();
+    for (name, path) in files {
+        writeln!(table, "    ({name:?}, include_bytes!({path:?})),")?;
+    }
+    table.push(']');
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("sdk_files.rs"), table)?;
+    Ok(())
+}
+
+/// A file, or the files under a folder, by their names in the copy.
+fn list(path: &Path, name: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<(), Box<dyn Error>> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            list(&entry.path(), &name.join(entry.file_name()), files)?;
+        }
+    } else {
+        let name = name.to_str().ok_or("a file of the SDK has a name that is not UTF-8")?;
+        files.push((name.to_owned(), path.to_owned()));
+    }
     Ok(())
 }

@@ -15,7 +15,7 @@ mod overrides;
 mod plugins;
 mod progress;
 mod std_plugins;
-// mod template;
+mod template;
 mod terminal;
 
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ mod doctor;
 mod explain;
 mod graph;
 mod inspect;
-// mod new;
+mod new;
 mod run;
 mod schema;
 mod test;
@@ -57,7 +57,7 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start a plugin project that builds, with a test
-    // New(new::NewArgs),
+    New(new::NewArgs),
     /// Compile a plugin project to a component
     Build(build::BuildArgs),
     /// Show what a plugin is and what it asks for
@@ -89,7 +89,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
     let terminal = Terminal::new(cli.global.json, cli.global.verbose > 0);
     log(&cli.global, &terminal);
     let done = match cli.command {
-        // Command::New(args) => new::new(&args, &terminal),
+        Command::New(args) => new::new(&args, &terminal),
         Command::Build(args) => build::build(&args, &terminal),
         Command::Inspect(args) => inspect::inspect(&args, &terminal),
         Command::Test(args) => test::test(&args, &terminal),

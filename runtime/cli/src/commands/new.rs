@@ -1,0 +1,64 @@
+//! `wasmill new`: a plugin project that builds, with a test.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::template;
+use crate::terminal::Terminal;
+
+#[derive(Debug, Args)]
+pub(super) struct NewArgs {
+    /// The folder to make; its last part names the plugin
+    path: PathBuf,
+    /// The language: rust
+    #[arg(long, value_name = "LANGUAGE")]
+    lang: String,
+}
+
+pub(super) fn new(args: &NewArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if !matches!(args.lang.as_str(), "rust" | "rs") {
+        return Err(Failure::wrong(format!("there is no template for {:?} yet", args.lang))
+            .hint("the languages are: rust")
+            .hint("any language that makes components can implement the package wasmill:operator@0.1.0"));
+    }
+    let name = args.path.file_name().map(|name| name.display().to_string()).unwrap_or_default();
+    template::check_name(&name).map_err(|reason| {
+        Failure::wrong(format!("{name:?} cannot name a plugin: {reason}")).hint("write it like my-plugin")
+    })?;
+    make_room(&args.path)?;
+    template::write(&args.path, &name).map_err(|error| Failure::file("write the project", &args.path, &error))?;
+
+    let shown = args.path.display();
+    if terminal.json {
+        return terminal.print_json(&json!({"name": name, "path": shown.to_string(), "language": "rust"}));
+    }
+    let step = |command: String, what: &str| format!("  {} {what}\n", terminal.out.bold(&format!("{command:<24}")));
+    let mut text = format!("{} is a plugin project in Rust; next:\n", terminal.out.bold(&shown.to_string()));
+    text.push_str(&step(format!("cd {shown}"), ""));
+    text.push_str(&step("cargo test".into(), "the operator as plain Rust"));
+    text.push_str(&step("wasmill build".into(), "a component"));
+    text.push_str(&step("wasmill test".into(), "its golden cases, on the real host"));
+    text.push_str(&step("wasmill run job.toml".into(), "a job with it"));
+    terminal.print(&text)
+}
+
+/// Makes the folder. One that holds anything is left alone.
+fn make_room(path: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::file("make", path, &error);
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => {
+                Err(Failure::wrong(format!("{} exists and is not empty", path.display())).hint("take another name"))
+            }
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(path).map_err(failed),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(Failure::wrong(format!("{} exists and is a file", path.display())).hint("take another name"))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
