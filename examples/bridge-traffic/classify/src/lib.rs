@@ -34,6 +34,8 @@ pub struct Classify;
 impl Operator for Classify {
     type Config = ();
 
+    const COLUMNS: Columns = Columns::VALUES;
+
     fn open(_: (), _: &mut Setup) -> Result<Self, ConfigError> {
         Ok(Self)
     }
