@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-pub use wasmill_scan::{Fault, Fields, Kind, Pointer, Raw, ScanError, fields};
+pub use wasmill_scan::{Fault, Fields, Kind, Pointer, PointerError, Raw, ScanError, fields};
 
 use crate::Reject;
 
