@@ -1,45 +1,4 @@
-//! `std:aggregate`: what a window knows of its events, as one JSON object.
-//!
-//! ```toml
-//! [stage.per-minute]
-//! plugin = "std:aggregate"
-//! input = { from = "trips", key = "/carrier" }
-//! window = { tumbling = "1m" }
-//!
-//! [stage.per-minute.config]
-//! count = true
-//! sum.miles = "/distance"
-//! mean.delay = "/delay"
-//! min.first = "/departure"
-//! max.last = "/arrival"
-//! distinct.planes = "/tail"
-//! top.routes = { field = "/route", limit = 3 }
-//! quantile.delays = { field = "/delay", at = [0.5, 0.99] }
-//! ```
-//!
-//! gives for each key and window
-//!
-//! ```json
-//! {"key":"AA","start":1357016400000,"end":1357016460000,"count":41,"miles":33120,"delay":7.25,
-//!  "first":500,"last":1322,"planes":38,"routes":[{"value":"JFK-LAX","count":4}],"delays":{"0.5":2.0,"0.99":88.0}}
-//! ```
-//!
-//! | key | result | of the fields |
-//! | --- | --- | --- |
-//! | `count` | number of events | none; what an empty configuration means |
-//! | `sum` | sum, exact for integers, `0` for none | numbers |
-//! | `mean` | mean, `null` for none | numbers |
-//! | `min`, `max` | smallest and largest, `null` for none | numbers and strings; numbers are smaller |
-//! | `distinct` | number of different values: exact up to 1,024, then with a standard error of 1.6 % | any |
-//! | `top` | the most frequent values and how often, at most `limit` (10): exact up to 1,024 different values, then counts may be too low by 1/1,024 of all events | any |
-//! | `quantile` | values below which a share of all lies: exact up to 256, then within 1 % | numbers |
-//!
-//! Under each but `count` stand names of results and for each the JSON pointer of a field. In the
-//! result they stand in the order of this table, and within a kind as they are written. `start` and `end` are the bounds
-//! of the window in milliseconds since the Unix epoch. Events that lack a field, or where it is
-//! `null`, do not count for it; an event where it is of another kind is rejected. Results do not
-//! depend on how the events were shared out and merged, but for the last digits of sums and means
-//! of fractions.
+#![doc = include_str!("../README.md")]
 
 mod config;
 mod distinct;

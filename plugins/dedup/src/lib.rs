@@ -1,19 +1,4 @@
-//! `std:dedup`: drops events that have been seen before.
-//!
-//! ```toml
-//! [stage.once]
-//! plugin = "std:dedup"
-//! input = { from = "readings", key = "/sensor" }
-//! config = { by = "/id", within = "10m" }
-//! ```
-//!
-//! | key | meaning |
-//! | --- | --- |
-//! | `within` | for how long an event is remembered, such as `"30s"`, `"10m"`, `"24h"` or `"7d"`; counted from its first arrival, not from its repeats |
-//! | `by` | JSON pointer to what tells events of one key apart; without it the key alone does, which is faster |
-//! | `clock` | `"event"` (the watermark, if not given) or `"processing"` (the wall clock) |
-//!
-//! Every key remembers its own events. An event without the field that `by` names is rejected.
+#![doc = include_str!("../README.md")]
 
 use std::time::Duration;
 

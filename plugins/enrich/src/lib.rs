@@ -1,32 +1,4 @@
-//! `std:enrich`: adds to events what a table knows.
-//!
-//! The table stands in the configuration,
-//!
-//! ```toml
-//! [stage.named]
-//! plugin = "std:enrich"
-//! input = "departures"
-//! config = { by = "/carrier", into = "airline", table = { AA = "American", UA = { name = "United" } } }
-//! ```
-//!
-//! or comes as events by the input port `table`, keyed as the events are:
-//!
-//! ```toml
-//! [stage.named]
-//! plugin = "std:enrich"
-//! inputs = { in = { from = "departures", key = "/carrier" }, table = { from = "airlines", key = "/carrier" } }
-//! config = { into = "airline" }
-//! ```
-//!
-//! | key | meaning |
-//! | --- | --- |
-//! | `into` | the name of the field that is added, last in the object; an event that has one of this name has two then |
-//! | `table` | entries by key; without it they come by the port `table`, the newest value of a key counts, and an empty value or `null` deletes it |
-//! | `by` | with `table`: JSON pointer to the field that is looked up; without it the event's key is |
-//! | `missing` | what happens to an event for which there is no entry: `"keep"` it as it is (if not given), `"drop"` it, add `"null"`, or `"reject"` it |
-//!
-//! An event that is not a JSON object is rejected. Entries that arrive after an event do not
-//! change it.
+#![doc = include_str!("../README.md")]
 
 use std::collections::HashMap;
 

@@ -65,7 +65,7 @@ const LEFT_OUT: &[&str] = &[
 
 pub(crate) fn compile(text: &str) -> Result<Filter<JustLut<Val>>, ExpressionError> {
     let std =
-        jaq_std::defs().filter(|def| !LEFT_OUT.contains(&def.name) && !(def.name == "split" && def.args.len() == 2));
+        jaq_std::defs().filter(|def| !(LEFT_OUT.contains(&def.name) || def.name == "split" && def.args.len() == 2));
     let defs = jaq_core::defs().chain(std).chain(jaq_json::defs());
     let natives = jaq_std::base_funs().filter(|(name, ..)| *name != "halt");
     let funs = jaq_core::funs().chain(natives).chain(jaq_json::funs());

@@ -1,17 +1,4 @@
-//! `std:filter`: lets events through for which an expression holds.
-//!
-//! ```toml
-//! [stage.dear]
-//! plugin = "std:filter"
-//! input = "bids"
-//! config = { where = '.type == "bid" and .price > 100' }
-//! ```
-//!
-//! | key | meaning |
-//! | --- | --- |
-//! | `where` | a jq expression over the JSON value; `$key` is the key, `$time` the event time in ms. The event goes on if it yields anything but `false`, `null` or nothing |
-//!
-//! An event that is not JSON, or on which the expression fails, is rejected.
+#![doc = include_str!("../README.md")]
 
 use expression::Expression;
 use serde::Deserialize;

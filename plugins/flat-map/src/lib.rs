@@ -1,17 +1,4 @@
-//! `std:flat-map`: makes any number of new values of every event.
-//!
-//! ```toml
-//! [stage.items]
-//! plugin = "std:flat-map"
-//! input = "orders"
-//! config = { expression = '.id as $order | .items[] | {order: $order, sku, count}' }
-//! ```
-//!
-//! | key | meaning |
-//! | --- | --- |
-//! | `expression` | a jq expression over the JSON value; `$key` is the key, `$time` the event time in ms. Each of its results is a new value, with the key and time of the event |
-//!
-//! An event that is not JSON, or on which the expression fails, is rejected.
+#![doc = include_str!("../README.md")]
 
 use expression::{Expression, write};
 use serde::Deserialize;

@@ -1,18 +1,4 @@
-//! `std:map`: makes one new value of every event.
-//!
-//! ```toml
-//! [stage.in-euro]
-//! plugin = "std:map"
-//! input = "bids"
-//! config = { expression = '{auction, price: (.price * 908 / 1000 | floor)}' }
-//! ```
-//!
-//! | key | meaning |
-//! | --- | --- |
-//! | `expression` | a jq expression over the JSON value; `$key` is the key, `$time` the event time in ms. It yields exactly one result, the new value |
-//!
-//! An event that is not JSON, on which the expression fails, or for which it yields no or several
-//! results, is rejected.
+#![doc = include_str!("../README.md")]
 
 use expression::{Expression, write};
 use serde::Deserialize;

@@ -1,23 +1,4 @@
-//! `std:route`: sends events to output ports by expressions.
-//!
-//! ```toml
-//! [stage.by-price]
-//! plugin = "std:route"
-//! input = "bids"
-//! config = { routes = { dear = '.price > 1000', cheap = '.price <= 1000' }, otherwise = "strange" }
-//!
-//! [stage.vip]
-//! input = "by-price.dear"
-//! ```
-//!
-//! | key | meaning |
-//! | --- | --- |
-//! | `routes` | a jq expression for each output port; an event goes to the first port whose expression holds |
-//! | `otherwise` | a port for events for which none holds; without it they are dropped |
-//! | `all` | whether an event goes to every port whose expression holds; `false` if not given |
-//!
-//! In expressions `$key` is the key and `$time` the event time in ms. An event that is not JSON, or
-//! on which an expression fails, is rejected.
+#![doc = include_str!("../README.md")]
 
 use expression::Expression;
 use serde::Deserialize;
