@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use wasmill_contract::{Cut, DeadLetter, OperatorFactory};
 use wasmill_env::Clock as HostClock;
-use wasmill_model::{Batch, Clock, NodeName, PluginDigest, Timestamp, key_group, share_of};
-use wasmill_scan::Pointer;
+use wasmill_model::{Batch, Clock, Column, NodeName, PluginDigest, Timestamp, key_group, share_of};
+use wasmill_spec::NewKey;
 
 use crate::error::JobError;
 use crate::extract;
@@ -53,7 +53,7 @@ pub(crate) struct Output {
     /// Output port of the slot.
     pub(crate) port: u16,
     /// A new key for every row.
-    pub(crate) key: Option<Pointer>,
+    pub(crate) key: Option<NewKey>,
     pub(crate) target: Target,
 }
 
@@ -179,7 +179,8 @@ impl Chain {
             self.slots[place].metrics.out(batch.len());
             for output in self.outputs[place].iter().filter(|output| output.port == port) {
                 let batch = match &output.key {
-                    Some(pointer) => extract::rekey(&batch, pointer),
+                    Some(NewKey::At(pointer)) => extract::rekey(&batch, pointer),
+                    Some(NewKey::Empty) => batch.clone().with_keys(Arc::new(Column::empty_rows(batch.len()))),
                     None => batch.clone(),
                 };
                 match &output.target {

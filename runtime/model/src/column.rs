@@ -246,7 +246,7 @@ impl Bitmap {
     }
 
     fn clear_padding(&mut self) {
-        if self.len % 64 != 0
+        if !self.len.is_multiple_of(64)
             && let Some(last) = self.words.last_mut()
         {
             *last &= (1 << (self.len % 64)) - 1;

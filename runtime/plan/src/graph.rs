@@ -1,6 +1,6 @@
 use wasmill_model::{JobName, NodeName, WindowShape};
 use wasmill_scan::Pointer;
-use wasmill_spec::TimeUnit;
+use wasmill_spec::{NewKey, TimeUnit};
 
 /// A job, ready to run.
 ///
@@ -90,8 +90,8 @@ pub struct Edge {
     pub to: usize,
     /// Input port of the receiving node.
     pub input: u16,
-    /// A new key for every row: a place in its JSON value.
-    pub key: Option<Pointer>,
+    /// A new key for every row.
+    pub key: Option<NewKey>,
     /// How rows find their task.
     pub routing: Routing,
 }

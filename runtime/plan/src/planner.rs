@@ -197,7 +197,9 @@ fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edg
                 }
             }
         }
-        at_owner.push(owned);
+        // A parallel operator may give its rows keys that other tasks own; panes keep theirs.
+        let may_rekey = facts.stages.get(*name).is_some_and(|plugin| !plugin.aggregate) && parallelism > 1;
+        at_owner.push(owned && !may_rekey);
         let chain = chain.unwrap_or_else(|| {
             chains.push(Chain { nodes: Vec::new(), parallelism });
             chains.len() - 1

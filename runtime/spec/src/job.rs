@@ -163,10 +163,28 @@ pub struct InputSpec {
     pub output: PortRef,
     /// The input port they enter by.
     pub port: PortRef,
-    /// A new key: a place in the JSON value.
-    pub key: Option<Pointer>,
+    /// The key that rows get on the way; without it they keep theirs.
+    pub key: Option<NewKey>,
     /// Where the file says so.
     pub span: Span,
+}
+
+/// The key that rows get on their way into a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewKey {
+    /// What stands at a place in the JSON value.
+    At(Pointer),
+    /// The empty key, one for all rows: `key = false`.
+    Empty,
+}
+
+impl fmt::Display for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(pointer) => pointer.fmt(f),
+            Self::Empty => f.write_str("none"),
+        }
+    }
 }
 
 /// A port as a job file names it.

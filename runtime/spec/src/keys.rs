@@ -163,7 +163,7 @@ pub(crate) const INPUT: Shape = Shape {
     keys: &[
         required("from", "The node that rows come from, or NODE.PORT.", text),
         optional("port", "The output port of that node, by name or number.", port),
-        optional("key", "JSON pointer to a new key.", pointer),
+        optional("key", "JSON pointer to a new key, or false for no key: all rows together.", new_key),
     ],
     planned: &[("order", "an ordering buffer"), ("late", "a policy for late rows")],
     open: false,
@@ -215,6 +215,10 @@ fn text() -> Value {
 
 fn name() -> Value {
     json!({"type": "string", "pattern": NAME_PATTERN})
+}
+
+fn new_key() -> serde_json::Value {
+    json!({"anyOf": [pointer(), {"const": false}]})
 }
 
 fn pointer() -> Value {

@@ -5,8 +5,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
-    Delivery, EpochSpec, InputSpec, JobSpec, LimitsSpec, PluginRef, PortRef, SinkSpec, SourceSpec, StageSpec, TimeSpec,
-    TimeUnit, WatermarkSpec,
+    Delivery, EpochSpec, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, PortRef, SinkSpec, SourceSpec, StageSpec,
+    TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::read::{Problems, Reader};
@@ -297,7 +297,7 @@ fn input(p: &mut Problems, item: &Item, port: &PortRef) -> Option<InputSpec> {
         }
         Value::Table(_) => {
             let reader = Reader::new(p, item, "`input`".to_owned(), &keys::INPUT)?;
-            let key = reader.pointer(p, "key");
+            let key = new_key(p, &reader);
             let port_key = output_port(p, &reader);
             let (text, at) = reader.text(p, "from", "\"NODE\"")?;
             let (from, output) = node_and_port(p, text, &at.span)?;
@@ -312,6 +312,18 @@ fn input(p: &mut Problems, item: &Item, port: &PortRef) -> Option<InputSpec> {
             p.error(&item.span, message, "write it like \"NODE\", \"NODE.PORT\" or { from = \"NODE\", key = \"/id\" }");
             None
         }
+    }
+}
+
+fn new_key(p: &mut Problems, input: &Reader<'_>) -> Option<NewKey> {
+    match &input.get("key")?.value {
+        Value::Boolean(false) => Some(NewKey::Empty),
+        Value::Boolean(true) => {
+            let at = &input.get("key")?.span;
+            p.error(at, "`key` is a JSON pointer or false", "rows keep their key where `key` is left out");
+            None
+        }
+        _ => input.pointer(p, "key").map(NewKey::At),
     }
 }
 

@@ -32,7 +32,7 @@ fn the_job_of_the_design_is_valid() {
     assert_eq!(sensors.watermark.idle, Some(Period::from_millis(10_000)));
     let stage = &job.stages[&name("per-minute")];
     assert_eq!(stage.window, Some(WindowShape::Tumbling { size_micros: 60_000_000 }));
-    assert_eq!(stage.inputs[0].key.as_ref().map(|key| key.as_str()), Some("/vehicle"));
+    assert_eq!(stage.inputs[0].key.as_ref().map(ToString::to_string).as_deref(), Some("/vehicle"));
     assert_eq!(stage.config, serde_json::json!({"count": true}));
     assert_eq!(job.stages[&name("classify")].plugin, PluginRef::Path("./classify.wasm".into()));
     assert_eq!(job.resolve("sensors.jsonl"), std::path::Path::new("examples/bridge/sensors.jsonl"));
