@@ -54,7 +54,7 @@ fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
     let mut arguments = if nextest { vec!["nextest", "run"] } else { vec!["test", "--lib", "--bins", "--tests"] };
     arguments.push("--workspace");
     if fast {
-        arguments.extend(["--exclude", "wasmill-e2e"]);
+        arguments.extend(["--", "--skip", "slow_"]);
     }
     steps.run("tests", &mut cargo(root, &arguments))?;
     if !fast {

@@ -48,7 +48,7 @@ pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>) -> Result<Ass
     let mut facts =
         Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery: Recovery::Nothing };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
-    let base = spec.resolve("");
+    let base = base_dir(&spec);
     for (name, source) in &spec.sources {
         match wasmill_connectors::source(&source.connector, source.options.clone(), &base) {
             Ok(factory) => {
@@ -101,6 +101,12 @@ fn everything(spec: &JobSpec, mut wrong: Vec<Diagnostic>, facts: &Facts) -> Vec<
     wrong.extend(planned.into_iter().filter(|diagnostic| !unknown(diagnostic)));
     wrong.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
     wrong
+}
+
+/// The directory that paths of a job file start from.
+fn base_dir(spec: &JobSpec) -> PathBuf {
+    let base = spec.resolve("");
+    if base.as_os_str().is_empty() { PathBuf::from(".") } else { base }
 }
 
 fn option_error(spec: &JobSpec, section: &str, name: &NodeName, error: wasmill_connectors::ConfigError) -> Diagnostic {

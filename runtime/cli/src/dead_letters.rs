@@ -68,7 +68,9 @@ impl Committer for DeadLetterCommitter {
                 self.file = Some(written.map_err(|error| CommitError {
                     epoch,
                     kind: match error.kind() {
-                        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => ErrorKind::Config,
+                        io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::NotADirectory
+                        | io::ErrorKind::AlreadyExists => ErrorKind::Config,
                         _ => ErrorKind::Unavailable,
                     },
                     reason: format!("cannot write rejected rows to {}: {error}", path.display()),

@@ -68,6 +68,10 @@ impl Failure {
         match error.kind() {
             io::ErrorKind::NotFound => Self::wrong(format!("cannot {act} {path}: no such file or directory")),
             io::ErrorKind::PermissionDenied => Self::wrong(format!("cannot {act} {path}: permission denied")),
+            io::ErrorKind::IsADirectory => Self::wrong(format!("cannot {act} {path}: it is a directory")),
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                Self::wrong(format!("cannot {act} {path}: a file is in the way"))
+            }
             io::ErrorKind::StorageFull => Self::failed(format!("cannot {act} {path}: no space left on device")),
             _ => Self::failed(format!("cannot {act} {path}: {error}")),
         }

@@ -92,6 +92,7 @@ async fn job(
         started = wasmill_engine::start(parts, data) => started.map_err(failed)?,
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
+    tracing::info!(job = assembled.spec.name.as_str(), "started");
     let mut running =
         Running { assembled: &assembled, terminal, clock: clock.as_ref(), handle, signals, began, stopping: false };
     running.to_its_end().await?;
@@ -103,7 +104,9 @@ async fn job(
         nodes: running.handle.metrics().nodes(),
         epochs: running.handle.metrics().epochs(),
         latency: running.handle.metrics().latency(),
-        locations: running.handle.locations().iter().cloned().collect(),
+        locations: (running.handle.locations().iter())
+            .map(|(node, place)| (node.clone(), place.strip_prefix("./").unwrap_or(place).to_owned()))
+            .collect(),
         dead_letters: letters.path().map(|path| path.display().to_string()),
         roles: roles(&assembled),
     };

@@ -1,0 +1,9 @@
+//! The binary as people use it: one file for each thing it promises.
+
+mod disk;
+mod jobs;
+mod pictures;
+mod plugins;
+mod project;
+mod stop;
+mod support;
