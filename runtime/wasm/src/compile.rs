@@ -21,8 +21,9 @@ use wasmtime::Engine;
 use crate::{CompileLimits, CompileMode, PluginError, engine, text};
 
 const COMPLAINT_BYTES_MAX: u64 = 8 << 10;
-/// Wall time of a worker: this many times its CPU time.
-const WALL_PER_CPU: u32 = 3;
+/// Wall time of a worker, this many times its CPU time: only a worker that hangs meets it, not one
+/// that shares a busy machine.
+const WALL_PER_CPU: u32 = 10;
 
 /// Compiles a component to an artifact for `engine`.
 pub(crate) async fn compile(
@@ -111,7 +112,7 @@ impl Worker {
         let wall = Duration::from_secs(self.cpu_seconds).saturating_mul(WALL_PER_CPU);
         let Ok(status) = tokio::time::timeout(wall, work).await else {
             child.kill().await.map_err(failed)?;
-            return Err(PluginError::CompileLimit { limit: format!("{} s", wall.as_secs()) });
+            return Err(PluginError::CompileLimit { limit: format!("{} s of wall time", wall.as_secs()) });
         };
         let status = status.map_err(failed)?;
         if artifact.len() as u64 > self.artifact_bytes_max {
