@@ -13,7 +13,7 @@ fn standard_output_without_space_fails_the_job() {
     let folder = Folder::new().with("job.toml", ROWS);
     let full = File::options().write(true).open("/dev/full").expect("a device that is full");
     let done = Done::of(folder.command().args(["run", "job.toml"]).stdout(full).output().expect("it runs"));
-    done.fails(1, &["sink \"out\"", "no space left on device"]);
+    done.fails(1, &["sink \"out\"", "No space left on device"]);
 }
 
 #[test]

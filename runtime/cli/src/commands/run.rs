@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasmill_contract::{MemoryCommitter, OperatorError};
 use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodeSnapshot};
 use wasmill_env::{Clock, RealClock};
-use wasmill_model::NodeName;
+use wasmill_model::{ErrorKind, NodeName};
 use wasmill_plan::NodeKind;
 use wasmill_spec::JobSpec;
 
@@ -87,9 +87,10 @@ async fn job(
         settings: assembled.settings(),
     };
     let began = clock.monotonic_nanos();
-    let failed = |error: JobError| failed(&assembled, &error);
     let handle = tokio::select! {
-        started = wasmill_engine::start(parts, data) => started.map_err(failed)?,
+        started = wasmill_engine::start(parts, data) => {
+            started.map_err(|error| cannot_start_job(&assembled, &error))?
+        }
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     tracing::info!(job = assembled.spec.name.as_str(), "started");
@@ -214,17 +215,22 @@ fn cpu_nanos() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// A job that failed, with what its author can do. What is wrong in the job file is shown there.
+/// A job that did not start. What is wrong in the job file is shown there.
+fn cannot_start_job(assembled: &Assembled, error: &JobError) -> Failure {
+    let at = |section, node: &NodeName| {
+        Failure::Job(vec![assembled.spec.error(&[section, node.as_str(), "path"], error.to_string())])
+    };
+    match error {
+        JobError::Source { node, cause } if cause.kind() == ErrorKind::Config => at("source", node),
+        JobError::Sink { node, cause } if cause.kind() == ErrorKind::Config => at("sink", node),
+        error => failed(assembled, error),
+    }
+}
+
+/// A job that failed, with what its author can do.
 fn failed(assembled: &Assembled, error: &JobError) -> Failure {
-    use wasmill_model::ErrorKind::Config;
     let spec = &assembled.spec;
     match error {
-        JobError::Source { node, cause } if cause.kind() == Config => {
-            Failure::Job(vec![spec.error(&["source", node.as_str(), "path"], error.to_string())])
-        }
-        JobError::Sink { node, cause } if cause.kind() == Config => {
-            Failure::Job(vec![spec.error(&["sink", node.as_str(), "path"], error.to_string())])
-        }
         JobError::Stage { node, cause } => {
             let failure = Failure::failed(error.to_string());
             let failure = match assembled.digest(node) {
@@ -236,7 +242,9 @@ fn failed(assembled: &Assembled, error: &JobError) -> Failure {
                 None => failure,
             }
         }
-        JobError::Commit(commit) if commit.kind == Config => Failure::wrong(error.to_string()),
+        JobError::Commit(commit) if commit.kind == ErrorKind::Config => Failure::wrong(error.to_string()),
+        // What was right when the job started can only have gone wrong since.
+        JobError::Source { .. } | JobError::Sink { .. } => Failure::failed(failure::chain(error)),
         error => Failure::of(error.kind(), error),
     }
 }
