@@ -179,11 +179,7 @@ impl Batch {
     pub fn gather(&self, rows: &[u32]) -> Self {
         Self {
             times: Arc::new(rows.iter().map(|&row| self.times[row as usize]).collect()),
-            keys: if self.keys.data().is_empty() {
-                Arc::new(Column::empty_rows(rows.len()))
-            } else {
-                Arc::new(self.keys.gather(rows))
-            },
+            keys: Arc::new(self.keys.gather(rows)),
             values: Arc::new(self.values.gather(rows)),
             headers: self.headers.as_ref().map(|headers| Arc::new(headers.gather(rows))),
             lineage: self.lineage.as_ref().map(|lineage| Lineage {

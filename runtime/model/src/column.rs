@@ -108,6 +108,10 @@ impl Column {
     /// Where a row does not exist.
     #[must_use]
     pub fn gather(&self, rows: &[u32]) -> Self {
+        if self.data.is_empty() {
+            assert!(rows.iter().all(|&row| (row as usize) < self.len()), "a row of {}", self.len());
+            return Self::empty_rows(rows.len());
+        }
         let mut out = ColumnBuilder::with_capacity(rows.len(), self.data.len() * rows.len() / self.len().max(1));
         for &row in rows {
             out.push(self.row(row as usize));
