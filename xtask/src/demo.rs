@@ -6,24 +6,27 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::flights;
 use crate::plugins::plugins;
 use crate::root;
 use crate::steps::{Steps, cargo, say};
 
-const JOB: &str = "examples/bridge-traffic/job.toml";
+const JOB: &str = "examples/flights/job.toml";
 
 pub(crate) fn demo() -> anyhow::Result<()> {
     let root = root()?;
     let job = root.join(JOB);
     let results = results(&job)?;
-    let mut steps = Steps::new(&root, 3);
+    let mut steps = Steps::new(&root, 4);
     steps.act("plugins", "cargo xtask plugins", || plugins(false))?;
     steps.run(
         "program (optimised, some minutes the first time)",
         &mut cargo(&root, &["build", "--release", "-p", "wasmill"]),
     )?;
     let binary = target(&root).join("release").join("wasmill");
-    steps.run("the job", Command::new(&binary).current_dir(&root).args(["run", JOB]))?;
+    let input = steps.act("flights of 2013", "cargo xtask flights", || Ok(input()))?;
+    let mut job = Command::new(&binary);
+    steps.run("the job", job.current_dir(&root).args(["run", JOB]).args(&input))?;
 
     say("");
     for path in results {
@@ -35,6 +38,18 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     say(&format!("  {binary} graph {JOB}       a picture of the job"));
     say(&format!("  {binary} new my-plugin --lang rust            your own operator, with a test"));
     Ok(())
+}
+
+/// The whole year where it can be fetched, else the sample that the job file names.
+fn input() -> Vec<String> {
+    match flights::departures() {
+        Ok(path) => vec!["--set".to_owned(), format!("source.departures.path={}", path.display())],
+        Err(error) => {
+            say(&format!("{error:#}"));
+            say("going on with the sample of three days in the repository");
+            Vec::new()
+        }
+    }
 }
 
 fn target(root: &Path) -> PathBuf {
