@@ -38,10 +38,31 @@ impl<'a> Rows<'a> {
     }
 
     /// All rows.
-    #[inline]
+    #[inline(always)]
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let rows = *self;
-        (0..rows.len()).map(move |row| rows.get(row))
+        let mut cursor = self.cursor();
+        (0..self.len()).map(move |row| cursor.next(row))
+    }
+
+    #[inline(always)]
+    pub(crate) fn cursor(&self) -> Cursor<'a> {
+        Cursor { rows: *self, start: 0 }
+    }
+}
+
+/// Goes through the rows in order: the end of one is the start of the next.
+pub(crate) struct Cursor<'a> {
+    rows: Rows<'a>,
+    start: u32,
+}
+
+impl<'a> Cursor<'a> {
+    /// The row at a place, one further than the last time.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, row: usize) -> &'a [u8] {
+        let Some(end) = self.rows.ends.get(row) else { return &[] };
+        let start = std::mem::replace(&mut self.start, *end);
+        self.rows.data.get(start as usize..*end as usize).unwrap_or_default()
     }
 }
 

@@ -183,9 +183,16 @@ impl<'a> Events<'a> {
     }
 
     /// All events.
-    #[inline]
+    #[inline(always)]
     pub fn iter(&self) -> impl Iterator<Item = Event<'a>> + use<'a> {
-        let events = *self;
-        (0..self.len).map(move |row| events.get(row))
+        let (port, times) = (self.port, self.times);
+        let (mut keys, mut values) = (self.keys.cursor(), self.values.cursor());
+        (0..self.len).map(move |row| Event {
+            row,
+            port,
+            time: times.get(row as usize).copied().unwrap_or(0),
+            key: keys.next(row as usize),
+            value: values.next(row as usize),
+        })
     }
 }

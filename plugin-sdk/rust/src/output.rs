@@ -76,12 +76,23 @@ impl PortOutput {
         }
     }
 
+    /// Lets the input rows out whose bits are set. Nothing else has been emitted.
+    pub(crate) fn keep(&mut self, bits: Vec<u64>, rows: u32) {
+        self.form = Form::Keep;
+        self.kept = bits.iter().map(|word| word.count_ones()).sum();
+        self.next = rows;
+        self.bits = bits;
+    }
+
     /// Makes room for one more value: its bytes go into the buffer, then comes
     /// [`PortOutput::end_value`].
     #[inline(always)]
     pub(crate) fn start_value(&mut self, event: &Event<'_>, input: &Events<'_>, origin: Origin, own: bool) {
         match self.form {
-            Form::Nothing if origin == Origin::Input && event.row == 0 && !own => self.form = Form::Values,
+            Form::Nothing if origin == Origin::Input && event.row == 0 && !own => {
+                self.form = Form::Values;
+                self.values.ends.reserve(input.len());
+            }
             Form::Nothing => self.form = Form::Rows,
             Form::Values if !own && event.row as usize == self.values.ends.len() => {}
             Form::Rows => {}
@@ -170,6 +181,7 @@ impl PortOutput {
         let mut done = std::mem::take(self);
         match done.form {
             Form::Nothing => None,
+            Form::Keep if done.kept == 0 => None,
             Form::Keep if done.kept as usize == rows => Some(Output::Unchanged),
             Form::Keep => Some(Output::Keep(done.bits)),
             Form::Values if done.values.ends.len() == rows => Some(Output::Values(done.values)),

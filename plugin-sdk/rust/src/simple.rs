@@ -36,10 +36,20 @@ impl Emit {
 #[macro_export]
 macro_rules! filter {
     ($name:ident, |$event:pat_param| $keep:expr) => {
-        $crate::__simple!($name, |event, ctx| {
-            let keep: ::core::result::Result<bool, $crate::Reject> = (|$event: $crate::Event<'_>| $keep)(event);
-            $crate::Emit::keep(ctx, keep?)
+        $crate::__simple!($name, |event, ctx| { $crate::Emit::keep(ctx, Self::keeps(event)?) }, {
+            #[inline]
+            fn batch(&mut self, ctx: &mut $crate::Context<'_>) -> ::core::result::Result<(), $crate::Failure> {
+                ctx.filter(Self::keeps);
+                Ok(())
+            }
         });
+
+        impl $name {
+            #[inline(always)]
+            fn keeps($event: $crate::Event<'_>) -> ::core::result::Result<bool, $crate::Reject> {
+                $keep
+            }
+        }
     };
 }
 
@@ -87,7 +97,7 @@ macro_rules! flat_map {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __simple {
-    ($name:ident, |$event:ident, $ctx:ident| $body:expr) => {
+    ($name:ident, |$event:ident, $ctx:ident| $body:expr $(, { $($batch:tt)* })?) => {
         /// The operator of this plugin.
         pub struct $name;
 
@@ -106,6 +116,8 @@ macro_rules! __simple {
             ) -> ::core::result::Result<(), $crate::Reject> {
                 $body
             }
+
+            $($($batch)*)?
         }
 
         $crate::operator!($name);

@@ -9,8 +9,9 @@ pub(crate) struct TimerCalls {
     changes: Vec<Change>,
     /// Keys and tags.
     bytes: Vec<u8>,
-    /// Changes that count: those behind it belong to the current row.
+    /// Changes up to here count; those behind are of this row.
     settled: usize,
+    row: u64,
 }
 
 struct Change {
@@ -23,18 +24,21 @@ struct Change {
 }
 
 impl TimerCalls {
-    pub(crate) fn add(&mut self, clock: Clock, key: &[u8], tag: &[u8], at: Option<i64>) {
+    pub(crate) fn add(&mut self, row: u64, clock: Clock, key: &[u8], tag: &[u8], at: Option<i64>) {
+        if self.row != row {
+            self.row = row;
+            self.settled = self.changes.len();
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(tag);
         self.changes.push(Change { clock, at, key: start, tag: start + key.len(), end: self.bytes.len() });
     }
 
-    pub(crate) fn settle(&mut self) {
-        self.settled = self.changes.len();
-    }
-
-    pub(crate) fn undo(&mut self) {
+    pub(crate) fn undo(&mut self, row: u64) {
+        if self.row != row {
+            return;
+        }
         self.changes.truncate(self.settled);
         self.bytes.truncate(self.changes.last().map_or(0, |change| change.end));
     }

@@ -28,6 +28,11 @@ impl Operator for Filter {
         }
         Ok(())
     }
+
+    fn batch(&mut self, ctx: &mut Context<'_>) -> Result<(), Failure> {
+        ctx.filter(|event| self.expression.holds(&event));
+        Ok(())
+    }
 }
 
 wasmill_sdk::operator!(Filter);

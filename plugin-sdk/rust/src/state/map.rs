@@ -27,7 +27,9 @@ struct Cells<V> {
     /// By slot.
     maps: Vec<Entries<V>>,
     dirty: Vec<(u32, Vec<u8>)>,
+    /// Entries before the changes of a row, the newest last.
     undo: Vec<(u32, Vec<u8>, Entry<V>)>,
+    undo_row: u64,
 }
 
 #[derive(Clone)]
@@ -49,7 +51,7 @@ const PAGE: u32 = 1024;
 
 impl<K: MapKey, V: Codec> Map<K, V> {
     pub(crate) fn new(shared: &Rc<Shared>, info: SpaceInfo) -> Self {
-        let cells = Cells { maps: Vec::new(), dirty: Vec::new(), undo: Vec::new() };
+        let cells = Cells { maps: Vec::new(), dirty: Vec::new(), undo: Vec::new(), undo_row: 0 };
         let space = Rc::new(MapSpace { info, cells: RefCell::new(cells) });
         shared.add_space(space.clone());
         Self { shared: shared.clone(), space, keys: PhantomData }
@@ -157,6 +159,11 @@ impl<K: MapKey, V: Codec> Map<K, V> {
             self.space.fetch(&self.shared, map, slot, std::slice::from_ref(&key));
         }
         let entry = map.entries.entry(key.clone()).or_insert(Entry { value: None, dirty: false });
+        let row = self.shared.row.get();
+        if cells.undo_row != row {
+            cells.undo_row = row;
+            cells.undo.clear();
+        }
         cells.undo.push((slot as u32, key.clone(), entry.clone()));
         if !entry.dirty {
             entry.dirty = true;
@@ -237,12 +244,11 @@ impl<V: Codec> Space for MapSpace<V> {
         Ok(())
     }
 
-    fn settle(&self) {
-        self.cells.borrow_mut().undo.clear();
-    }
-
-    fn undo(&self) {
+    fn undo(&self, row: u64) {
         let cells = &mut *self.cells.borrow_mut();
+        if cells.undo_row != row {
+            return;
+        }
         while let Some((slot, key, entry)) = cells.undo.pop() {
             cells.maps[slot as usize].entries.insert(key, entry);
         }

@@ -9,7 +9,8 @@
 //! # Invariants
 //! - Entries of a space with a TTL are written at the end of each call and not kept, as the host
 //!   counts their life from the write and alone knows when it ends.
-//! - What a rejected row changed is undone from a list. An instance whose call fails after rows of
+//! - What a rejected row changed is undone from a list, which the next row that changes something
+//!   starts anew. An instance whose call fails after rows of
 //!   it have changed state refuses every further call, so that the host goes on from the last
 //!   flush. State is written only at the end of a call that succeeds.
 //! - The cache is bounded by keys and bytes: over that, at the end of a call, everything is written
@@ -55,10 +56,8 @@ pub(crate) trait Space {
     fn info(&self) -> &SpaceInfo;
     /// Makes the cells of these slots ready; `fresh` are the first use of a slot.
     fn load(&self, shared: &Shared, fresh: &[u32], distinct: &[u32]) -> Result<(), String>;
-    /// The current row counts: forget how to undo it.
-    fn settle(&self);
-    /// The current row does not count.
-    fn undo(&self);
+    /// Takes back what a row has changed. Only the newest row can be asked for.
+    fn undo(&self, row: u64);
     /// Writes what has changed.
     fn write(&self, shared: &Shared);
     /// Forgets the cells of these slots, for a space with a TTL.
@@ -75,9 +74,10 @@ pub(crate) struct Shared {
     keys: RefCell<Keys>,
     /// The slot of the current row's key.
     slot: Cell<u32>,
-    /// Whether the current row has changed anything.
-    touched: Cell<bool>,
-    /// Whether a row of the current call has changed anything and counts.
+    /// The number of the current row among all that this instance has seen: changes that carry
+    /// another one are settled.
+    row: Cell<u64>,
+    /// Whether a row of the current call has changed anything.
     changed: Cell<bool>,
     /// Whether a failed call has left changes behind.
     spent: Cell<bool>,
@@ -97,7 +97,7 @@ impl Shared {
             host,
             keys: RefCell::default(),
             slot: Cell::new(NONE),
-            touched: Cell::new(false),
+            row: Cell::new(0),
             changed: Cell::new(false),
             spent: Cell::new(false),
             stirred: Cell::new(0),
@@ -125,6 +125,7 @@ impl Shared {
     /// Starts a call: the slot of every row's key, with their state at hand.
     pub(crate) fn begin(&self, rows: Rows<'_>) -> Result<Vec<u32>, String> {
         self.now.set([None; 2]);
+        self.row.set(self.row.get() + 1);
         let mut slots = Vec::with_capacity(rows.len());
         let mut keys = self.keys.borrow_mut();
         let known = keys.len() as u32;
@@ -149,7 +150,6 @@ impl Shared {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
-        self.settle();
         self.timers.borrow_mut().send(&*self.host);
         if self.ttl.get() {
             for space in self.spaces.borrow().iter().filter(|space| space.info().ttl.is_some()) {
@@ -202,28 +202,19 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn enter(&self, slot: u32) {
         self.slot.set(slot);
+        self.row.set(self.row.get() + 1);
     }
 
     pub(crate) fn leave(&self) {
         self.slot.set(NONE);
+        self.row.set(self.row.get() + 1);
     }
 
-    #[inline(always)]
-    pub(crate) fn settle(&self) {
-        if self.touched.get() {
-            self.touched.set(false);
-            self.changed.set(true);
-            self.spaces.borrow().iter().for_each(|space| space.settle());
-            self.timers.borrow_mut().settle();
-        }
-    }
-
+    /// Takes back what the current row has changed.
     pub(crate) fn undo(&self) {
-        if self.touched.get() {
-            self.touched.set(false);
-            self.spaces.borrow().iter().for_each(|space| space.undo());
-            self.timers.borrow_mut().undo();
-        }
+        let row = self.row.get();
+        self.spaces.borrow().iter().for_each(|space| space.undo(row));
+        self.timers.borrow_mut().undo(row);
     }
 
     /// The slot that state is read and written for.
@@ -236,7 +227,7 @@ impl Shared {
 
     #[inline(always)]
     fn touch(&self) {
-        self.touched.set(true);
+        self.changed.set(true);
         self.stirred.set(self.stirred.get() + 1);
     }
 
@@ -263,8 +254,7 @@ impl Shared {
     pub(crate) fn timer(&self, clock: Clock, tag: &[u8], at: Option<i64>) {
         assert!(self.host.stateful(), "{}", crate::host::NOT_STATEFUL);
         let slot = self.slot() as u32;
-        self.timers.borrow_mut().add(clock, self.keys.borrow().get(slot), tag, at);
-        self.touched.set(true);
+        self.timers.borrow_mut().add(self.row.get(), clock, self.keys.borrow().get(slot), tag, at);
     }
 }
 

@@ -23,7 +23,9 @@ struct Cells<T> {
     /// By slot.
     cells: Vec<Cell<T>>,
     dirty: Vec<u32>,
+    /// Cells before the changes of a row, the newest last.
     undo: Vec<(u32, Cell<T>)>,
+    undo_row: u64,
 }
 
 #[derive(Clone)]
@@ -34,7 +36,7 @@ struct Cell<T> {
 
 impl<T: Codec> Value<T> {
     pub(crate) fn new(shared: &Rc<Shared>, info: SpaceInfo) -> Self {
-        let cells = Cells { cells: Vec::new(), dirty: Vec::new(), undo: Vec::new() };
+        let cells = Cells { cells: Vec::new(), dirty: Vec::new(), undo: Vec::new(), undo_row: 0 };
         let space = Rc::new(ValueSpace { info, cells: RefCell::new(cells) });
         shared.add_space(space.clone());
         Self { shared: shared.clone(), space }
@@ -97,6 +99,11 @@ impl<T: Codec> Value<T> {
         let slot = self.shared.slot();
         let cells = &mut *self.space.cells.borrow_mut();
         let cell = &mut cells.cells[slot];
+        let row = self.shared.row.get();
+        if cells.undo_row != row {
+            cells.undo_row = row;
+            cells.undo.clear();
+        }
         cells.undo.push((slot as u32, cell.clone()));
         if !cell.dirty {
             cell.dirty = true;
@@ -133,13 +140,11 @@ impl<T: Codec> Space for ValueSpace<T> {
         Ok(())
     }
 
-    #[inline]
-    fn settle(&self) {
-        self.cells.borrow_mut().undo.clear();
-    }
-
-    fn undo(&self) {
+    fn undo(&self, row: u64) {
         let cells = &mut *self.cells.borrow_mut();
+        if cells.undo_row != row {
+            return;
+        }
         while let Some((slot, cell)) = cells.undo.pop() {
             cells.cells[slot as usize] = cell;
         }
