@@ -178,8 +178,11 @@ impl Assembled {
 
     /// How the job file wants the job to run.
     pub(crate) fn settings(&self) -> JobSettings {
-        let period = |period: wasmill_spec::Period| Duration::from_micros(period.micros().max(0).unsigned_abs());
-        JobSettings { epoch_interval: period(self.spec.epoch.interval), latency_goal: period(self.spec.latency_goal) }
+        JobSettings {
+            epoch_interval: self.spec.epoch.interval.as_duration(),
+            epoch_bytes: self.spec.epoch.bytes.bytes(),
+            latency_goal: self.spec.latency_goal.as_duration(),
+        }
     }
 
     /// Whether a source ends by itself.

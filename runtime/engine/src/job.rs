@@ -30,13 +30,19 @@ pub enum NodePart {
 pub struct JobSettings {
     /// From one epoch to the next.
     pub epoch_interval: Duration,
+    /// A task of a source that has read this many bytes ends the epoch early.
+    pub epoch_bytes: u64,
     /// How long a batch may keep a chain busy.
     pub latency_goal: Duration,
 }
 
 impl Default for JobSettings {
     fn default() -> Self {
-        Self { epoch_interval: Duration::from_millis(200), latency_goal: Duration::from_millis(5) }
+        Self {
+            epoch_interval: Duration::from_millis(200),
+            epoch_bytes: 64 << 20,
+            latency_goal: Duration::from_millis(5),
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct SourceHead {
     batch: AdaptiveBatch,
     reading: bool,
     read: u64,
+    /// Bytes read since the last barrier, and how many of them end an epoch early.
+    epoch_bytes: (u64, u64),
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
 }
@@ -37,6 +39,7 @@ impl SourceHead {
         watermarks: Watermarks,
         partitions: impl IntoIterator<Item = PartitionId>,
         batch: AdaptiveBatch,
+        epoch_bytes_max: u64,
         clock: Arc<dyn Clock>,
         metrics: Arc<NodeMetrics>,
     ) -> Self {
@@ -54,6 +57,7 @@ impl SourceHead {
             sent: (Timestamp::MIN, false),
             reading: true,
             read: 0,
+            epoch_bytes: (0, epoch_bytes_max),
             name,
             source,
             extraction,
@@ -84,6 +88,7 @@ impl SourceHead {
             SourceEvent::Rows(batch) => {
                 let partition = batch.lineage().map_or(PartitionId(0), |lineage| lineage.partition);
                 let rows = batch.len();
+                self.epoch_bytes.0 += batch.byte_len() as u64;
                 let extracted = extract::extract(batch, &self.extraction);
                 if let Some((rows, reasons)) = extracted.rejected {
                     chain.reject(0, rows, reasons);
@@ -143,8 +148,14 @@ impl SourceHead {
         Ok(())
     }
 
+    /// Whether so much was read since the last barrier that the epoch should end.
+    pub(crate) fn wants_epoch(&self) -> bool {
+        self.epoch_bytes.0 > self.epoch_bytes.1
+    }
+
     /// Positions as of now, for the cut.
-    pub(crate) fn cut(&self) -> SourceCut {
+    pub(crate) fn cut(&mut self) -> SourceCut {
+        self.epoch_bytes.0 = 0;
         SourceCut { node: self.name.clone(), positions: self.source.positions() }
     }
 

@@ -242,7 +242,11 @@ impl Task {
     }
 
     async fn ask_for_epoch(&mut self) {
-        if self.chain.wants_epoch() {
+        let source_wants = match &self.head {
+            Head::Source(source) => source.wants_epoch(),
+            Head::Inputs(_) => false,
+        };
+        if source_wants || self.chain.wants_epoch() {
             self.report(Report::EpochWanted).await;
         }
     }

@@ -203,6 +203,7 @@ async fn open_source(
         *watermarks,
         partitions.into_iter().map(|(id, _)| id),
         AdaptiveBatch::new(goal),
+        parts.settings.epoch_bytes,
         Arc::clone(&parts.clock),
         node_metrics,
     ))

@@ -59,6 +59,16 @@ impl Graph {
     }
 
     async fn start(self, committer: Box<dyn Committer>, clock: Arc<dyn HostClock>) -> JobHandle {
+        let settings = JobSettings { epoch_interval: Duration::from_millis(2), ..JobSettings::default() };
+        self.start_with(settings, committer, clock).await
+    }
+
+    async fn start_with(
+        self,
+        settings: JobSettings,
+        committer: Box<dyn Committer>,
+        clock: Arc<dyn HostClock>,
+    ) -> JobHandle {
         let mut chain_of: Vec<usize> = Vec::new();
         let mut chains: Vec<Chain> = Vec::new();
         for (place, (_, _, parallelism)) in self.nodes.iter().enumerate() {
@@ -76,7 +86,6 @@ impl Graph {
             parts.push(part);
         }
         let plan = Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains };
-        let settings = JobSettings { epoch_interval: Duration::from_millis(2), ..JobSettings::default() };
         let parts = JobParts { plan, nodes: parts, committer, clock, settings };
         start(parts, &Handle::current()).await.expect("it starts")
     }
@@ -179,6 +188,22 @@ async fn a_keyed_exchange_counts_each_key_once_and_keeps_its_order() {
     for (key, counts) in seen {
         assert_eq!(counts, (1..=2_000).collect::<Vec<_>>(), "{key}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_ends_early_once_enough_was_read() {
+    let mut graph = Graph::new();
+    let sink = KeepSink::default();
+    let source = graph.source(vec![rows(20_000, &["a"])], true, 1);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (out, 0), Routing::Local);
+    let settings =
+        JobSettings { epoch_interval: Duration::from_secs(3_600), epoch_bytes: 10_000, ..JobSettings::default() };
+    let clock = Arc::new(RealClock::default());
+    let mut job = graph.start_with(settings, Box::new(CutLog::default()), clock).await;
+    job.wait().await.expect("it ends well");
+    assert!(job.metrics().epochs() > 1, "{} epochs of 10,000 bytes over 20,000 rows", job.metrics().epochs());
+    assert_eq!(sink.committed().len(), 20_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
