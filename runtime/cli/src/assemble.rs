@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_engine::{JobSettings, NodePart};
