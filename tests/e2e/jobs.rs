@@ -120,3 +120,41 @@ fn the_schema_is_json_and_doctor_finds_this_machine_fit() {
     let done = folder.run(&["doctor"]).ok();
     assert!(done.out.contains("plugin toolchain"), "{}", done.out);
 }
+
+/// `cargo xtask plugins` comes first.
+#[test]
+fn standard_plugins_filter_and_count_in_windows() {
+    let text = "name = \"std\"\n[source.in]\nconnector = \"file\"\npath = \"in.jsonl\"\nkey = \"/k\"\n\
+                time = { field = \"/at\", unit = \"s\" }\nwatermark = { bound = \"1m\" }\n[stage.few]\nplugin = \"std:filter\"\ninput = \"in\"\n\
+                config = { where = \".n > 1\" }\n[stage.count]\nplugin = \"std:aggregate\"\ninput = \"few\"\n\
+                window = { tumbling = \"10s\" }\nconfig = { count = true }\n[sink.out]\nconnector = \"file\"\n\
+                path = \"out.jsonl\"\ninput = \"count\"\n";
+    let events: String = [(1, "a", 1), (2, "a", 2), (9, "b", 3), (3, "a", 4), (10, "a", 5), (1, "a", 6), (30, "b", 7)]
+        .map(|(at, k, n)| format!("{{\"at\":{at},\"k\":\"{k}\",\"n\":{n}}}\n"))
+        .concat();
+    let folder = Folder::new().with("job.toml", text).with("in.jsonl", events);
+    folder.run(&["run", "job.toml"]).ok();
+    let mut counts: Vec<serde_json::Value> =
+        folder.read("out.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    counts.sort_by_key(|row| (row["start"].as_i64(), row["key"].to_string()));
+    let counts: Vec<String> =
+        counts.iter().map(|row| format!("{} {} {}", row["key"], row["start"], row["count"])).collect();
+    assert_eq!(counts, ["\"a\" 0 3", "\"b\" 0 1", "\"a\" 10000 1", "\"b\" 30000 1"]);
+
+    let wrong = text.replace("{ where = \".n > 1\" }", "{ where = \".n > 1\", whre = 1 }");
+    let folder = Folder::new().with("job.toml", wrong);
+    folder.run(&["check", "job.toml"]).fails(2, &["refuses `whre` in its config", "job.toml:11:"]);
+    let misspelt = text.replace("std:filter", "std:fliter");
+    let folder = Folder::new().with("job.toml", misspelt);
+    folder.run(&["check", "job.toml"]).fails(2, &["no standard plugin `fliter`", "did you mean `std:filter`?"]);
+}
+
+#[test]
+fn log_lines_are_for_people_or_programs() {
+    let folder = three_events(None);
+    let done = folder.run(&["run", "job.toml", "-v"]).ok();
+    assert!(done.err.contains("INFO started job=\"test\""), "{}", done.err);
+    let done = folder.run(&["run", "job.toml", "-v", "--log-format", "json"]).ok();
+    let line: serde_json::Value = serde_json::from_str(done.err.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&line["level"], &line["message"], &line["job"]), (&"INFO".into(), &"started".into(), &"test".into()));
+}

@@ -21,5 +21,5 @@ fn a_job_can_be_drawn() {
     assert!(folder.run(&["graph", "job.toml", "--format", "mermaid"]).ok().out.starts_with("flowchart"));
     assert!(folder.run(&["graph", "job.toml", "--format", "svg"]).ok().out.starts_with("<svg"));
     let json = folder.run(&["graph", "job.toml", "--json"]).ok().json();
-    assert_eq!(json["graph"], text.trim_end_matches('\n').to_owned() + &text[text.trim_end_matches('\n').len()..]);
+    assert_eq!(json["graph"].as_str().map(str::trim_end), Some(text.trim_end()));
 }

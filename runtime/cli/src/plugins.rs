@@ -1,5 +1,6 @@
 //! Plugins by name: from a job file or the command line to compiled code.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl<'t> Plugins<'t> {
         let loaded = tokio::select! {
             loaded = &mut loading => loaded,
             () = self.clock.sleep(PATIENCE) => {
-                if self.terminal.err.colour {
+                if std::io::stderr().is_terminal() && !self.terminal.json {
                     self.terminal.say(&self.terminal.err.dim(&format!("compiling {plugin}, once")));
                 }
                 loading.await

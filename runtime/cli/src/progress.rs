@@ -67,10 +67,26 @@ impl Write for LogWriter {
     }
 }
 
+/// What a source counts its input in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Events,
+}
+
+impl Unit {
+    fn show(self, number: u64) -> String {
+        match self {
+            Self::Bytes => bytes(number),
+            Self::Events => grouped(number),
+        }
+    }
+}
+
 /// What a node is, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    Source { bounded: bool },
+    Source { bounded: bool, unit: Unit },
     Stage,
     Sink,
 }
@@ -132,8 +148,8 @@ impl Progress {
         }
         let mut lines = vec![head];
         for (role, node) in self.roles.iter().zip(at.nodes) {
-            if let Role::Source { bounded } = role {
-                lines.push(format!("  {}", source_line(node, *bounded, at)));
+            if let Role::Source { bounded, unit } = role {
+                lines.push(format!("  {}", source_line(node, *bounded, *unit, at)));
             }
         }
         if look.nodes {
@@ -161,14 +177,14 @@ pub(crate) fn per_second(rows: u64, nanos: u64) -> u64 {
     if nanos == 0 { 0 } else { (rows as f64 * 1e9 / nanos as f64) as u64 }
 }
 
-fn source_line(node: &NodeSnapshot, bounded: bool, at: &Moment<'_>) -> String {
+fn source_line(node: &NodeSnapshot, bounded: bool, unit: Unit, at: &Moment<'_>) -> String {
     let name = node.name.as_str();
     if bounded && node.read_total > 0 {
         let (read, total) = (node.read.min(node.read_total), node.read_total);
         let cells = (u128::from(read) * u128::from(BAR_CELLS) / u128::from(total)) as usize;
         let percent = u128::from(read) * 100 / u128::from(total);
         let bar = format!("{:-<width$}", "#".repeat(cells), width = BAR_CELLS as usize);
-        let mut line = format!("{name} [{bar}] {percent} %, {} of {}", bytes(read), bytes(total));
+        let mut line = format!("{name} [{bar}] {percent} %, {} of {}", unit.show(read), unit.show(total));
         if read > 0 && read < total {
             let left = u128::from(at.nanos) * u128::from(total - read) / u128::from(read);
             line.push_str(&format!(", {} to go", duration(u64::try_from(left).unwrap_or(u64::MAX))));
@@ -252,7 +268,7 @@ mod tests {
 
     #[test]
     fn bounded_input_shows_how_far_it_is() {
-        let mut progress = Progress::new("j", vec![Role::Source { bounded: true }, Role::Sink]);
+        let mut progress = Progress::new("j", vec![Role::Source { bounded: true, unit: Unit::Bytes }, Role::Sink]);
         let source = NodeSnapshot { read: 1 << 20, read_total: 4 << 20, rejected: 7, ..node("a", 1_000, 1_000) };
         let nodes = [source, node("b", 900, 0)];
         let moment = |nanos| Moment { nanos, wall: Timestamp(0), nodes: &nodes, stopping: false };
@@ -264,7 +280,7 @@ mod tests {
 
     #[test]
     fn endless_input_shows_its_watermark() {
-        let mut progress = Progress::new("j", vec![Role::Source { bounded: false }]);
+        let mut progress = Progress::new("j", vec![Role::Source { bounded: false, unit: Unit::Bytes }]);
         let nodes = [NodeSnapshot { watermark: Timestamp(1_000_000), ..node("a", 10, 10) }];
         let moment = Moment { nanos: 1, wall: Timestamp(3_500_000), nodes: &nodes, stopping: true };
         let frame = progress.frame(&moment, LOOK);

@@ -19,7 +19,7 @@ pub(super) struct BuildArgs {
     /// The folder of the plugin, with its Cargo.toml
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Where the component goes, `target/plugins` in the folder unless given
+    /// Where the component goes, `plugins` in cargo's target folder unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Use no network: no download of crates, no installation of a toolchain

@@ -88,7 +88,8 @@ fn toolchain() -> (Finding, Option<wasmill_toolchain::Report>) {
         Ok(report) => {
             let found = report.to_string();
             let first = found.lines().next().unwrap_or_default();
-            let first = first.strip_prefix("plugin toolchain: ").unwrap_or(first).to_owned();
+            let first = first.strip_prefix("plugin toolchain").unwrap_or(first);
+            let first = first.trim_start_matches(':').trim_start().to_owned();
             let finding = if report.healthy() {
                 Finding::ok(WHAT, first)
             } else {

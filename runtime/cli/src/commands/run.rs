@@ -22,7 +22,7 @@ use crate::dead_letters::DeadLetters;
 use crate::failure::{self, Failure};
 use crate::first_output::FirstOutput;
 use crate::plugins::Plugins;
-use crate::progress::{Look, Moment, Progress, Role, node_table, per_second};
+use crate::progress::{Look, Moment, Progress, Role, Unit, node_table, per_second};
 use crate::terminal::{Style, Terminal, count, duration, grouped};
 
 /// From one frame of live progress to the next.
@@ -96,7 +96,7 @@ async fn job(
     tracing::info!(job = assembled.spec.name.as_str(), "started");
     let mut running =
         Running { assembled: &assembled, terminal, clock: clock.as_ref(), handle, signals, began, stopping: false };
-    running.to_its_end().await?;
+    running.finish().await?;
     let summary = Summary {
         stopped: running.stopping,
         nanos: clock.monotonic_nanos().saturating_sub(began),
@@ -152,7 +152,7 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    async fn to_its_end(&mut self) -> Result<(), Failure> {
+    async fn finish(&mut self) -> Result<(), Failure> {
         let live = self.is_live();
         let mut progress = Progress::new(self.assembled.spec.name.as_str(), roles(self.assembled));
         loop {
@@ -202,7 +202,14 @@ impl Running<'_> {
 
 fn roles(assembled: &Assembled) -> Vec<Role> {
     let role = |node: &wasmill_plan::Node| match node.kind {
-        NodeKind::Source { .. } => Role::Source { bounded: assembled.is_bounded(&node.name) },
+        NodeKind::Source { .. } => {
+            // Only connectors of text count in bytes.
+            let unit = match assembled.spec.sources.get(&node.name).map(|source| source.connector.as_str()) {
+                Some("file" | "stdin") => Unit::Bytes,
+                _ => Unit::Events,
+            };
+            Role::Source { bounded: assembled.is_bounded(&node.name), unit }
+        }
         NodeKind::Stage { .. } => Role::Stage,
         NodeKind::Sink => Role::Sink,
     };
