@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use support::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, name};
+use support::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, StuckSink, name};
 use tokio::runtime::Handle;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, OperatorError, TimerChange};
 use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
@@ -468,6 +468,30 @@ async fn a_stopped_job_commits_what_it_has_read() {
     job.stop();
     job.wait().await.expect("it stops");
     assert_eq!(sink.committed().len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_stuck_stops_the_source() {
+    let mut graph = Graph::new();
+    let source = graph.source(vec![rows(200_000, &["a", "b"])], true, 1);
+    let stage = graph.stage(identity(), 2);
+    let out = graph.node(NodeKind::Sink, NodePart::Sink(Arc::new(StuckSink)), 1);
+    graph.edge((source, 0), (stage, 0), Routing::Keyed);
+    graph.edge((stage, 0), (out, 0), Routing::Keyed);
+    let job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
+    let read = || job.metrics().nodes()[0].rows_in;
+    // Still once it has stood for as long as it took to get there.
+    let (mut turns, mut since, mut last) = (0_u64, 0_u64, 0);
+    while last == 0 || since < 1_000 + 10 * turns {
+        tokio::task::yield_now().await;
+        if read() == last {
+            since += 1;
+        } else {
+            (turns, since, last) = (turns + since + 1, 0, read());
+        }
+    }
+    // One budget of rows between each pair of tasks, and what each task has in its hands.
+    assert!(last < 5 * 16 * 1_024, "{last} rows were read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -182,6 +182,39 @@ impl Sink for KeepSink {
     }
 }
 
+/// Takes its first batch and never finishes it.
+pub(crate) struct StuckSink;
+
+impl SinkFactory for StuckSink {
+    fn capabilities(&self) -> SinkCapabilities {
+        SinkCapabilities { transactional: false }
+    }
+
+    fn open(
+        &self,
+        _share: Share,
+        _recovered: Option<SinkHandle>,
+        _clock: Arc<dyn HostClock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
+        let sink: Box<dyn Sink> = Box::new(Self);
+        Box::pin(async move { Ok(sink) })
+    }
+}
+
+impl Sink for StuckSink {
+    fn write<'a>(&'a mut self, _batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn prepare(&mut self, _epoch: Epoch) -> BoxFuture<'_, Result<SinkHandle, ConnectorError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn commit(&mut self, _epoch: Epoch, _last: bool) -> BoxFuture<'_, Result<(), ConnectorError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
 /// A call of a native operator.
 pub(crate) enum Call<'a> {
     Process(u16, &'a Batch),
