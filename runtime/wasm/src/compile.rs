@@ -151,6 +151,14 @@ pub fn compile_worker_main() -> ExitCode {
     }
 }
 
+/// Address space that this process has taken so far, 0 where the system does not say.
+fn mapped_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1 << 10)
+}
+
 fn work() -> Result<(), String> {
     let mut stdin = std::io::stdin().lock();
     let mut word = [0; 8];
@@ -159,6 +167,8 @@ fn work() -> Result<(), String> {
         Ok::<u64, String>(u64::from_le_bytes(word))
     };
     let (cpu_seconds, memory_bytes) = (limit("CPU limit")?, limit("memory limit")?);
+    // The allocator of the program may have reserved address space before it had anything to do.
+    let memory_bytes = memory_bytes.saturating_add(mapped_bytes());
     let ceiling = |most| Rlimit { current: Some(most), maximum: Some(most) };
     for (resource, most) in [(Resource::Cpu, cpu_seconds), (Resource::As, memory_bytes), (Resource::Core, 0)] {
         setrlimit(resource, ceiling(most)).map_err(|error| format!("cannot limit {resource:?} to {most}: {error}"))?;
