@@ -8,8 +8,8 @@ use anyhow::Context;
 
 use crate::flights;
 use crate::plugins::plugins;
-use crate::root;
 use crate::steps::{Steps, cargo, say};
+use crate::{root, target};
 
 const JOB: &str = "examples/flights/job.toml";
 
@@ -50,10 +50,6 @@ fn input() -> Vec<String> {
             Vec::new()
         }
     }
-}
-
-fn target(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }
 
 /// Where the sinks of the job write.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::plugins::plugins;
-use crate::root;
 use crate::steps::{Steps, cargo, say};
+use crate::{nexmark, root, target};
 
 /// Everything but what needs the network; `fast` leaves out the slow half.
 pub(crate) fn test(fast: bool) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
 }
 
 fn test_steps(root: &Path, fast: bool) -> usize {
-    2 + usize::from(!fast) + usize::from(guests(root))
+    2 + usize::from(!fast) + usize::from(guests(root)) + usize::from(guests(root) && !fast)
 }
 
 fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
@@ -60,6 +60,11 @@ fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
     if !fast {
         // cargo-nextest leaves examples in documentation out.
         steps.run("documentation tests", &mut cargo(root, &["test", "--workspace", "--doc"]))?;
+    }
+    if guests(root) && !fast {
+        let wasmill = target(root).join("debug/wasmill");
+        let check = || nexmark::check(None, 100_000, &wasmill);
+        steps.act("NEXMark, held to the native floor", "cargo xtask nexmark", check)?;
     }
     if guests(root) {
         steps.run("tests of the plugins", &mut cargo(&root.join("plugins"), &["test", "--workspace"]))?;
