@@ -55,6 +55,17 @@ fn rejected_rows_go_to_the_dead_letters_of_this_run() {
 }
 
 #[test]
+fn dead_letters_never_replace_a_file_of_the_job() {
+    let folder = three_events(None);
+    for path in ["in.jsonl", "out.jsonl"] {
+        let set = format!("dead_letters={path}");
+        let done = folder.run(&["run", "job.toml", "--set", &set]);
+        done.fails(2, &["`dead_letters` names the file of"]);
+    }
+    assert_eq!(folder.read("in.jsonl").lines().count(), 3);
+}
+
+#[test]
 fn one_value_can_be_set_for_one_run() {
     let folder = three_events(None).with("other.jsonl", "{\"k\":1}\n");
     folder.run(&["run", "job.toml", "--set", "source.in.path=other.jsonl", "--set", "sink.out.path=o.jsonl"]).ok();

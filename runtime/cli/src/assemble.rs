@@ -78,11 +78,26 @@ pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>) -> Result<Ass
             Err(diagnostic) => wrong.push(diagnostic),
         }
     }
+    wrong.extend(dead_letters_in_the_way(&spec));
     if !wrong.is_empty() {
         return Err(Failure::Job(everything(&spec, wrong, &facts)));
     }
     let planned = wasmill_plan::plan(&spec, &facts).map_err(Failure::Job)?;
     Ok(Assembled { spec, planned, facts, sources, stages, sinks })
+}
+
+/// The file of rejected rows is made anew by every run: it must not be one that the job reads or
+/// writes.
+fn dead_letters_in_the_way(spec: &JobSpec) -> Option<Diagnostic> {
+    let letters = spec.resolve(spec.dead_letters.as_deref()?);
+    let is_it = |options: &toml::Table| {
+        options.get("path").and_then(toml::Value::as_str).is_some_and(|path| spec.resolve(path) == letters)
+    };
+    let sources = spec.sources.iter().map(|(name, source)| ("source", name, &source.options));
+    let sinks = spec.sinks.iter().map(|(name, sink)| ("sink", name, &sink.options));
+    let (section, name, _) = sources.chain(sinks).find(|(.., options)| is_it(options))?;
+    let message = format!("`dead_letters` names the file of {section} `{name}`");
+    Some(spec.error(&["dead_letters"], message).hint("rejected rows have a file of their own"))
 }
 
 /// What is wrong, and what the planner has to say about the nodes that are not.

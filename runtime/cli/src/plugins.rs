@@ -95,7 +95,8 @@ fn bytes_of(plugin: &PluginRef, path: &Path) -> Result<Arc<[u8]>, Unusable> {
                 hint: Some(match did_you_mean(name, known.iter().copied()) {
                     Some(meant) => format!("did you mean `std:{meant}`?"),
                     None if known.is_empty() => {
-                        "this binary was built without standard plugins: build it with `cargo xtask build`".to_owned()
+                        "this binary was built without standard plugins: run `cargo xtask plugins` and build it again"
+                            .to_owned()
                     }
                     None => format!("the standard plugins are {}", listed(known)),
                 }),

@@ -158,7 +158,7 @@ fn standard_plugins() -> Finding {
     const WHAT: &str = "standard plugins";
     let names: Vec<&str> = std_plugins::names().collect();
     if names.is_empty() {
-        return Finding::warn(WHAT, "none in this binary", "build them first: cargo xtask plugins");
+        return Finding::warn(WHAT, "none in this binary", "run `cargo xtask plugins` and build it again");
     }
     Finding::ok(WHAT, names.join(", "))
 }

@@ -37,7 +37,7 @@ pub(super) fn new(args: &NewArgs, terminal: &Terminal) -> Result<(), Failure> {
     }
     let step = |command: String, what: &str| format!("  {} {what}\n", terminal.out.bold(&format!("{command:<24}")));
     let mut text = format!("{} is a plugin project in Rust; next:\n", terminal.out.bold(&shown.to_string()));
-    text.push_str(&step(format!("cd {shown}"), ""));
+    text.push_str(&format!("  {}\n", terminal.out.bold(&format!("cd {shown}"))));
     text.push_str(&step("cargo test".into(), "the operator as plain Rust"));
     text.push_str(&step("wasmill build".into(), "a component"));
     text.push_str(&step("wasmill test".into(), "its golden cases, on the real host"));
