@@ -129,7 +129,7 @@ impl Results {
     /// Emits a value.
     #[inline]
     pub fn emit(&mut self, value: impl AsRef<[u8]>) {
-        self.emit_with(|buffer| buffer.extend_from_slice(value.as_ref()));
+        self.emit_with(|buffer| crate::append(buffer, value.as_ref()));
     }
 
     /// Emits a value that is written into a buffer: nothing is copied. What the buffer holds

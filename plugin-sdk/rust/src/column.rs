@@ -75,7 +75,7 @@ impl Column {
 
     #[inline(always)]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.data.extend_from_slice(bytes);
+        crate::append(&mut self.data, bytes);
         self.end();
     }
 

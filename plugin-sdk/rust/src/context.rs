@@ -153,7 +153,7 @@ impl<'b> Context<'b> {
     /// Emits a value, with the key and time of the event.
     #[inline(always)]
     pub fn emit(&mut self, value: impl AsRef<[u8]>) {
-        self.emit_at(0, None, None, |buffer| buffer.extend_from_slice(value.as_ref()));
+        self.emit_at(0, None, None, |buffer| crate::append(buffer, value.as_ref()));
     }
 
     /// Emits a value that is written into a buffer: nothing is copied. What the buffer holds
@@ -267,7 +267,7 @@ impl<'c, 'b> Port<'c, 'b> {
     /// Emits a value, with the key and time of the event.
     #[inline]
     pub fn emit(&mut self, value: impl AsRef<[u8]>) {
-        self.context.emit_at(self.at, None, None, |buffer| buffer.extend_from_slice(value.as_ref()));
+        self.context.emit_at(self.at, None, None, |buffer| crate::append(buffer, value.as_ref()));
     }
 
     /// As [`Context::emit_with`].
@@ -317,7 +317,7 @@ impl<'c> RowBuilder<'c, '_> {
     /// Emits it with this value.
     #[inline]
     pub fn emit(self, value: impl AsRef<[u8]>) {
-        self.emit_with(|buffer| buffer.extend_from_slice(value.as_ref()));
+        self.emit_with(|buffer| crate::append(buffer, value.as_ref()));
     }
 
     /// Emits it with a value that is written into a buffer.

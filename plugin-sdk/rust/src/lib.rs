@@ -50,6 +50,7 @@
 //! events that caused it. Report what is wrong with an event as a [`Reject`] instead.
 
 mod aggregate;
+mod append;
 #[doc(hidden)]
 #[allow(missing_docs, unreachable_pub, reason = "generated; its documentation is the WIT file")]
 pub mod bindings;
@@ -76,6 +77,7 @@ pub mod testing;
 mod timers;
 
 pub use aggregate::{Aggregate, Pane, Results};
+pub use append::append;
 pub use bindings::wasmill::operator::types::Clock;
 pub use codec::{Codec, CodecError, Json, MapKey};
 pub use column::Rows;

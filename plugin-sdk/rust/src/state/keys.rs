@@ -101,7 +101,7 @@ impl Keys {
     fn insert(&mut self, at: usize, hash: u64, key: &[u8]) -> u32 {
         let slot = self.keys.len() as u32;
         self.keys.push(Key { hash, start: self.arena.len() as u32, len: key.len() as u32, used: true });
-        self.arena.extend_from_slice(key);
+        crate::append(&mut self.arena, key);
         self.table[at] = hash >> 32 << 32 | u64::from(slot + 1);
         slot
     }

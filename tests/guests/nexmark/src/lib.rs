@@ -158,7 +158,7 @@ fn person(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
 
 #[inline(always)]
 fn write(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+    parts.iter().for_each(|part| wasmill_sdk::append(out, part));
 }
 
 #[cfg(test)]
