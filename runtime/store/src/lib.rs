@@ -3,13 +3,21 @@
 //! A stage's state is keyed by (space, event key, sub-key). [`StateBackend`] is the seam: one
 //! behaviour, several backends, tested by one suite. [`MemoryState`] keeps everything in hash
 //! tables; the changes of an epoch leave it as one [`ChangeSet`].
+//!
+//! [`JobStore`] makes the epochs of a job durable: one atomic write holds the changes of all its
+//! stages, the positions of its sources, the handles of its sinks and its rejected rows.
 
 mod backend;
 mod compact;
+mod durable;
 mod memory;
 #[doc(hidden)]
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
 pub use backend::{ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
+pub use durable::{
+    Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
+    Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord, WindowRecord,
+};
 pub use memory::MemoryState;

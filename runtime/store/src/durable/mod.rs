@@ -1,0 +1,29 @@
+//! The durable half of a job's epochs: one atomic write each.
+//!
+//! [`JobStore`] keeps a log with one frame an epoch, and a base, a sorted file, into which the log
+//! is folded when it has grown larger than the base. All it does on the hot path is to encode
+//! the changes, append them and sync. Nothing is read while a job runs but by a compaction; what
+//! was committed is read once, by [`JobStore::open`].
+//!
+//! The bytes are drawn in `docs/formats.md`. Every file goes through [`wasmill_env::Disk`], so that
+//! crashes at any point can be tested.
+
+mod base;
+mod codec;
+mod compaction;
+mod encode;
+mod error;
+mod frame;
+mod layout;
+mod log;
+mod merge;
+mod record;
+mod store;
+
+pub use compaction::{Compacted, Compaction};
+pub use error::StoreError;
+pub use record::{
+    EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered, RecoveredStage,
+    SinkRecord, StageRecord, TimerRecord, WindowRecord,
+};
+pub use store::{JobStore, StoreOptions};

@@ -1,0 +1,211 @@
+//! What an epoch changes, and what a store gives back: plain data.
+//!
+//! Timers and windows mirror the types of `order`, which this crate does not know.
+
+use std::collections::BTreeMap;
+
+use wasmill_model::{Clock, Epoch, NodeName, PartitionId, PluginDigest, Position, key_group, share_of};
+
+use super::StoreError;
+use crate::{ChangeSet, EntryChange};
+
+/// Everything one epoch changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EpochRecord {
+    /// Facts about the job that are not rows, such as the digests of its plugins. `None` removes.
+    pub meta: BTreeMap<String, Option<Vec<u8>>>,
+    /// Positions of sources: those that changed at least.
+    pub positions: Vec<PositionRecord>,
+    /// Changes of the shares of stages.
+    pub stages: Vec<StageRecord>,
+    /// Prepared handles of sinks.
+    pub sinks: Vec<SinkRecord>,
+    /// Rejected rows.
+    pub dead_letters: Vec<LetterRecord>,
+    /// Rejected rows that are done with.
+    pub dropped_letters: Vec<LetterId>,
+}
+
+/// Where a source goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionRecord {
+    /// The source.
+    pub node: NodeName,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The position.
+    pub position: Position,
+}
+
+/// Changes of one share of a stage.
+///
+/// # Invariants
+/// State, timers and accumulators belong to their key, and the key to the share that
+/// [`wasmill_model::share_of`] gives it among `shares`. So nothing has to be moved when a stage
+/// goes on with another number of shares; the first epoch then has to hold the windows of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRecord {
+    /// The stage.
+    pub node: NodeName,
+    /// Which share.
+    pub share: u16,
+    /// Of how many.
+    pub shares: u16,
+    /// Changes of the operator's state.
+    pub state: ChangeSet,
+    /// Changes of its timers.
+    pub timers: Vec<TimerRecord>,
+    /// Changes of its windows, where it has any.
+    pub windows: Option<WindowRecord>,
+}
+
+/// A timer, or that it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimerRecord {
+    /// The clock it counts in.
+    pub clock: Clock,
+    /// The event key.
+    pub key: Box<[u8]>,
+    /// The tag.
+    pub tag: Box<[u8]>,
+    /// When it is due, in microseconds since the Unix epoch, and its place among timers of equal
+    /// time.
+    pub set: Option<(i64, u64)>,
+}
+
+/// How far the windows of one share have fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgressRecord {
+    /// The first window that has not fired completely.
+    pub next_window: i128,
+    /// Panes of that window that have fired.
+    pub panes: u64,
+}
+
+/// Changes of the windows of one share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowRecord {
+    /// How far windows have fired.
+    pub progress: ProgressRecord,
+    /// Starts of slices that are gone, with all entries they had before this epoch.
+    pub dropped: Vec<i64>,
+    /// New and changed accumulators.
+    pub entries: Vec<PaneRecord>,
+}
+
+/// An accumulator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaneRecord {
+    /// Where its slice begins, microseconds since the Unix epoch.
+    pub slice: i64,
+    /// The event key.
+    pub key: Box<[u8]>,
+    /// The place of the key among those of the slice.
+    pub order: u32,
+    /// The accumulator.
+    pub accumulator: Box<[u8]>,
+}
+
+/// The prepared handle of one share of a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkRecord {
+    /// The sink.
+    pub node: NodeName,
+    /// Which share.
+    pub share: u16,
+    /// Of how many.
+    pub shares: u16,
+    /// What the sink needs after a crash.
+    pub handle: Vec<u8>,
+}
+
+/// Names a rejected row within its job. Rises, and is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LetterId(pub u64);
+
+/// A rejected row, with why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetterRecord {
+    /// The epoch in which it was rejected. Set by the store.
+    pub epoch: Epoch,
+    /// The node that rejected it.
+    pub node: NodeName,
+    /// The plugin that did, where it was one.
+    pub digest: Option<PluginDigest>,
+    /// Why, with what is known about it (the guest's stack, say).
+    pub reason: String,
+    /// Event time of the row, microseconds since the Unix epoch.
+    pub time: i64,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// Where it came from, where that is known.
+    pub origin: Option<PositionRecord>,
+}
+
+/// Everything a job has committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The last committed epoch, 0 for a new job.
+    pub epoch: Epoch,
+    /// Facts about the job.
+    pub meta: BTreeMap<String, Vec<u8>>,
+    /// Where sources go on, by node and partition.
+    pub positions: Vec<PositionRecord>,
+    /// What stages hold.
+    pub stages: BTreeMap<NodeName, RecoveredStage>,
+    /// The latest handles of sinks, by node and share.
+    pub sinks: Vec<SinkRecord>,
+    /// How many rejected rows are kept.
+    pub dead_letters: u64,
+}
+
+/// What a stage holds, or one share of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveredStage {
+    /// State, sorted, each entry with its value.
+    pub state: Vec<EntryChange>,
+    /// Timers that are set, sorted by clock, key and tag.
+    pub timers: Vec<TimerRecord>,
+    /// How far the windows of each share had fired: share, number of shares, progress.
+    pub progress: Vec<(u16, u16, ProgressRecord)>,
+    /// Accumulators, sorted by slice and key.
+    pub panes: Vec<PaneRecord>,
+}
+
+impl RecoveredStage {
+    /// Deals what the stage holds to so many shares, by key. The progress of each is the one
+    /// entry of [`Self::progress`] it gets.
+    ///
+    /// # Errors
+    /// Where the stage had another number of shares and these had not fired equally far.
+    ///
+    /// # Panics
+    /// Where `shares` is 0.
+    pub fn split(self, node: &NodeName, shares: u16) -> Result<Vec<Self>, StoreError> {
+        assert!(shares > 0, "a stage has at least one share");
+        let mut split = vec![Self::default(); shares.into()];
+        if let Some(&(_, stored, progress)) = self.progress.first() {
+            let same = stored == shares && self.progress.len() == usize::from(shares);
+            if !same && self.progress.iter().any(|(.., other)| *other != progress) {
+                return Err(StoreError::UnevenWindows { node: node.to_string(), shares, stored });
+            }
+            for (share, part) in (0..shares).zip(&mut split) {
+                let own = if same { self.progress[usize::from(share)].2 } else { progress };
+                part.progress.push((share, shares, own));
+            }
+        }
+        let owner = |key: &[u8]| usize::from(share_of(key_group(key), shares));
+        for entry in self.state {
+            split[owner(&entry.key)].state.push(entry);
+        }
+        for timer in self.timers {
+            split[owner(&timer.key)].timers.push(timer);
+        }
+        for pane in self.panes {
+            split[owner(&pane.key)].panes.push(pane);
+        }
+        Ok(split)
+    }
+}

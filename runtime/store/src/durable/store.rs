@@ -1,0 +1,354 @@
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasmill_env::{Disk, DiskLock};
+use wasmill_model::Epoch;
+
+use super::StoreError;
+use super::base::BaseEnd;
+use super::codec::{Change, Entry, Name, Reader, Table};
+use super::compaction::{Compacted, Compaction};
+use super::encode::{Builder, Known, decode_letter, encode};
+use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, seal};
+use super::layout::{LOCK, Layout, base_path, segment_path};
+use super::log::{self, Segment};
+use super::merge::{Chunk, FileSource, Source, merge};
+use super::record::{EpochRecord, LetterId, LetterRecord, Recovered};
+
+/// Room for a frame that is kept from one commit to the next.
+const FRAME_BYTES_KEPT: usize = 16 << 20;
+
+/// Settings of a [`JobStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The log is folded into a base once it has this many bytes and more than the base has. Bounds
+    /// the space a job takes to four times what it holds, plus this, and so the time of a recovery.
+    pub log_bytes_max: u64,
+    /// Bytes of memory that a compaction takes.
+    pub compaction_bytes_max: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { log_bytes_max: 16 << 20, compaction_bytes_max: 64 << 20 }
+    }
+}
+
+/// The durable half of a job: one atomic write an epoch.
+///
+/// # Invariants
+/// - Epochs are committed in order, each entirely or not at all.
+/// - One process has a store open at a time.
+///
+/// # Crash consistency
+/// What [`JobStore::commit`] has returned for is there after a crash. An epoch whose commit did not
+/// return may be there, too, entirely. After any failed write or sync the store is poisoned:
+/// nothing but opening it anew tells what is on disk, and a failed sync is never tried again.
+#[derive(Debug)]
+pub struct JobStore {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: StoreOptions,
+    _lock: Box<dyn DiskLock>,
+    /// The base's sequence number and bytes.
+    base: Option<(u64, u64)>,
+    /// Segments before the last, with the bytes of each.
+    segments: Vec<(u64, u64)>,
+    segment: Segment,
+    sequence: u64,
+    epoch: Epoch,
+    known: Known,
+    frame: Vec<u8>,
+    poison: Option<String>,
+}
+
+impl JobStore {
+    /// Opens the store in a folder, which is made if need be, and reads what was committed.
+    ///
+    /// # Errors
+    /// Where another process has it open, a file cannot be read or written, is damaged, or is of a
+    /// newer version.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> Result<(Self, Recovered), StoreError> {
+        disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let lock = dir.join(LOCK);
+        let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
+        let lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
+        let layout = Layout::read(&*disk, dir)?;
+        let base = layout.base.map(|sequence| open_base(&*disk, dir, sequence)).transpose()?;
+        let (base_epoch, base_bytes) = base.as_ref().map_or((0, 0), |base| (base.epoch, base.bytes));
+        let base_sequence = layout.base.unwrap_or(0);
+
+        let mut chunk = Chunk::default();
+        let from = (base_sequence, base_epoch);
+        let read = log::read(&*disk, dir, &layout.segments, None, from, |payload| Ok(chunk.push(payload).is_some()))?;
+        // A process that was killed may have left its last frame unsynced, or its sync may have
+        // failed: reading it does not tell. So it is written again before anybody acts on it.
+        let mut last = read.last.and_then(|header| Some((log::with_header(chunk.last()?), header)));
+
+        let mut builder = Builder::default();
+        let mut sources = vec![chunk.into_source()];
+        sources.extend(base.map(|base| Source::File(base.source)));
+        merge(&mut sources, |table, node, name, value| {
+            let malformed = || StoreError::corrupt(dir, 0, format!("an entry of {node:?} in {table:?} is malformed"));
+            builder.take(table, node, name, value).ok_or_else(malformed)
+        })?;
+        drop(sources);
+        let Builder { mut recovered, known, .. } = builder;
+        recovered.epoch = Epoch(read.epoch);
+
+        let start = if last.is_some() { read.sequence } else { read.sequence + 1 };
+        let frame = last.as_mut().map(|(frame, header)| (&mut frame[..], *header));
+        let segment = Segment::create(&*disk, dir, start, frame)?;
+        for path in &layout.garbage {
+            disk.remove(path).map_err(StoreError::io("remove", path))?;
+        }
+        let store = Self {
+            _lock: lock,
+            base: layout.base.map(|sequence| (sequence, base_bytes)),
+            segments: read.segments.into_iter().filter(|(other, _)| *other != start).collect(),
+            segment,
+            sequence: read.sequence,
+            epoch: recovered.epoch,
+            known,
+            frame: Vec::new(),
+            poison: None,
+            dir: dir.to_owned(),
+            options,
+            disk,
+        };
+        Ok((store, recovered))
+    }
+
+    /// The last committed epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Makes an epoch durable, or nothing of it. Blocks until it is synced.
+    ///
+    /// # Errors
+    /// Where `epoch` is not the next one or is too large, which changes nothing; or where a write
+    /// or sync fails, after which the store has to be opened anew.
+    pub fn commit(&mut self, epoch: Epoch, record: &EpochRecord) -> Result<(), StoreError> {
+        if epoch != self.epoch.next() {
+            return Err(StoreError::OutOfOrder { epoch, expected: self.epoch.next() });
+        }
+        self.write(FrameKind::Epoch, epoch, record)
+    }
+
+    /// Drops rejected rows between epochs: what is done to a job that does not run.
+    ///
+    /// # Errors
+    /// As [`JobStore::commit`].
+    pub fn drop_letters(&mut self, ids: &[LetterId]) -> Result<(), StoreError> {
+        let record = EpochRecord { dropped_letters: ids.to_vec(), ..EpochRecord::default() };
+        self.write(FrameKind::Edit, self.epoch, &record)
+    }
+
+    fn write(&mut self, kind: FrameKind, epoch: Epoch, record: &EpochRecord) -> Result<(), StoreError> {
+        self.check()?;
+        self.frame.clear();
+        self.frame.resize(FRAME_HEADER_BYTES, 0);
+        let before = self.known.clone();
+        encode(epoch, record, &mut self.known, &mut self.frame);
+        if seal(&mut self.frame, kind, self.sequence + 1, epoch.0, self.segment.bytes).is_none() {
+            let bytes = self.frame.len() as u64;
+            self.frame = Vec::new();
+            self.known = before;
+            return Err(StoreError::TooLarge { epoch, bytes, max: PAYLOAD_BYTES_MAX });
+        }
+        let appended = self.segment.append(&self.frame);
+        self.poison_with(appended)?;
+        (self.sequence, self.epoch) = (self.sequence + 1, epoch);
+        if self.frame.capacity() > FRAME_BYTES_KEPT {
+            self.frame = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.poison.clone().map_or(Ok(()), |reason| Err(StoreError::Poisoned { reason }))
+    }
+
+    fn poison_with<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.inspect_err(|error| self.poison = Some(error.to_string()))
+    }
+
+    /// Bytes of the log that a recovery reads besides the base.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.segments.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.segment.bytes
+    }
+
+    /// Whether it is time for [`JobStore::begin_compaction`].
+    #[must_use]
+    pub fn compaction_due(&self) -> bool {
+        self.log_bytes() > self.options.log_bytes_max.max(self.base.map_or(0, |(_, bytes)| bytes))
+    }
+
+    /// Begins to fold the log so far into a new base. [`Compaction::run`] does it, on any thread,
+    /// while commits go on; [`JobStore::finish_compaction`] ends it. One at a time.
+    ///
+    /// # Errors
+    /// Where a write or sync fails, after which the store has to be opened anew.
+    pub fn begin_compaction(&mut self) -> Result<Compaction, StoreError> {
+        self.check()?;
+        self.roll()?;
+        Ok(Compaction {
+            disk: self.disk.clone(),
+            dir: self.dir.clone(),
+            base: self.base.map(|(sequence, _)| sequence),
+            segments: self.segments.iter().map(|(start, _)| *start).collect(),
+            follow: self.segment.start,
+            sequence: self.sequence,
+            epoch: self.epoch,
+            bytes_max: self.options.compaction_bytes_max,
+        })
+    }
+
+    /// Begins a segment, unless the last is empty.
+    fn roll(&mut self) -> Result<(), StoreError> {
+        if self.segment.start > self.sequence {
+            return Ok(());
+        }
+        let next = Segment::create(&*self.disk, &self.dir, self.sequence + 1, None);
+        let next = self.poison_with(next)?;
+        self.segments.push((self.segment.start, self.segment.bytes));
+        self.segment = next;
+        Ok(())
+    }
+
+    /// Removes what a compaction has replaced. One that failed is simply not finished: the next
+    /// one begins anew.
+    ///
+    /// # Errors
+    /// Where a file cannot be removed, which leaves it until the store is opened again.
+    pub fn finish_compaction(&mut self, compacted: Compacted) -> Result<(), StoreError> {
+        let Compacted { sequence, bytes } = compacted;
+        let before = self.base.replace((sequence, bytes)).filter(|(before, _)| *before != sequence);
+        let folded: Vec<_> = self.segments.extract_if(.., |(start, _)| *start <= sequence).collect();
+        let base = before.map(|(before, _)| base_path(&self.dir, before));
+        for path in folded.iter().map(|(start, _)| segment_path(&self.dir, *start)).chain(base) {
+            self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Up to `limit` rejected rows from an id on, in order.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or is damaged.
+    pub fn letters(&self, from: LetterId, limit: usize) -> Result<Vec<(LetterId, LetterRecord)>, StoreError> {
+        self.check()?;
+        let mut gone = BTreeSet::new();
+        self.each_letter_change(|name, change| {
+            if change == Change::Gone {
+                gone.insert(name.number);
+            }
+            Some(())
+        })?;
+        let mut letters = Vec::new();
+        let wanted = |id: u64, have: usize| have < limit && id >= from.0 && !gone.contains(&id);
+        // Ids rise, so those in the base come before those in the log.
+        if let Some((sequence, _)) = self.base
+            && let OpenBase { path, end, .. } = open_base(&*self.disk, &self.dir, sequence)?
+            && let Some((_, offset)) = end.tables.iter().find(|(table, _)| *table == Table::Letters)
+        {
+            let mut source = FileSource::open(&*self.disk, &path, FileKind::Base, Some(*offset))?;
+            while letters.len() < limit
+                && let Some((Table::Letters, _, Entry { name, change })) = source.head()
+            {
+                if let Change::Put(value) = change
+                    && wanted(name.number, letters.len())
+                {
+                    let malformed = || StoreError::corrupt(&path, *offset, "a rejected row is malformed");
+                    letters.push((LetterId(name.number), decode_letter(value).ok_or_else(malformed)?));
+                }
+                source.advance()?;
+            }
+        }
+        self.each_letter_change(|name, change| {
+            if let Change::Put(value) = change
+                && wanted(name.number, letters.len())
+            {
+                letters.push((LetterId(name.number), decode_letter(value)?));
+            }
+            Some(())
+        })?;
+        Ok(letters)
+    }
+
+    /// Hands over what the log says of rejected rows, in order. `None` says that it is malformed.
+    fn each_letter_change(&self, mut take: impl FnMut(Name<'_>, Change<'_>) -> Option<()>) -> Result<(), StoreError> {
+        let base = self.base.map(|(sequence, _)| open_base(&*self.disk, &self.dir, sequence)).transpose()?;
+        let from = (self.base.map_or(0, |(sequence, _)| sequence), base.map_or(0, |base| base.epoch));
+        let segments: Vec<u64> = self.segments.iter().map(|(start, _)| *start).chain([self.segment.start]).collect();
+        let mut in_payload = |payload: &[u8]| {
+            let mut reader = Reader(payload);
+            while !reader.0.is_empty() {
+                let mut section = reader.section()?;
+                for _ in 0..if section.table == Table::Letters { section.count } else { 0 } {
+                    let Entry { name, change } = section.entries.entry()?;
+                    take(name, change)?;
+                }
+            }
+            Some(())
+        };
+        let follow = Some(self.sequence + 1);
+        log::read(&*self.disk, &self.dir, &segments, follow, from, |payload| Ok(in_payload(&payload).is_some()))?;
+        Ok(())
+    }
+
+    /// Closes the store so that damage to any byte of it is seen when it is opened again. One that
+    /// is not closed is opened as after a crash, where a last frame that cannot be read counts as
+    /// never committed.
+    ///
+    /// # Errors
+    /// Where a write or sync fails.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.check()?;
+        self.roll()
+    }
+
+    /// Writes everything committed into one new file.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written.
+    pub fn export(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.begin_compaction()?.write(path).map(|_bytes| ())
+    }
+
+    /// Makes a store of a file that [`JobStore::export`] wrote. Open it to read what it holds.
+    ///
+    /// # Errors
+    /// Where the folder holds a job, or a file cannot be read or written, or is damaged.
+    pub fn import(disk: Arc<dyn Disk>, file: &Path, dir: &Path) -> Result<(), StoreError> {
+        super::compaction::import(disk, file, dir)
+    }
+}
+
+/// A base that is to be read, with what its end says.
+pub(super) struct OpenBase {
+    pub(super) source: FileSource,
+    pub(super) end: BaseEnd,
+    pub(super) epoch: u64,
+    pub(super) bytes: u64,
+    pub(super) path: PathBuf,
+}
+
+pub(super) fn open_base(disk: &dyn Disk, dir: &Path, sequence: u64) -> Result<OpenBase, StoreError> {
+    let path = base_path(dir, sequence);
+    let base = open_base_at(disk, path)?;
+    if base.source.sequence() != sequence {
+        return Err(StoreError::corrupt(&base.path, 16, format!("the base of {sequence:x} was expected")));
+    }
+    Ok(base)
+}
+
+pub(super) fn open_base_at(disk: &dyn Disk, path: PathBuf) -> Result<OpenBase, StoreError> {
+    let source = FileSource::open(disk, &path, FileKind::Base, None)?;
+    let (epoch, end, bytes) = source.read_end()?;
+    Ok(OpenBase { source, end, epoch, bytes, path })
+}

@@ -1,0 +1,220 @@
+//! Random epochs, and a naive model of what they leave.
+
+use std::collections::BTreeMap;
+
+use wasmill_model::{Clock, Epoch, NodeName, PartitionId, PluginDigest, Position, key_group, share_of};
+use wasmill_store::{
+    ChangeSet, EntryChange, EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered,
+    SinkRecord, StageRecord, TimerRecord, WindowRecord,
+};
+
+/// Numbers from a seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    fn name(&mut self) -> Box<[u8]> {
+        let names: [&[u8]; 7] = [b"", b"a", b"\0", b"bridge-7", b"bridge-70", b"bridge-71-of-the-north", b"\xff\xff"];
+        names[self.below(7) as usize].into()
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let len = if self.below(20) == 0 { self.below(3_000) } else { self.below(12) };
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+pub(crate) fn node(name: &str) -> NodeName {
+    NodeName::new(name).expect("a name")
+}
+
+type Bytes = Box<[u8]>;
+
+/// What epochs leave, kept in the simplest way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Model {
+    pub(crate) epoch: Epoch,
+    pub(crate) next_letter: u64,
+    pub(crate) letters: BTreeMap<LetterId, LetterRecord>,
+    meta: BTreeMap<String, Vec<u8>>,
+    positions: BTreeMap<(NodeName, PartitionId), Position>,
+    sinks: BTreeMap<(NodeName, u16), (u16, Vec<u8>)>,
+    state: BTreeMap<(NodeName, u16, Bytes, Bytes), Bytes>,
+    timers: BTreeMap<(NodeName, Clock, Bytes, Bytes), (i64, u64)>,
+    progress: BTreeMap<(NodeName, u16), (u16, ProgressRecord)>,
+    panes: BTreeMap<(NodeName, i64, Bytes), (u32, Bytes)>,
+}
+
+fn owner(key: &[u8], shares: u16) -> u16 {
+    share_of(key_group(key), shares)
+}
+
+impl Model {
+    pub(crate) fn apply(&mut self, epoch: Epoch, record: &EpochRecord) {
+        self.epoch = epoch;
+        for (name, fact) in &record.meta {
+            match fact {
+                Some(fact) => self.meta.insert(name.clone(), fact.clone()),
+                None => self.meta.remove(name),
+            };
+        }
+        for PositionRecord { node, partition, position } in &record.positions {
+            self.positions.insert((node.clone(), *partition), position.clone());
+        }
+        for SinkRecord { node, share, shares, handle } in &record.sinks {
+            self.sinks.insert((node.clone(), *share), (*shares, handle.clone()));
+            self.sinks.retain(|(other, share), _| other != node || share < shares);
+        }
+        for stage in &record.stages {
+            for EntryChange { space, key, subkey, value } in &stage.state.entries {
+                let place = (stage.node.clone(), *space, key.clone(), subkey.clone());
+                match value {
+                    Some(value) => self.state.insert(place, value.clone()),
+                    None => self.state.remove(&place),
+                };
+            }
+            for TimerRecord { clock, key, tag, set } in &stage.timers {
+                let place = (stage.node.clone(), *clock, key.clone(), tag.clone());
+                match set {
+                    Some(set) => self.timers.insert(place, *set),
+                    None => self.timers.remove(&place),
+                };
+            }
+            if let Some(windows) = &stage.windows {
+                self.progress.insert((stage.node.clone(), stage.share), (stage.shares, windows.progress));
+                self.progress.retain(|(other, share), _| *other != stage.node || *share < stage.shares);
+                for dropped in &windows.dropped {
+                    self.panes.retain(|(other, slice, key), _| {
+                        *other != stage.node || slice != dropped || owner(key, stage.shares) != stage.share
+                    });
+                }
+                for PaneRecord { slice, key, order, accumulator } in &windows.entries {
+                    self.panes.insert((stage.node.clone(), *slice, key.clone()), (*order, accumulator.clone()));
+                }
+            }
+        }
+        for letter in &record.dead_letters {
+            self.letters.insert(LetterId(self.next_letter), LetterRecord { epoch, ..letter.clone() });
+            self.next_letter += 1;
+        }
+        for id in &record.dropped_letters {
+            self.letters.remove(id);
+        }
+    }
+
+    /// What a store gives back that holds the same.
+    pub(crate) fn recovered(&self) -> Recovered {
+        let mut recovered = Recovered {
+            epoch: self.epoch,
+            meta: self.meta.clone(),
+            dead_letters: self.letters.len() as u64,
+            ..Recovered::default()
+        };
+        for ((node, partition), position) in self.positions.clone() {
+            recovered.positions.push(PositionRecord { node, partition, position });
+        }
+        for ((node, share), (shares, handle)) in self.sinks.clone() {
+            recovered.sinks.push(SinkRecord { node, share, shares, handle });
+        }
+        for ((node, space, key, subkey), value) in self.state.clone() {
+            let entry = EntryChange { space, key, subkey, value: Some(value) };
+            recovered.stages.entry(node).or_default().state.push(entry);
+        }
+        for ((node, clock, key, tag), set) in self.timers.clone() {
+            recovered.stages.entry(node).or_default().timers.push(TimerRecord { clock, key, tag, set: Some(set) });
+        }
+        for ((node, share), (shares, progress)) in self.progress.clone() {
+            recovered.stages.entry(node).or_default().progress.push((share, shares, progress));
+        }
+        for ((node, slice, key), (order, accumulator)) in self.panes.clone() {
+            recovered.stages.entry(node).or_default().panes.push(PaneRecord { slice, key, order, accumulator });
+        }
+        recovered
+    }
+}
+
+/// A recovered job with what has no stated order put in one.
+pub(crate) fn sorted(mut recovered: Recovered) -> Recovered {
+    for stage in recovered.stages.values_mut() {
+        stage.panes.sort_by(|a, b| (a.slice, &a.key).cmp(&(b.slice, &b.key)));
+    }
+    recovered
+}
+
+/// An epoch that touches everything now and then.
+pub(crate) fn record(chance: &mut Chance, model: &Model) -> EpochRecord {
+    let mut record = EpochRecord::default();
+    if chance.below(4) == 0 {
+        let fact = (chance.below(3) > 0).then(|| chance.value());
+        record.meta.insert(format!("plugin/{}", chance.below(3)), fact);
+    }
+    for partition in 0..chance.below(3) {
+        let position = Position(model.epoch.0.to_le_bytes().into());
+        record.positions.push(PositionRecord { node: node("in"), partition: PartitionId(partition as u32), position });
+    }
+    let shares = 1 + chance.below(3) as u16;
+    for share in 0..shares {
+        record.sinks.push(SinkRecord { node: node("out"), share, shares, handle: chance.value() });
+        record.stages.push(stage(chance, share, shares));
+    }
+    if chance.below(3) == 0 {
+        record.dead_letters = (0..chance.below(4)).map(|_| letter(chance)).collect();
+    }
+    if chance.below(4) == 0 {
+        record.dropped_letters = model.letters.keys().copied().filter(|_| chance.below(2) == 0).collect();
+    }
+    record
+}
+
+fn stage(chance: &mut Chance, share: u16, shares: u16) -> StageRecord {
+    let names = |chance: &mut Chance, count: u64| -> Vec<Box<[u8]>> {
+        let names: Vec<_> = (0..chance.below(count)).map(|_| chance.name()).collect();
+        names.into_iter().filter(|name| owner(name, shares) == share).collect()
+    };
+    let mut state = BTreeMap::new();
+    for key in names(chance, 12) {
+        let value = (chance.below(4) > 0).then(|| chance.value().into());
+        state.insert((chance.below(2) as u16, key, chance.name()), value);
+    }
+    let entries = state.into_iter().map(|((space, key, subkey), value)| EntryChange { space, key, subkey, value });
+    let mut timers = BTreeMap::new();
+    for key in names(chance, 6) {
+        let clock = if chance.below(2) == 0 { Clock::Event } else { Clock::Processing };
+        let time = chance.below(1_000).cast_signed() - 500;
+        timers.insert((clock, key, chance.name()), (chance.below(3) > 0).then(|| (time, chance.below(9))));
+    }
+    let timers = timers.into_iter().map(|((clock, key, tag), set)| TimerRecord { clock, key, tag, set });
+    let slice = |chance: &mut Chance| (chance.below(4).cast_signed() - 1) * 60_000_000;
+    let mut panes = BTreeMap::new();
+    for key in names(chance, 8) {
+        panes.insert((slice(chance), key), (chance.below(5) as u32, chance.value().into()));
+    }
+    let panes =
+        panes.into_iter().map(|((slice, key), (order, accumulator))| PaneRecord { slice, key, order, accumulator });
+    let windows = WindowRecord {
+        progress: ProgressRecord { next_window: i128::from(chance.below(9)) - 4, panes: chance.below(3) },
+        dropped: (0..chance.below(3)).map(|_| slice(chance)).collect(),
+        entries: panes.collect(),
+    };
+    let (state, timers) = (ChangeSet { entries: entries.collect() }, timers.collect());
+    StageRecord { node: node("count"), share, shares, state, timers, windows: Some(windows) }
+}
+
+fn letter(chance: &mut Chance) -> LetterRecord {
+    let origin = PositionRecord { node: node("in"), partition: PartitionId(0), position: Position(chance.value()) };
+    LetterRecord {
+        epoch: Epoch(0),
+        node: node("count"),
+        digest: (chance.below(2) == 0).then_some(PluginDigest([7; 32])),
+        reason: "divided by zero".into(),
+        time: chance.below(1 << 40).cast_signed() - 1_000,
+        key: chance.name().into(),
+        value: chance.value(),
+        origin: (chance.below(2) == 0).then_some(origin),
+    }
+}

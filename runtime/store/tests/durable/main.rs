@@ -1,0 +1,4 @@
+//! The durable store from outside: against a model, under crashes and faults, and on frozen files.
+
+mod common;
+mod model;
