@@ -41,15 +41,18 @@ pub(super) fn partial(path: &Path) -> PathBuf {
     path.with_extension("partial")
 }
 
+/// Removes a file, which may be gone already.
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Begins a file under a name that says it is not whole, in place of one left there before.
 pub(super) fn create_partial(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, StoreError> {
     let partial = partial(path);
-    match disk.remove(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(StoreError::io("remove", &partial)(error));
-        }
-        _ => {}
-    }
+    remove(disk, &partial)?;
     disk.create(&partial).map_err(StoreError::io("create", &partial))
 }
 

@@ -12,7 +12,7 @@ use wasmill_env::Disk;
 use wasmill_model::Epoch;
 
 use super::StoreError;
-use super::base::{BaseWriter, partial};
+use super::base::{BaseWriter, partial, remove};
 use super::codec::{Change, Entry};
 use super::frame::FileKind;
 use super::layout::{LOCK, Layout, base_path, run_path};
@@ -61,7 +61,7 @@ impl Compaction {
         let written = self.write_over(path, &mut runs);
         let mut removed = Ok(());
         for run in runs {
-            removed = removed.and(self.disk.remove(&run).map_err(StoreError::io("remove", &run)));
+            removed = removed.and(remove(&*self.disk, &run));
         }
         if written.is_err() {
             // It may not have been made; the error that counts is the one before.

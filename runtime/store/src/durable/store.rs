@@ -6,7 +6,7 @@ use wasmill_env::{Disk, DiskLock};
 use wasmill_model::Epoch;
 
 use super::StoreError;
-use super::base::BaseEnd;
+use super::base::{BaseEnd, remove};
 use super::codec::{Change, Entry, Name, Reader, Table};
 use super::compaction::{Compacted, Compaction};
 use super::encode::{Builder, Known, decode_letter, encode};
@@ -101,7 +101,7 @@ impl JobStore {
         let frame = last.as_mut().map(|(frame, header)| (&mut frame[..], *header));
         let segment = Segment::create(&*disk, dir, start, frame)?;
         for path in &layout.garbage {
-            disk.remove(path).map_err(StoreError::io("remove", path))?;
+            remove(&*disk, path)?;
         }
         let store = Self {
             _lock: lock,
@@ -231,7 +231,7 @@ impl JobStore {
         let folded: Vec<_> = self.segments.extract_if(.., |(start, _)| *start <= sequence).collect();
         let base = before.map(|(before, _)| base_path(&self.dir, before));
         for path in folded.iter().map(|(start, _)| segment_path(&self.dir, *start)).chain(base) {
-            self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+            remove(&*self.disk, &path)?;
         }
         Ok(())
     }

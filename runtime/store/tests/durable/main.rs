@@ -1,4 +1,5 @@
 //! The durable store from outside: against a model, under crashes and faults, and on frozen files.
 
 mod common;
+mod crash;
 mod model;
