@@ -1,4 +1,5 @@
 use wasmill_model::{Batch, Epoch, ErrorKind, NodeName, PartitionId, PluginDigest, Position};
+use wasmill_order::{TimerEntry, WindowChanges};
 use wasmill_store::ChangeSet;
 
 use crate::{BoxFuture, SinkHandle};
@@ -43,6 +44,10 @@ pub struct StageCut {
     pub share: u16,
     /// Changes of the operator's state.
     pub state: ChangeSet,
+    /// Timers set, moved and gone.
+    pub timers: Vec<TimerEntry>,
+    /// Changes of windows, where the stage has any.
+    pub windows: Option<WindowChanges>,
 }
 
 /// The prepared handle of one share of a sink.

@@ -12,6 +12,7 @@ mod committer;
 mod connector;
 mod context;
 mod operator;
+mod recovery;
 mod sink;
 mod source;
 
@@ -22,5 +23,6 @@ pub use committer::{CommitError, Committer, Cut, DeadLetter, MemoryCommitter, Si
 pub use connector::{Bounds, ConnectorError, Share, SinkCapabilities, SourceCapabilities};
 pub use context::{LogLine, MetricUpdate, OperatorContext, TimerChange};
 pub use operator::{Aggregate, Operator, OperatorError, OperatorFactory};
+pub use recovery::{Recovered, StageImage};
 pub use sink::{Sink, SinkFactory, SinkHandle};
 pub use source::{BatchLimit, Source, SourceEvent, SourceFactory, SourcePartition};

@@ -227,8 +227,7 @@ impl Chain {
     async fn watermark_in(&mut self, place: usize) -> Result<(), Stopped> {
         let at = self.moment();
         self.slots[place].metrics.watermark(self.watermark);
-        loop {
-            let SlotKind::Window(window) = &mut self.slots[place].kind else { break };
+        while let SlotKind::Window(window) = &mut self.slots[place].kind {
             let Some(produced) = window.fire(at).await? else { break };
             self.send(place, produced).await?;
             self.drain().await?;

@@ -4,9 +4,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
+use wasmill_contract::{Committer, OperatorFactory, Recovered, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
-use wasmill_model::Epoch;
 use wasmill_plan::Plan;
 
 use crate::coordinator::Coordinator;
@@ -52,6 +51,8 @@ pub struct JobParts {
     pub plan: Plan,
     /// One part for each node of the plan, of its kind.
     pub nodes: Vec<NodePart>,
+    /// What the job goes on from.
+    pub recovered: Recovered,
     /// Makes epochs durable.
     pub committer: Box<dyn Committer>,
     /// The time.
@@ -91,7 +92,7 @@ pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError
         interval: parts.settings.epoch_interval,
         clock: parts.clock,
         metrics: Arc::clone(&metrics),
-        last_committed: Epoch(0),
+        last_committed: parts.recovered.epoch,
     };
     let coordinator = Some(tokio::spawn(coordinator.run()));
     Ok(JobHandle { metrics, stop, coordinator, locations: wired.locations })

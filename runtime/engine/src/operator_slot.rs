@@ -43,8 +43,9 @@ impl OperatorSlot {
         operator: Box<dyn Operator>,
         descriptor: &Descriptor,
         metrics: Arc<NodeMetrics>,
+        timers: Timers,
     ) -> Self {
-        Self { name, operator, timers: Timers::default(), watermarks: descriptor.watermarks, metrics }
+        Self { name, operator, timers, watermarks: descriptor.watermarks, metrics }
     }
 
     /// A fresh instance on the same state, with the same timers.
@@ -151,7 +152,8 @@ impl OperatorSlot {
         let result = self.operator.flush().await;
         self.settle(result)?;
         let state = self.operator.context().state.take_changes();
-        Ok(StageCut { node: self.name.clone(), share, state })
+        let timers = self.timers.take_changes();
+        Ok(StageCut { node: self.name.clone(), share, state, timers, windows: None })
     }
 }
 

@@ -6,7 +6,7 @@ use wasmill_contract::{
 };
 use wasmill_env::{Clock, SimulatedClock};
 use wasmill_model::{Batch, Epoch, NodeName, Timestamp, WindowShape};
-use wasmill_order::Windows;
+use wasmill_order::{Timers, Windows};
 use wasmill_store::{MemoryState, StateBackend};
 
 use crate::chain::{Chain, Output, Slot, SlotKind, Stopped, Target};
@@ -58,7 +58,13 @@ impl StageTrial {
         let kind = match window {
             None => {
                 let operator = factory.open(context(&name, &*factory)).await.map_err(|cause| stage(&name, cause))?;
-                SlotKind::Operator(OperatorSlot::new(name.clone(), operator, factory.descriptor(), metrics.node(0)))
+                SlotKind::Operator(OperatorSlot::new(
+                    name.clone(),
+                    operator,
+                    factory.descriptor(),
+                    metrics.node(0),
+                    Timers::default(),
+                ))
             }
             Some(shape) => {
                 let opened = factory.open_aggregate(context(&name, &*factory)).await;

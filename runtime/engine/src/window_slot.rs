@@ -110,9 +110,8 @@ impl WindowSlot {
     }
 
     pub(crate) fn cut(&mut self, share: u16) -> StageCut {
-        // Nothing keeps windows over a crash yet, but what changed must not pile up.
-        drop(self.windows.take_changes());
-        StageCut { node: self.name.clone(), share, state: ChangeSet::default() }
+        let windows = Some(self.windows.take_changes());
+        StageCut { node: self.name.clone(), share, state: ChangeSet::default(), timers: Vec::new(), windows }
     }
 }
 

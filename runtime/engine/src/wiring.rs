@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use wasmill_contract::{OperatorContext, Share};
-use wasmill_model::{Epoch, NodeName, PartitionId};
-use wasmill_order::{Alignment, InputWatermarks, Windows};
+use wasmill_model::{NodeName, PartitionId};
+use wasmill_order::{Alignment, InputWatermarks, Timers, Windows};
 use wasmill_plan::{Edge, NodeKind, Plan, Routing};
 use wasmill_store::{MemoryState, StateBackend};
 
@@ -65,7 +65,7 @@ pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<
             }
             let head = match receivers.remove(&(place, index)) {
                 Some((queue, ports)) => Head::Inputs(Inputs {
-                    alignment: Alignment::new(ports.len(), Epoch(0)),
+                    alignment: Alignment::new(ports.len(), parts.recovered.epoch),
                     watermarks: InputWatermarks::new(ports.len()),
                     aside: ports.iter().map(|_| Default::default()).collect(),
                     queue,
@@ -142,26 +142,36 @@ async fn open_slot(
     let (kind, digest) = match (&parts.nodes[node], &planned.kind) {
         (NodePart::Source(_), _) => (SlotKind::Source, None),
         (NodePart::Stage(factory), NodeKind::Stage { window }) => {
+            let image = parts.recovered.stages.get(&name).map(|image| image.share(share)).unwrap_or_default();
             let mut state = MemoryState::default();
             state.declare(&factory.descriptor().spaces);
+            state.load(image.state.into_iter());
             let context = OperatorContext::new(name.clone(), share, Box::new(state));
             let kind = match window {
                 Some(shape) => {
                     let aggregate = factory.open_aggregate(context).await.map_err(failed)?;
                     let windows = Windows::new(*shape);
-                    let windows = windows.map_err(|cause| JobError::Order { node: name.clone(), cause })?;
+                    let order = |cause| JobError::Order { node: name.clone(), cause };
+                    let mut windows = windows.map_err(order)?;
+                    if let Some(progress) = image.progress {
+                        windows.load(progress, image.panes).map_err(order)?;
+                    }
                     SlotKind::Window(WindowSlot::new(name.clone(), aggregate, windows, metrics.node(node)))
                 }
                 None => {
                     let operator = factory.open(context).await.map_err(failed)?;
-                    let slot = OperatorSlot::new(name.clone(), operator, factory.descriptor(), metrics.node(node));
+                    let mut timers = Timers::default();
+                    timers.load(image.timers);
+                    let slot =
+                        OperatorSlot::new(name.clone(), operator, factory.descriptor(), metrics.node(node), timers);
                     SlotKind::Operator(slot)
                 }
             };
             (kind, Some(factory.digest()))
         }
         (NodePart::Sink(factory), _) => {
-            let opened = factory.open(share, None, Arc::clone(&parts.clock)).await;
+            let handle = parts.recovered.sinks.get(&name).and_then(|shares| shares.get(&share.index)).cloned();
+            let opened = factory.open(share, handle, Arc::clone(&parts.clock)).await;
             let sink = opened.map_err(|cause| JobError::Sink { node: name.clone(), cause })?;
             locations.extend(sink.location().map(|location| (name.clone(), location)));
             (SlotKind::Sink(SinkSlot::new(name.clone(), sink)), None)
@@ -190,7 +200,9 @@ async fn open_source(
     else {
         panic!("node {} of the plan is no source", planned.name)
     };
-    let assigned = partitions.iter().map(|&(id, _)| (id, None)).collect();
+    let positions = parts.recovered.sources.get(&planned.name);
+    let position = |id| positions.and_then(|positions| positions.get(&id)).cloned();
+    let assigned = partitions.iter().map(|&(id, _)| (id, position(id))).collect();
     let opened = factory.open(assigned, Arc::clone(&parts.clock)).await;
     let source = opened.map_err(|cause| JobError::Source { node: planned.name.clone(), cause })?;
     let node_metrics = metrics.node(node);

@@ -9,7 +9,7 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasmill_contract::{MemoryCommitter, OperatorError};
+use wasmill_contract::{MemoryCommitter, OperatorError, Recovered};
 use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodeSnapshot};
 use wasmill_env::{Clock, RealClock};
 use wasmill_model::{ErrorKind, NodeName};
@@ -82,6 +82,7 @@ async fn job(
     let parts = JobParts {
         plan: assembled.planned.plan.clone(),
         nodes: assembled.parts(|sink| first_output.watch(sink)),
+        recovered: Recovered::default(),
         committer: letters.committer(Box::new(MemoryCommitter::default())),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         settings: assembled.settings(),

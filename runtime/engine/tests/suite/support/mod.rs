@@ -1,5 +1,7 @@
 //! Native parts for jobs under test: sources from lists, operators from closures, sinks that keep.
 
+pub(crate) mod graph;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,7 +49,11 @@ impl SourceFactory for ListSource {
     ) -> BoxFuture<'_, Result<Box<dyn Source>, ConnectorError>> {
         let queues = assigned
             .into_iter()
-            .map(|(id, _)| (id, 0, VecDeque::from(self.partitions[id.0 as usize].clone())))
+            .map(|(id, position)| {
+                let offset = position.map_or(0, |at| u64::from_le_bytes(at.0[..].try_into().expect("8 bytes")));
+                let rows = self.partitions[id.0 as usize].iter().skip(offset as usize).cloned().collect();
+                (id, offset, rows)
+            })
             .collect();
         let reader: Box<dyn Source> = Box::new(ListReader { queues, next: 0, bounded: self.bounded });
         Box::pin(async move { Ok(reader) })
@@ -97,18 +103,33 @@ impl Source for ListReader {
 /// A row as a sink got it: time, key, value.
 pub(crate) type Got = (i64, String, String);
 
-/// Keeps what is written, and what of it is committed.
+/// Keeps what is written, and what of it is committed, over runs of a job.
 #[derive(Default, Clone)]
 pub(crate) struct KeepSink {
     kept: Arc<Mutex<Kept>>,
+    /// The run that opened this writer: a later one shuts it out, as if its process were dead.
+    run: u64,
 }
 
 #[derive(Default)]
 struct Kept {
+    run: u64,
     open: Vec<Got>,
     prepared: Vec<(Epoch, Vec<Got>)>,
     committed: Vec<Got>,
     epochs: Vec<(Epoch, bool)>,
+}
+
+impl Kept {
+    fn commit(&mut self, epoch: Epoch) {
+        for (prepared, rows) in std::mem::take(&mut self.prepared) {
+            if prepared <= epoch {
+                self.committed.extend(rows);
+            } else {
+                self.prepared.push((prepared, rows));
+            }
+        }
+    }
 }
 
 impl KeepSink {
@@ -144,10 +165,16 @@ impl SinkFactory for KeepSink {
     fn open(
         &self,
         _share: Share,
-        _recovered: Option<SinkHandle>,
+        recovered: Option<SinkHandle>,
         _clock: Arc<dyn HostClock>,
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
-        let sink: Box<dyn Sink> = Box::new(self.clone());
+        let mut kept = self.lock();
+        kept.run += 1;
+        let epoch = recovered.map_or(0, |at| u64::from_le_bytes(at.0[..].try_into().expect("8 bytes")));
+        kept.commit(Epoch(epoch));
+        kept.open.clear();
+        kept.prepared.clear();
+        let sink: Box<dyn Sink> = Box::new(Self { kept: Arc::clone(&self.kept), run: kept.run });
         Box::pin(async move { Ok(sink) })
     }
 }
@@ -157,26 +184,28 @@ impl Sink for KeepSink {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let rows = (0..batch.len())
             .map(|row| (batch.times()[row], text(batch.keys().row(row)), text(batch.values().row(row))));
-        self.lock().open.extend(rows);
+        let mut kept = self.lock();
+        if kept.run == self.run {
+            kept.open.extend(rows);
+        }
+        drop(kept);
         Box::pin(async { Ok(()) })
     }
 
     fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<SinkHandle, ConnectorError>> {
         let mut kept = self.lock();
-        let rows = std::mem::take(&mut kept.open);
-        kept.prepared.push((epoch, rows));
-        Box::pin(async { Ok(SinkHandle::default()) })
+        if kept.run == self.run {
+            let rows = std::mem::take(&mut kept.open);
+            kept.prepared.push((epoch, rows));
+        }
+        Box::pin(async move { Ok(SinkHandle(epoch.0.to_le_bytes().to_vec())) })
     }
 
     fn commit(&mut self, epoch: Epoch, last: bool) -> BoxFuture<'_, Result<(), ConnectorError>> {
         let mut kept = self.lock();
-        kept.epochs.push((epoch, last));
-        for (prepared, rows) in std::mem::take(&mut kept.prepared) {
-            if prepared <= epoch {
-                kept.committed.extend(rows);
-            } else {
-                kept.prepared.push((prepared, rows));
-            }
+        if kept.run == self.run {
+            kept.epochs.push((epoch, last));
+            kept.commit(epoch);
         }
         Box::pin(async { Ok(()) })
     }

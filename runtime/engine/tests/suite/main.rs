@@ -1,0 +1,5 @@
+//! Whole jobs with native operators.
+
+mod jobs;
+mod recovery;
+mod support;

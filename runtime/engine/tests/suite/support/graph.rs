@@ -1,0 +1,175 @@
+//! Graphs of native parts, and what they should give.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, Recovered};
+use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
+use wasmill_env::{Clock as HostClock, RealClock};
+use wasmill_model::{Column, Emission, Epoch, JobName, Outcome, Output, WindowShape};
+use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
+
+use super::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, name};
+
+/// A graph in the making: nodes in topological order.
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<(NodeKind, NodePart, u16)>,
+    pub(crate) edges: Vec<Edge>,
+}
+
+impl Graph {
+    pub(crate) fn new() -> Self {
+        Self { nodes: Vec::new(), edges: Vec::new() }
+    }
+
+    pub(crate) fn node(&mut self, kind: NodeKind, part: NodePart, parallelism: u16) -> usize {
+        self.nodes.push((kind, part, parallelism));
+        self.nodes.len() - 1
+    }
+
+    pub(crate) fn source(&mut self, partitions: Vec<Vec<Row>>, bounded: bool, parallelism: u16) -> usize {
+        let kind = NodeKind::Source {
+            extraction: Extraction::default(),
+            watermarks: Watermarks { bound_micros: 0, idle_micros: None },
+        };
+        self.node(kind, NodePart::Source(Arc::new(ListSource { partitions, bounded })), parallelism)
+    }
+
+    pub(crate) fn stage(&mut self, operator: NativeOperator, parallelism: u16) -> usize {
+        self.node(NodeKind::Stage { window: None }, NodePart::Stage(Arc::new(operator)), parallelism)
+    }
+
+    pub(crate) fn window(&mut self, shape: WindowShape, parallelism: u16) -> usize {
+        let part = NodePart::Stage(Arc::new(CountAggregate::default()));
+        self.node(NodeKind::Stage { window: Some(shape) }, part, parallelism)
+    }
+
+    pub(crate) fn sink(&mut self, sink: &KeepSink) -> usize {
+        self.node(NodeKind::Sink, NodePart::Sink(Arc::new(sink.clone())), 1)
+    }
+
+    pub(crate) fn edge(&mut self, from: (usize, u16), to: (usize, u16), routing: Routing) {
+        self.edges.push(Edge { from: from.0, output: from.1, to: to.0, input: to.1, key: None, routing });
+    }
+
+    pub(crate) async fn start(self, committer: Box<dyn Committer>, clock: Arc<dyn HostClock>) -> JobHandle {
+        let settings = JobSettings { epoch_interval: Duration::from_millis(2), ..JobSettings::default() };
+        self.start_with(settings, committer, clock).await
+    }
+
+    pub(crate) async fn start_with(
+        self,
+        settings: JobSettings,
+        committer: Box<dyn Committer>,
+        clock: Arc<dyn HostClock>,
+    ) -> JobHandle {
+        self.resume(settings, Recovered::default(), committer, clock).await
+    }
+
+    /// Starts where an earlier run left off.
+    pub(crate) async fn resume(
+        self,
+        settings: JobSettings,
+        recovered: Recovered,
+        committer: Box<dyn Committer>,
+        clock: Arc<dyn HostClock>,
+    ) -> JobHandle {
+        let mut chain_of: Vec<usize> = Vec::new();
+        let mut chains: Vec<Chain> = Vec::new();
+        for (place, (_, _, parallelism)) in self.nodes.iter().enumerate() {
+            let local = self.edges.iter().find(|edge| edge.to == place && matches!(edge.routing, Routing::Local));
+            let chain = local.map_or(chains.len(), |edge| chain_of[edge.from]);
+            if chain == chains.len() {
+                chains.push(Chain { nodes: Vec::new(), parallelism: *parallelism });
+            }
+            chains[chain].nodes.push(place);
+            chain_of.push(chain);
+        }
+        let (mut nodes, mut parts) = (Vec::new(), Vec::new());
+        for (place, (kind, part, _)) in self.nodes.into_iter().enumerate() {
+            nodes.push(Node { name: name(&format!("n{place}")), kind, chain: chain_of[place] });
+            parts.push(part);
+        }
+        let plan = Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains };
+        let parts = JobParts { plan, nodes: parts, recovered, committer, clock, settings };
+        start(parts, &Handle::current()).await.expect("it starts")
+    }
+
+    pub(crate) async fn run(self) -> (JobHandle, Vec<Committed>) {
+        let log = CutLog::default();
+        let mut job = self.start(Box::new(log.clone()), Arc::new(RealClock::default())).await;
+        job.wait().await.expect("it ends well");
+        (job, log.take())
+    }
+}
+
+/// Keeps every cut.
+#[derive(Clone, Default)]
+pub(crate) struct CutLog(Arc<Mutex<Vec<Committed>>>);
+
+/// An epoch and the cuts of all tasks.
+pub(crate) type Committed = (Epoch, Vec<Cut>);
+
+impl CutLog {
+    pub(crate) fn take(&self) -> Vec<Committed> {
+        std::mem::take(&mut self.0.lock().expect("no panic holds it"))
+    }
+}
+
+impl Committer for CutLog {
+    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.0.lock().expect("no panic holds it").push((epoch, cuts));
+        Box::pin(async { Ok(()) })
+    }
+}
+
+pub(crate) fn identity() -> NativeOperator {
+    NativeOperator::new(|_, call| {
+        Ok(match call {
+            Call::Process(..) => {
+                Outcome { emissions: vec![Emission { port: 0, output: Output::Unchanged }], rejected: vec![] }
+            }
+            _ => Outcome::default(),
+        })
+    })
+}
+
+/// Emits for every row its key's count so far, held in state.
+pub(crate) fn counter() -> NativeOperator {
+    NativeOperator::new(|context, call| {
+        let Call::Process(_, batch) = call else { return Ok(Outcome::default()) };
+        let mut values = Vec::new();
+        for key in batch.keys().iter() {
+            let (keys, none) = ([key].iter().collect::<Column>(), Column::default());
+            let mut old = Default::default();
+            let found = context.state.get_many(0, &keys, &none, &mut old).expect("declared");
+            let before =
+                if found.get(0) { u64::from_le_bytes(old.finish().row(0).try_into().expect("8 bytes")) } else { 0 };
+            let now: Column = [(before + 1).to_le_bytes()].iter().collect();
+            context.state.put_many(0, &keys, &none, &now).expect("declared");
+            values.push((before + 1).to_string());
+        }
+        let output = Output::Values(values.iter().collect());
+        Ok(Outcome { emissions: vec![Emission { port: 0, output }], rejected: vec![] })
+    })
+    .with_spaces(&["count"])
+}
+
+pub(crate) fn rows(count: usize, keys: &[&'static str]) -> Vec<Row> {
+    (0..count).map(|i| (i as i64, keys[i % keys.len()], format!("{i}"))).collect()
+}
+
+pub(crate) fn tumbling_model(partitions: &[Vec<Row>], size: i64) -> Vec<Got> {
+    let mut counts: BTreeMap<(i64, &str), u64> = BTreeMap::new();
+    for (time, key, _) in partitions.iter().flatten() {
+        *counts.entry((time.div_euclid(size) * size, *key)).or_default() += 1;
+    }
+    let mut model: Vec<Got> = counts
+        .into_iter()
+        .map(|((start, key), count)| (start + size - 1, key.to_owned(), format!("{start}..{}={count}", start + size)))
+        .collect();
+    model.sort();
+    model
+}
