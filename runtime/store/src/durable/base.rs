@@ -38,7 +38,9 @@ pub(super) struct BaseEnd {
 }
 
 pub(super) fn partial(path: &Path) -> PathBuf {
-    path.with_extension("partial")
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
 }
 
 /// Removes a file, which may be gone already.
