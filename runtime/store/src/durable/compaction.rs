@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmill_env::Disk;
+use wasmill_env::{Disk, DiskLock};
 use wasmill_model::Epoch;
 
 use super::StoreError;
@@ -24,6 +24,7 @@ use super::store::{open_base, open_base_at};
 #[derive(Debug)]
 #[must_use = "a compaction does nothing until it is run"]
 pub struct Compaction {
+    pub(super) lock: Arc<dyn DiskLock>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) base: Option<u64>,
@@ -42,6 +43,8 @@ pub struct Compacted {
     pub(super) sequence: u64,
     /// Bytes of the new base.
     pub(super) bytes: u64,
+    /// Until the store is told, no other compaction begins.
+    pub(super) lock: Arc<dyn DiskLock>,
 }
 
 impl Compaction {
@@ -52,11 +55,20 @@ impl Compaction {
     /// Where a file cannot be read or written, or is damaged. The store goes on without.
     pub fn run(self) -> Result<Compacted, StoreError> {
         let bytes = self.write(&base_path(&self.dir, self.sequence))?;
-        Ok(Compacted { sequence: self.sequence, bytes })
+        Ok(Compacted { sequence: self.sequence, bytes, lock: self.lock })
+    }
+
+    /// Writes everything committed to a file of its own instead: a savepoint. The store stays as it
+    /// is. The file has its name once it is whole and durable, in place of one that had it.
+    ///
+    /// # Errors
+    /// As [`Compaction::run`].
+    pub fn export(self, path: &Path) -> Result<(), StoreError> {
+        self.write(path).map(|_bytes| ())
     }
 
     /// Writes the new base to `path`. Returns its bytes.
-    pub(super) fn write(&self, path: &Path) -> Result<u64, StoreError> {
+    fn write(&self, path: &Path) -> Result<u64, StoreError> {
         let mut runs = Vec::new();
         let written = self.write_over(path, &mut runs);
         let mut removed = Ok(());
@@ -109,17 +121,17 @@ impl Compaction {
 }
 
 /// Makes a store that holds what an exported file holds.
-pub(super) fn import(disk: Arc<dyn Disk>, file: &Path, dir: &Path) -> Result<(), StoreError> {
+pub(super) fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), StoreError> {
     disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
     let lock = dir.join(LOCK);
     let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
     let _lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
-    if !matches!(Layout::read(&*disk, dir)?, Layout { base: None, segments, .. } if segments.is_empty()) {
+    if !matches!(Layout::read(disk, dir)?, Layout { base: None, segments, .. } if segments.is_empty()) {
         return Err(StoreError::NotEmpty { path: dir.to_owned() });
     }
-    let base = open_base_at(&*disk, file.to_owned())?;
+    let base = open_base_at(disk, file.to_owned())?;
     let sequence = base.source.sequence();
-    let mut writer = BaseWriter::create(&*disk, &base_path(dir, sequence), FileKind::Base, sequence, base.epoch)?;
+    let mut writer = BaseWriter::create(disk, &base_path(dir, sequence), FileKind::Base, sequence, base.epoch)?;
     Source::File(base.source).each(|table, node, entry| writer.push(table, node, entry))?;
     writer.finish().map(|_bytes| ())
 }

@@ -42,6 +42,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A compaction or an export has begun and is not finished.
+    #[error("{} is being compacted: wait until that is done", path.display())]
+    Compacting {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A folder that was to be new holds a job.
     #[error("{} already holds a job: choose an empty folder", path.display())]
     NotEmpty {
@@ -93,7 +99,7 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } | Self::Poisoned { .. } => ErrorKind::Unavailable,
+            Self::Io { .. } | Self::Poisoned { .. } | Self::Compacting { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::UnknownVersion { .. }
             | Self::InUse { .. }

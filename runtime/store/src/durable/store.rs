@@ -8,7 +8,7 @@ use wasmill_model::Epoch;
 use super::StoreError;
 use super::base::{BaseEnd, remove};
 use super::codec::{Change, Entry, Name, Reader, Table};
-use super::compaction::{Compacted, Compaction};
+use super::compaction::{Compacted, Compaction, import};
 use super::encode::{Builder, Known, decode_letter, encode};
 use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, seal};
 use super::layout::{LOCK, Layout, base_path, segment_path};
@@ -50,7 +50,8 @@ pub struct JobStore {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     options: StoreOptions,
-    _lock: Box<dyn DiskLock>,
+    /// Held by a compaction, too, so that nobody opens the store while one runs.
+    lock: Arc<dyn DiskLock>,
     /// The base's sequence number and bytes.
     base: Option<(u64, u64)>,
     /// Segments before the last, with the bytes of each.
@@ -104,7 +105,7 @@ impl JobStore {
             remove(&*disk, path)?;
         }
         let store = Self {
-            _lock: lock,
+            lock: lock.into(),
             base: layout.base.map(|sequence| (sequence, base_bytes)),
             segments: read.segments.into_iter().filter(|(other, _)| *other != start).collect(),
             segment,
@@ -189,14 +190,19 @@ impl JobStore {
     }
 
     /// Begins to fold the log so far into a new base. [`Compaction::run`] does it, on any thread,
-    /// while commits go on; [`JobStore::finish_compaction`] ends it. One at a time.
+    /// while commits go on; [`JobStore::finish_compaction`] ends it. It holds the store's lock.
     ///
     /// # Errors
-    /// Where a write or sync fails, after which the store has to be opened anew.
+    /// Where one is under way, which changes nothing; or where a write or sync fails, after which
+    /// the store has to be opened anew.
     pub fn begin_compaction(&mut self) -> Result<Compaction, StoreError> {
         self.check()?;
+        if Arc::strong_count(&self.lock) > 1 {
+            return Err(StoreError::Compacting { path: self.dir.clone() });
+        }
         self.roll()?;
         Ok(Compaction {
+            lock: self.lock.clone(),
             disk: self.disk.clone(),
             dir: self.dir.clone(),
             base: self.base.map(|(sequence, _)| sequence),
@@ -226,7 +232,8 @@ impl JobStore {
     /// # Errors
     /// Where a file cannot be removed, which leaves it until the store is opened again.
     pub fn finish_compaction(&mut self, compacted: Compacted) -> Result<(), StoreError> {
-        let Compacted { sequence, bytes } = compacted;
+        let Compacted { sequence, bytes, lock } = compacted;
+        drop(lock);
         let before = self.base.replace((sequence, bytes)).filter(|(before, _)| *before != sequence);
         let folded: Vec<_> = self.segments.extract_if(.., |(start, _)| *start <= sequence).collect();
         let base = before.map(|(before, _)| base_path(&self.dir, before));
@@ -312,20 +319,12 @@ impl JobStore {
         self.roll()
     }
 
-    /// Writes everything committed into one new file.
-    ///
-    /// # Errors
-    /// Where a file cannot be read or written.
-    pub fn export(&mut self, path: &Path) -> Result<(), StoreError> {
-        self.begin_compaction()?.write(path).map(|_bytes| ())
-    }
-
-    /// Makes a store of a file that [`JobStore::export`] wrote. Open it to read what it holds.
+    /// Makes a store of a file that [`Compaction::export`] wrote. Open it to read what it holds.
     ///
     /// # Errors
     /// Where the folder holds a job, or a file cannot be read or written, or is damaged.
-    pub fn import(disk: Arc<dyn Disk>, file: &Path, dir: &Path) -> Result<(), StoreError> {
-        super::compaction::import(disk, file, dir)
+    pub fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), StoreError> {
+        import(disk, file, dir)
     }
 }
 

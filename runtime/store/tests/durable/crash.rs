@@ -66,7 +66,10 @@ fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), S
                 progress.on_its_way = Some(after);
                 store.drop_letters(&ids)?;
             }
-            6 => compaction = Some(store.begin_compaction()?),
+            6 => {
+                drop(compaction.take());
+                compaction = Some(store.begin_compaction()?);
+            }
             7 | 8 => {
                 // A compaction that fails is left; one that runs late folds what was there before.
                 if let Some(Ok(compacted)) = compaction.take().map(wasmill_store::Compaction::run) {
