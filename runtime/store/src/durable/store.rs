@@ -87,15 +87,10 @@ impl JobStore {
         // failed: reading it does not tell. So it is written again before anybody acts on it.
         let mut last = read.last.and_then(|header| Some((log::with_header(chunk.last()?), header)));
 
-        let mut builder = Builder::default();
         let mut sources = vec![chunk.into_source()];
         sources.extend(base.map(|base| Source::File(base.source)));
-        merge(&mut sources, |table, node, name, value| {
-            let malformed = || StoreError::corrupt(dir, 0, format!("an entry of {node:?} in {table:?} is malformed"));
-            builder.take(table, node, name, value).ok_or_else(malformed)
-        })?;
+        let Builder { mut recovered, known, .. } = build(&mut sources, dir)?;
         drop(sources);
-        let Builder { mut recovered, known, .. } = builder;
         recovered.epoch = Epoch(read.epoch);
 
         let start = if last.is_some() { read.sequence } else { read.sequence + 1 };
@@ -319,6 +314,17 @@ impl JobStore {
         self.roll()
     }
 
+    /// Reads a file that [`Compaction::export`] wrote.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is damaged.
+    pub fn inspect(disk: &dyn Disk, file: &Path) -> Result<Recovered, StoreError> {
+        let OpenBase { source, epoch, .. } = open_base_at(disk, file.to_owned())?;
+        let mut recovered = build(&mut [Source::File(source)], file)?.recovered;
+        recovered.epoch = Epoch(epoch);
+        Ok(recovered)
+    }
+
     /// Makes a store of a file that [`Compaction::export`] wrote. Open it to read what it holds.
     ///
     /// # Errors
@@ -326,6 +332,16 @@ impl JobStore {
     pub fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), StoreError> {
         import(disk, file, dir)
     }
+}
+
+/// Puts together what sources hold.
+fn build(sources: &mut [Source], path: &Path) -> Result<Builder, StoreError> {
+    let mut builder = Builder::default();
+    merge(sources, |table, node, name, value| {
+        let malformed = || StoreError::corrupt(path, 0, format!("an entry of {node:?} in {table:?} is malformed"));
+        builder.take(table, node, name, value).ok_or_else(malformed)
+    })?;
+    Ok(builder)
 }
 
 /// A base that is to be read, with what its end says.

@@ -14,7 +14,7 @@ use crate::common::{Chance, Model, record, sorted};
 
 const DIR: &str = "/jobs/one";
 const STEPS: u64 = 14;
-const WORKLOADS: u64 = 8;
+const WORKLOADS: u64 = 12;
 const CRASHES_PER_STOP: u64 = 5;
 const STATES_MIN: u64 = 10_000;
 
@@ -151,6 +151,42 @@ fn every_crash_leaves_whole_epochs_and_all_that_were_acknowledged() {
         }
     }
     assert!(states >= STATES_MIN, "only {states} states");
+}
+
+#[test]
+fn savepoint_is_whole_or_not_there_and_so_is_what_is_made_of_it() {
+    let file = Path::new("/jobs/savepoint");
+    let of_file = Path::new("/jobs/two");
+    let disk = SimulatedDisk::default();
+    let (mut store, model, _) = grown(&disk);
+    let compaction = store.begin_compaction().expect("begins");
+    let before = disk.operations();
+    compaction.export(file).expect("exports");
+    JobStore::import(&disk, file, of_file).expect("imports");
+    for operation in 1..=disk.operations() - before {
+        let disk = SimulatedDisk::default();
+        let (mut store, ..) = grown(&disk);
+        let compaction = store.begin_compaction().expect("begins");
+        disk.fail_at(operation, Fault::Stop, operation);
+        let exported = compaction.export(file);
+        let imported = JobStore::import(&disk, file, of_file);
+        for seed in 0..10 {
+            let disk = disk.crashed(operation << 20 | seed);
+            let there = disk.files().contains_key(file);
+            assert!(there || exported.is_err(), "operation {operation}, seed {seed}: the savepoint is gone");
+            if there && imported.is_err() {
+                // What an import left half done is no job; another import makes it one.
+                match JobStore::import(&disk, file, of_file) {
+                    Ok(()) | Err(StoreError::NotEmpty { .. }) => {}
+                    Err(error) => panic!("operation {operation}, seed {seed}: {error}"),
+                }
+            }
+            if there || imported.is_ok() {
+                let opened = JobStore::open(Arc::new(disk), of_file, StoreOptions::default());
+                assert_eq!(sorted(opened.expect("opens").1), model.recovered(), "operation {operation}, seed {seed}");
+            }
+        }
+    }
 }
 
 #[test]

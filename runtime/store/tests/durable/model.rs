@@ -115,6 +115,31 @@ fn store_works_on_a_real_disk() {
 }
 
 #[test]
+fn commits_go_on_while_a_compaction_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let open = || JobStore::open(Arc::new(RealDisk), dir.path(), StoreOptions::default()).expect("opens");
+    let ((mut store, _), mut chance, mut model) = (open(), Chance(2), Model::default());
+    let mut commit = |store: &mut JobStore, model: &mut Model| {
+        let record = record(&mut chance, model);
+        store.commit(model.epoch.next(), &record).expect("commits");
+        model.apply(model.epoch.next(), &record);
+    };
+    for _ in 0..5 {
+        for _ in 0..5 {
+            commit(&mut store, &mut model);
+        }
+        let compaction = store.begin_compaction().expect("begins");
+        let running = std::thread::spawn(move || compaction.run());
+        while !running.is_finished() {
+            commit(&mut store, &mut model);
+        }
+        store.finish_compaction(running.join().expect("ends").expect("runs")).expect("finishes");
+    }
+    drop(store);
+    assert_eq!(sorted(open().1), model.recovered());
+}
+
+#[test]
 fn export_is_a_whole_job_in_one_file() {
     let disk = SimulatedDisk::default();
     let open = |dir: &str| JobStore::open(Arc::new(disk.clone()), Path::new(dir), StoreOptions::default());
@@ -126,6 +151,7 @@ fn export_is_a_whole_job_in_one_file() {
     }
     let file = Path::new("/jobs/savepoint");
     store.begin_compaction().expect("begins").export(file).expect("exports");
+    assert_eq!(sorted(JobStore::inspect(&disk, file).expect("inspects")), model.recovered());
     let import = |dir: &str| JobStore::import(&disk, file, Path::new(dir));
     import("/jobs/two").expect("imports");
     assert!(matches!(import("/jobs/two"), Err(StoreError::NotEmpty { .. })));
