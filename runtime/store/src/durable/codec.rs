@@ -19,6 +19,8 @@ use wasmill_model::{key_group, share_of};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Table {
+    /// That everything of the node is gone: one entry, which stands before those of other tables.
+    Removed = 0,
     Counters = 1,
     Meta = 2,
     Positions = 3,
@@ -33,6 +35,7 @@ pub(super) enum Table {
 impl Table {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
+            0 => Self::Removed,
             1 => Self::Counters,
             2 => Self::Meta,
             3 => Self::Positions,

@@ -55,6 +55,11 @@ fn unzigzag(value: u64) -> i64 {
 pub(super) fn encode(epoch: Epoch, record: &EpochRecord, known: &mut Known, into: &mut Vec<u8>) {
     let mut writer = PayloadWriter::new(into);
     let mut value = Vec::new();
+    for node in &record.removed {
+        writer.section(Table::Removed, node.as_str());
+        writer.entry(0, &[], &[], Change::Gone);
+        known.shares.retain(|(_, other), _| other != node);
+    }
     if !record.meta.is_empty() {
         writer.section(Table::Meta, "");
         for (name, fact) in &record.meta {
@@ -210,7 +215,8 @@ impl Builder {
                 self.recovered.meta.insert(name.to_owned(), value.to_vec());
             }
             Table::Letters => self.recovered.dead_letters += 1,
-            _ => {
+            Table::Removed => return None,
+            Table::Positions | Table::Sinks | Table::Progress | Table::Panes | Table::Timers | Table::State => {
                 let node = match self.node.take() {
                     Some(known) if known.as_str() == node => known,
                     _ => NodeName::new(node).ok()?,
@@ -267,7 +273,9 @@ impl Builder {
                 let (key, subkey) = (name.first.into(), name.second.into());
                 stage.state.push(EntryChange { space, key, subkey, value: Some(value.into()) });
             }
-            Table::Counters | Table::Meta | Table::Positions | Table::Sinks | Table::Letters => return None,
+            Table::Removed | Table::Counters | Table::Meta | Table::Positions | Table::Sinks | Table::Letters => {
+                return None;
+            }
         }
         Some(())
     }

@@ -98,6 +98,16 @@ impl Chunk {
                 |reference: &Reference| self.entry(*reference).map(|entry| (entry.name.first, entry.name.second));
             quick.then_with(|| name(a).cmp(&name(b))).then(b.payload.cmp(&a.payload)).then(b.at.cmp(&a.at))
         });
+        let mut removals = vec![None; self.streams.len()];
+        for reference in &references {
+            let (table, removed) = &self.streams[reference.stream as usize];
+            if *table == Table::Removed {
+                let of_node = removals.iter_mut().zip(&self.streams).filter(|(_, (_, node))| node == removed);
+                of_node.for_each(|(removal, _)| *removal = Some(reference.payload).max(*removal));
+            } else {
+                break;
+            }
+        }
         let mut kept = Vec::with_capacity(references.len());
         let mut drops: Vec<(u32, Owner)> = Vec::new();
         let mut last: Option<(u32, Name<'_>)> = None;
@@ -121,7 +131,8 @@ impl Chunk {
             }
             last = Some((reference.stream, entry.name));
             let hidden = |(payload, owner): &(u32, Owner)| *payload > reference.payload && owner.owns(entry.name.first);
-            if !drops.iter().any(hidden) {
+            let removed = removals[reference.stream as usize].is_some_and(|removal| removal > reference.payload);
+            if !removed && !drops.iter().any(hidden) {
                 kept.push(reference);
             }
         }
@@ -310,6 +321,7 @@ pub(super) fn merge(
     sources: &mut [Source],
     mut take: impl FnMut(Table, &str, &Name<'_>, &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    let mut removed: Vec<(usize, Box<str>)> = Vec::new();
     let mut drops: Vec<(usize, Owner)> = Vec::new();
     let mut number: Option<(Table, Box<str>, u64)> = None;
     let mut same = Vec::with_capacity(sources.len());
@@ -345,10 +357,12 @@ pub(super) fn merge(
                 }
                 drops.push((newest, owner));
             }
+            Change::Gone if table == Table::Removed => removed.push((newest, node.into())),
             Change::Gone => {}
             Change::Put(value) => {
                 let hidden = |(rank, owner): &(usize, Owner)| *rank < newest && owner.owns(name.first);
-                if !drops.iter().any(hidden) {
+                let gone = removed.iter().any(|(rank, other)| *rank < newest && **other == *node);
+                if !gone && !drops.iter().any(hidden) {
                     take(table, node, &name, value)?;
                 }
             }

@@ -12,6 +12,9 @@ use crate::{ChangeSet, EntryChange};
 /// Everything one epoch changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EpochRecord {
+    /// Nodes of which nothing is left from before this epoch: those that a job no longer has, or
+    /// whose state this epoch holds anew. Their rejected rows stay.
+    pub removed: Vec<NodeName>,
     /// Facts about the job that are not rows, such as the digests of its plugins. `None` removes.
     pub meta: BTreeMap<String, Option<Vec<u8>>>,
     /// Positions of sources: those that changed at least.

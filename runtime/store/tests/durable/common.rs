@@ -57,6 +57,14 @@ fn owner(key: &[u8], shares: u16) -> u16 {
 impl Model {
     pub(crate) fn apply(&mut self, epoch: Epoch, record: &EpochRecord) {
         self.epoch = epoch;
+        for removed in &record.removed {
+            self.positions.retain(|(node, _), _| node != removed);
+            self.sinks.retain(|(node, _), _| node != removed);
+            self.state.retain(|(node, ..), _| node != removed);
+            self.timers.retain(|(node, ..), _| node != removed);
+            self.progress.retain(|(node, _), _| node != removed);
+            self.panes.retain(|(node, ..), _| node != removed);
+        }
         for (name, fact) in &record.meta {
             match fact {
                 Some(fact) => self.meta.insert(name.clone(), fact.clone()),
@@ -149,6 +157,10 @@ pub(crate) fn sorted(mut recovered: Recovered) -> Recovered {
 /// An epoch that touches everything now and then.
 pub(crate) fn record(chance: &mut Chance, model: &Model) -> EpochRecord {
     let mut record = EpochRecord::default();
+    if chance.below(8) == 0 {
+        let nodes = ["in", "count", "out", "unknown"].map(node);
+        record.removed = nodes.into_iter().filter(|_| chance.below(2) == 0).collect();
+    }
     if chance.below(4) == 0 {
         let fact = (chance.below(3) > 0).then(|| chance.value());
         record.meta.insert(format!("plugin/{}", chance.below(3)), fact);

@@ -80,16 +80,17 @@ fn epochs() -> [EpochRecord; 4] {
     let meta = |value: Option<&[u8]>| BTreeMap::from([("plan".to_owned(), value.map(Into::into))]);
     [
         EpochRecord {
+            removed: vec![],
             meta: meta(Some(b"\x01\x02")),
             positions: vec![position(b"offset 16")],
             stages: vec![first],
-            sinks: vec![sink(b"1")],
+            sinks: vec![sink(b"1"), SinkRecord { node: node("old"), ..sink(b"0") }],
             dead_letters: vec![letter()],
             dropped_letters: vec![],
         },
         EpochRecord { stages: vec![second], dead_letters: vec![letter()], ..EpochRecord::default() },
         EpochRecord { positions: vec![position(b"offset 99")], stages: vec![third], ..EpochRecord::default() },
-        EpochRecord { sinks: vec![sink(b"2")], ..EpochRecord::default() },
+        EpochRecord { removed: vec![node("old")], sinks: vec![sink(b"2")], ..EpochRecord::default() },
     ]
 }
 
