@@ -58,7 +58,6 @@ pub(super) fn encode(epoch: Epoch, record: &EpochRecord, known: &mut Known, into
     for node in &record.removed {
         writer.section(Table::Removed, node.as_str());
         writer.entry(0, &[], &[], Change::Gone);
-        known.shares.retain(|(_, other), _| other != node);
     }
     if !record.meta.is_empty() {
         writer.section(Table::Meta, "");

@@ -41,7 +41,7 @@ impl Progress {
 
 /// Runs until something fails that a job does not survive.
 fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), StoreError> {
-    let mut chance = Chance(seed);
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let (mut store, _) = open(disk)?;
     let mut compaction = None;
     for step in 0..STEPS {
@@ -71,8 +71,12 @@ fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), S
                 compaction = Some(store.begin_compaction()?);
             }
             7 | 8 => {
-                // A compaction that fails is left; one that runs late folds what was there before.
-                if let Some(Ok(compacted)) = compaction.take().map(wasmill_store::Compaction::run) {
+                // One that runs late folds what was there before; one that fails is left.
+                let begun = match compaction.take() {
+                    Some(begun) => begun,
+                    None => store.begin_compaction()?,
+                };
+                if let Ok(compacted) = begun.run() {
                     store.finish_compaction(compacted)?;
                 }
             }
