@@ -99,14 +99,10 @@ impl Chunk {
             quick.then_with(|| name(a).cmp(&name(b))).then(b.payload.cmp(&a.payload)).then(b.at.cmp(&a.at))
         });
         let mut removals = vec![None; self.streams.len()];
-        for reference in &references {
-            let (table, removed) = &self.streams[reference.stream as usize];
-            if *table == Table::Removed {
-                let of_node = removals.iter_mut().zip(&self.streams).filter(|(_, (_, node))| node == removed);
-                of_node.for_each(|(removal, _)| *removal = Some(reference.payload).max(*removal));
-            } else {
-                break;
-            }
+        let stream = |reference: &Reference| &self.streams[reference.stream as usize];
+        for removal in references.iter().take_while(|reference| stream(reference).0 == Table::Removed) {
+            let of_node = removals.iter_mut().zip(&self.streams).filter(|(_, (_, node))| *node == stream(removal).1);
+            of_node.for_each(|(last, _)| *last = Some(removal.payload).max(*last));
         }
         let mut kept = Vec::with_capacity(references.len());
         let mut drops: Vec<(u32, Owner)> = Vec::new();
