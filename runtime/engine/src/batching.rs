@@ -1,7 +1,7 @@
 use wasmill_contract::BatchLimit;
 
 /// Most rows of a batch.
-const ROWS_MAX: usize = 2_048;
+const ROWS_MAX: usize = 4_096;
 /// Fewest rows that a slow chain is given at once.
 const ROWS_MIN: usize = 16;
 /// Most bytes of a batch.

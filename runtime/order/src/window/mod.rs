@@ -147,8 +147,10 @@ impl Windows {
                 (start, end) = (bounds.start, bounds.end);
                 before = None;
             }
+            // Without the test for an empty key, comparing nothing is a call of its own.
             if let Some((key_before, group)) = before
-                && key_before == key
+                && key_before.len() == key.len()
+                && (key.is_empty() || key_before == key)
             {
                 groups.push(group);
                 continue;
