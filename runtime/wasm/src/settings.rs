@@ -29,7 +29,9 @@ impl HostSettings {
     /// # Errors
     /// Where the path of this program is not known.
     pub fn new(cache_dir: impl Into<PathBuf>) -> std::io::Result<Self> {
-        let program = std::env::current_exe()?;
+        // The link leads to this program even after a newer one has taken its place on disk.
+        let program =
+            if cfg!(target_os = "linux") { PathBuf::from("/proc/self/exe") } else { std::env::current_exe()? };
         Ok(Self {
             compile: CompileMode::Worker { program, arguments: vec!["compile-worker".into()] },
             ..Self::in_process(cache_dir)
