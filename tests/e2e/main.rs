@@ -5,5 +5,6 @@ mod jobs;
 mod pictures;
 mod plugins;
 mod project;
+mod state;
 mod stop;
 mod support;

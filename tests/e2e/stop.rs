@@ -10,7 +10,7 @@ use crate::support::{Done, Folder, guest};
 const COPY: &str =
     "name = \"copy\"\n[source.in]\nconnector = \"stdin\"\n[sink.out]\nconnector = \"stdout\"\ninput = \"in\"\n";
 
-fn tell(child: &Child, signal: Signal) {
+pub(crate) fn tell(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
     kill_process(pid, signal).expect("told");
 }

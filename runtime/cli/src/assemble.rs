@@ -42,10 +42,9 @@ pub(crate) fn read(file: &Path, sets: &[Override]) -> Result<JobSpec, Failure> {
 }
 
 /// Finds everything that a job names, and plans it.
-pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>) -> Result<Assembled, Failure> {
+pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>, recovery: Recovery) -> Result<Assembled, Failure> {
     let mut wrong = Vec::new();
-    let mut facts =
-        Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery: Recovery::Nothing };
+    let mut facts = Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
     let base = base_dir(&spec);
     for (name, source) in &spec.sources {

@@ -1,8 +1,9 @@
-//! Rejected rows, one JSON object a line, written with the epoch they belong to.
+//! Rejected rows, one JSON object a line, written behind the epoch they belong to.
 //!
 //! # Crash consistency
-//! Rows are appended before the epoch commits. The file is made anew by every run, so it never
-//! holds a row of an epoch that another run did not commit.
+//! Rows are appended once their epoch is durable. A job that starts anew begins without the file.
+//! One that goes on writes it again from the rows in its store, so that it holds each row of every
+//! committed epoch once, whatever was lost or half written before.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,9 +15,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, DeadLetter};
-use wasmill_model::{Epoch, ErrorKind, Timestamp};
+use wasmill_model::{Epoch, ErrorKind, PartitionId, Timestamp};
+use wasmill_store::{LetterId, LetterRecord, StoreError};
 
 use crate::failure::Failure;
+
+/// Stored rows that are in memory at once while the file is written again.
+const PAGE_ROWS: usize = 10_000;
 
 /// Where rejected rows of a run go, and whether there are any.
 #[derive(Debug, Clone)]
@@ -36,12 +41,31 @@ impl DeadLetters {
         }
     }
 
+    /// Writes what is stored, in place of what an earlier run left. `page` reads up to so many rows
+    /// from an id on.
+    pub(crate) fn stored(
+        path: PathBuf,
+        page: impl Fn(LetterId, usize) -> Result<Vec<(LetterId, LetterRecord)>, StoreError>,
+    ) -> Result<Self, Failure> {
+        let letters = Self::fresh(path)?;
+        let mut from = LetterId(0);
+        loop {
+            let rows = page(from, PAGE_ROWS).map_err(|error| Failure::of(error.kind(), &error))?;
+            let Some((last, _)) = rows.last() else { return Ok(letters) };
+            from = LetterId(last.0 + 1);
+            let written =
+                append(None, &letters.path, |out| rows.iter().try_for_each(|(_, letter)| write_stored(out, letter)));
+            written.map_err(|error| Failure::file("write the dead letters", &letters.path, &error))?;
+            letters.written.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The file, if there is one.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.written.load(Ordering::Relaxed).then_some(&self.path)
     }
 
-    /// A committer that writes rejected rows before `inner` makes the epoch durable.
+    /// A committer that writes rejected rows once `inner` has made the epoch durable.
     pub(crate) fn committer(&self, inner: Box<dyn Committer>) -> Box<dyn Committer> {
         Box::new(DeadLetterCommitter { letters: self.clone(), file: None, inner })
     }
@@ -54,15 +78,16 @@ struct DeadLetterCommitter {
 }
 
 impl Committer for DeadLetterCommitter {
-    fn commit(&mut self, epoch: Epoch, mut cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
-        let rejected: Vec<DeadLetter> = cuts.iter_mut().flat_map(|cut| std::mem::take(&mut cut.dead_letters)).collect();
+    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        let rejected: Vec<DeadLetter> = cuts.iter().flat_map(|cut| &cut.dead_letters).cloned().collect();
         Box::pin(async move {
+            self.inner.commit(epoch, cuts).await?;
             if !rejected.is_empty() {
                 let path = self.letters.path.clone();
                 let file = self.file.take();
                 let written = tokio::task::spawn_blocking({
                     let path = path.clone();
-                    move || append(file, &path, &rejected)
+                    move || append(file, &path, |out| rejected.iter().try_for_each(|letter| write_rows(out, letter)))
                 });
                 let written = written.await.map_err(io::Error::other).and_then(|result| result);
                 self.file = Some(written.map_err(|error| CommitError {
@@ -77,25 +102,31 @@ impl Committer for DeadLetterCommitter {
                 })?);
                 self.letters.written.store(true, Ordering::Relaxed);
             }
-            self.inner.commit(epoch, cuts).await
+            Ok(())
         })
+    }
+
+    fn close(&mut self, complete: bool) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.inner.close(complete)
     }
 }
 
-fn append(file: Option<File>, path: &Path, letters: &[DeadLetter]) -> io::Result<File> {
+fn append(
+    file: Option<File>,
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<File> {
     let file = match file {
         Some(file) => file,
         None => {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            File::create(path)?
+            File::options().append(true).create(true).open(path)?
         }
     };
     let mut out = BufWriter::new(file);
-    for letter in letters {
-        write_rows(&mut out, letter)?;
-    }
+    write(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
@@ -133,25 +164,51 @@ enum Value<'a> {
     Base64(String),
 }
 
+impl<'a> Line<'a> {
+    fn new(
+        node: &'a str,
+        plugin: Option<&'a str>,
+        reason: &'a str,
+        time: i64,
+        (key, value): (&'a [u8], &'a [u8]),
+        origin: Option<(PartitionId, u64)>,
+    ) -> Self {
+        Self {
+            node,
+            plugin,
+            reason,
+            time: Timestamp(time).to_string(),
+            key: str::from_utf8(key).map_or_else(|_| Bytes::Base64(BASE64.encode(key)), Bytes::Text),
+            value: str::from_utf8(value).map_or_else(|_| Value::Base64(BASE64.encode(value)), Value::Text),
+            partition: origin.map(|(partition, _)| partition.0),
+            offset: origin.map(|(_, offset)| offset),
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+}
+
 fn write_rows(out: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
     let plugin = letter.digest.map(|digest| digest.to_string());
     let rows = &letter.rows;
     for (row, reason) in letter.reasons.iter().enumerate().take(rows.len()) {
-        let (key, value) = (rows.keys().row(row), rows.values().row(row));
-        let line = Line {
-            node: letter.node.as_str(),
-            plugin: plugin.as_deref(),
-            reason,
-            time: Timestamp(rows.times()[row]).to_string(),
-            key: str::from_utf8(key).map_or_else(|_| Bytes::Base64(BASE64.encode(key)), Bytes::Text),
-            value: str::from_utf8(value).map_or_else(|_| Value::Base64(BASE64.encode(value)), Value::Text),
-            partition: rows.lineage().map(|lineage| lineage.partition.0),
-            offset: rows.lineage().map(|lineage| lineage.offsets[row]),
-        };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.write_all(b"\n")?;
+        let bytes = (rows.keys().row(row), rows.values().row(row));
+        let origin = rows.lineage().map(|lineage| (lineage.partition, lineage.offsets[row]));
+        Line::new(letter.node.as_str(), plugin.as_deref(), reason, rows.times()[row], bytes, origin).write(out)?;
     }
     Ok(())
+}
+
+fn write_stored(out: &mut impl Write, letter: &LetterRecord) -> io::Result<()> {
+    let plugin = letter.digest.map(|digest| digest.to_string());
+    let offset = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
+    let origin = letter.origin.as_ref();
+    let origin = origin.and_then(|origin| Some((origin.partition, offset(&origin.position.0)?)));
+    let bytes = (&letter.key[..], &letter.value[..]);
+    Line::new(letter.node.as_str(), plugin.as_deref(), &letter.reason, letter.time, bytes, origin).write(out)
 }
 
 #[cfg(test)]
@@ -159,7 +216,7 @@ mod tests {
     use std::sync::Arc;
 
     use wasmill_contract::MemoryCommitter;
-    use wasmill_model::{BatchBuilder, Lineage, NodeName, PartitionId, PluginDigest};
+    use wasmill_model::{BatchBuilder, Lineage, NodeName, PluginDigest};
 
     use super::*;
 

@@ -2,7 +2,7 @@ use wasmill_model::{Batch, Epoch, ErrorKind, NodeName, PartitionId, PluginDigest
 use wasmill_order::{TimerEntry, WindowChanges};
 use wasmill_store::ChangeSet;
 
-use crate::{BoxFuture, SinkHandle};
+use crate::{BoxFuture, Share, SinkHandle};
 
 /// Makes epochs durable. One atomic write an epoch, in the order of epochs.
 pub trait Committer: Send {
@@ -11,6 +11,16 @@ pub trait Committer: Send {
     /// # Errors
     /// Where the write or its sync fails. The committer is not used again.
     fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>>;
+
+    /// No more epochs come: all sinks have committed the last one. `complete` says that every source
+    /// has ended, so that nothing is left to do, ever; else somebody stopped the job.
+    ///
+    /// # Errors
+    /// Where that cannot be noted.
+    fn close(&mut self, complete: bool) -> BoxFuture<'_, Result<(), CommitError>> {
+        let _nothing_to_note = complete;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What one task hands over at a barrier.
@@ -41,7 +51,7 @@ pub struct StageCut {
     /// The stage.
     pub node: NodeName,
     /// Which share.
-    pub share: u16,
+    pub share: Share,
     /// Changes of the operator's state.
     pub state: ChangeSet,
     /// Timers set, moved and gone.
@@ -56,7 +66,7 @@ pub struct SinkCut {
     /// The sink.
     pub node: NodeName,
     /// Which share.
-    pub share: u16,
+    pub share: Share,
     /// What the sink needs after a crash.
     pub handle: SinkHandle,
 }

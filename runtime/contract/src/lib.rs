@@ -12,7 +12,7 @@ mod committer;
 mod connector;
 mod context;
 mod operator;
-mod recovery;
+mod records;
 mod sink;
 mod source;
 
@@ -23,6 +23,6 @@ pub use committer::{CommitError, Committer, Cut, DeadLetter, MemoryCommitter, Si
 pub use connector::{Bounds, ConnectorError, Share, SinkCapabilities, SourceCapabilities};
 pub use context::{LogLine, MetricUpdate, OperatorContext, TimerChange};
 pub use operator::{Aggregate, Operator, OperatorError, OperatorFactory};
-pub use recovery::{Recovered, StageImage};
+pub use records::{epoch_record, pane_entry, timer_entry, window_progress};
 pub use sink::{Sink, SinkFactory, SinkHandle};
 pub use source::{BatchLimit, Source, SourceEvent, SourceFactory, SourcePartition};

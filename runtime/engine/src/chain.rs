@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{Cut, DeadLetter, OperatorFactory};
+use wasmill_contract::{Cut, DeadLetter, OperatorFactory, Share};
 use wasmill_env::Clock as HostClock;
 use wasmill_model::{Batch, Clock, Column, NodeName, PluginDigest, Timestamp, key_group, share_of};
 use wasmill_spec::NewKey;
@@ -85,7 +85,7 @@ pub(crate) struct Chain {
     /// The edges that leave each slot. Apart from the slots, which no other thread may look at
     /// while the task waits for room in a queue.
     outputs: Vec<Vec<Output>>,
-    share: u16,
+    share: Share,
     clock: Arc<dyn HostClock>,
     metrics: Arc<JobMetrics>,
     work: VecDeque<(usize, u16, Batch)>,
@@ -97,7 +97,7 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn new(
         nodes: Vec<(Slot, Vec<Output>)>,
-        share: u16,
+        share: Share,
         clock: Arc<dyn HostClock>,
         metrics: Arc<JobMetrics>,
     ) -> Self {

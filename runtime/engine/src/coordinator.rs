@@ -144,7 +144,10 @@ impl Coordinator {
                 Happening::StopWanted => last_wanted |= stop_open,
             }
         }
-        Ok(())
+        match &mut self.committer {
+            Some(committer) => Ok(committer.close(exhausted == sources).await?),
+            None => Ok(()),
+        }
     }
 
     fn due_at(&self) -> u64 {

@@ -1,6 +1,7 @@
 use wasmill_contract::{CommitError, ConnectorError, OperatorError};
 use wasmill_model::{ErrorKind, NodeName};
 use wasmill_order::OrderError;
+use wasmill_store::StoreError;
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,30 @@ pub enum JobError {
         #[source]
         cause: OrderError,
     },
+    /// What a stage held cannot be dealt to its tasks.
+    #[error("stage {node:?} cannot go on: {cause}", node = node.as_str())]
+    Deal {
+        /// The stage.
+        node: NodeName,
+        /// Why not.
+        #[source]
+        cause: StoreError,
+    },
+    /// A sink had another number of writers: what those that are gone have begun would stay
+    /// unfinished.
+    #[error(
+        "sink {node:?} cannot go on with {shares} writers: its last epoch was written by {stored}; \
+         run the job with the parallelism it had, or start anew",
+        node = node.as_str()
+    )]
+    SinkShares {
+        /// The sink.
+        node: NodeName,
+        /// Writers it has now.
+        shares: u16,
+        /// Writers it had.
+        stored: u16,
+    },
     /// A task ended without saying why: a bug of ours.
     #[error("a task of {node:?} ended unexpectedly: {reason}", node = node.as_str())]
     TaskLost {
@@ -79,6 +104,8 @@ impl JobError {
             Self::TimerStorm { .. } => ErrorKind::Plugin,
             Self::Commit(error) => error.kind,
             Self::Order { cause, .. } => cause.kind(),
+            Self::Deal { cause, .. } => cause.kind(),
+            Self::SinkShares { .. } => ErrorKind::Config,
             Self::TaskLost { .. } => ErrorKind::Internal,
             Self::Cancelled => ErrorKind::Unavailable,
         }

@@ -4,9 +4,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use wasmill_contract::{Committer, OperatorFactory, Recovered, SinkFactory, SourceFactory};
+use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
 use wasmill_plan::Plan;
+use wasmill_store::Recovered;
 
 use crate::coordinator::Coordinator;
 use crate::error::JobError;
@@ -76,9 +77,10 @@ pub struct JobHandle {
 ///
 /// # Panics
 /// Where `parts.nodes` does not fit the plan: a bug of the caller.
-pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError> {
+pub async fn start(mut parts: JobParts, data: &Handle) -> Result<JobHandle, JobError> {
     let metrics = Arc::new(JobMetrics::new(parts.plan.nodes.iter().map(|node| node.name.clone())));
-    let wired = wiring::wire(&parts, &metrics).await?;
+    let last_committed = parts.recovered.epoch;
+    let wired = wiring::wire(&mut parts, &metrics).await?;
     let mut tasks = JoinSet::new();
     let ids = wired.tasks.into_iter().map(|task| tasks.spawn_on(task.run(), data).id()).collect();
     let (stop, stop_wanted) = mpsc::channel(1);
@@ -92,7 +94,7 @@ pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError
         interval: parts.settings.epoch_interval,
         clock: parts.clock,
         metrics: Arc::clone(&metrics),
-        last_committed: parts.recovered.epoch,
+        last_committed,
     };
     let coordinator = Some(tokio::spawn(coordinator.run()));
     Ok(JobHandle { metrics, stop, coordinator, locations: wired.locations })

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use wasmill_contract::{Operator, OperatorError, OperatorFactory, StageCut};
+use wasmill_contract::{Operator, OperatorError, OperatorFactory, Share, StageCut};
 use wasmill_model::{Batch, Clock, Descriptor, LogLevel, NodeName, Outcome, Timestamp};
 use wasmill_order::Timers;
 
@@ -147,7 +147,7 @@ impl OperatorSlot {
         self.timers.next_due(Clock::Processing)
     }
 
-    pub(crate) async fn cut(&mut self, share: u16, at: Moment) -> Result<StageCut, JobError> {
+    pub(crate) async fn cut(&mut self, share: Share, at: Moment) -> Result<StageCut, JobError> {
         self.operator.context().begin_call(at.watermark, at.wall);
         let result = self.operator.flush().await;
         self.settle(result)?;

@@ -1,4 +1,4 @@
-use wasmill_contract::{Sink, SinkCut};
+use wasmill_contract::{Share, Sink, SinkCut};
 use wasmill_model::{Batch, Epoch, NodeName};
 
 use crate::error::JobError;
@@ -18,7 +18,7 @@ impl SinkSlot {
         self.sink.write(batch).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })
     }
 
-    pub(crate) async fn cut(&mut self, share: u16, epoch: Epoch) -> Result<SinkCut, JobError> {
+    pub(crate) async fn cut(&mut self, share: Share, epoch: Epoch) -> Result<SinkCut, JobError> {
         let handle =
             self.sink.prepare(epoch).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })?;
         Ok(SinkCut { node: self.name.clone(), share, handle })

@@ -86,7 +86,7 @@ impl StageTrial {
         let digest = Some(factory.digest());
         let first = Slot { name: name.clone(), kind, digest, metrics: metrics.node(0) };
         let nodes = std::iter::once((first, to_sinks.collect())).chain(sinks).collect();
-        let chain = Chain::new(nodes, 0, Arc::clone(&clock) as Arc<dyn Clock>, metrics);
+        let chain = Chain::new(nodes, Share::WHOLE, Arc::clone(&clock) as Arc<dyn Clock>, metrics);
         Ok(Self { factory, chain, clock, collected, rejected: Vec::new(), epoch: Epoch(0) })
     }
 

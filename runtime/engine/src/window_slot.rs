@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use wasmill_contract::{Aggregate, OperatorContext, OperatorError, OperatorFactory, StageCut};
+use wasmill_contract::{Aggregate, OperatorContext, OperatorError, OperatorFactory, Share, StageCut};
 use wasmill_model::{Batch, Column, NodeName, PaneBatch, Results};
 use wasmill_order::{Fired, OrderError, Windows};
 use wasmill_store::{ChangeSet, MemoryState};
@@ -109,7 +109,7 @@ impl WindowSlot {
         self.settle(result)
     }
 
-    pub(crate) fn cut(&mut self, share: u16) -> StageCut {
+    pub(crate) fn cut(&mut self, share: Share) -> StageCut {
         let windows = Some(self.windows.take_changes());
         StageCut { node: self.name.clone(), share, state: ChangeSet::default(), timers: Vec::new(), windows }
     }

@@ -1,14 +1,14 @@
 //! From a plan to tasks with queues between them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use wasmill_contract::{OperatorContext, Share};
-use wasmill_model::{NodeName, PartitionId};
+use wasmill_contract::{OperatorContext, Share, SinkHandle, pane_entry, timer_entry, window_progress};
+use wasmill_model::{NodeName, PartitionId, Position};
 use wasmill_order::{Alignment, InputWatermarks, Timers, Windows};
 use wasmill_plan::{Edge, NodeKind, Plan, Routing};
-use wasmill_store::{MemoryState, StateBackend};
+use wasmill_store::{MemoryState, PositionRecord, Recovered, RecoveredStage, SinkRecord, StateBackend};
 
 use crate::batching::AdaptiveBatch;
 use crate::chain::{Chain, Output, Slot, SlotKind, Target};
@@ -41,8 +41,47 @@ type Senders = HashMap<(usize, u16), Vec<QueueSender>>;
 /// The receiving end of each task with its input ports, by (chain, task).
 type Receivers = HashMap<(usize, u16), (QueueReceiver, Vec<u16>)>;
 
+/// What a job goes on from, dealt to its tasks.
+#[derive(Default)]
+struct Dealt {
+    positions: BTreeMap<(NodeName, PartitionId), Position>,
+    /// By stage and share.
+    stages: HashMap<(NodeName, u16), RecoveredStage>,
+    /// By sink and share.
+    sinks: HashMap<(NodeName, u16), SinkHandle>,
+}
+
+impl Dealt {
+    fn new(recovered: Recovered, plan: &Plan) -> Result<Self, JobError> {
+        let parallelism = |name: &NodeName| {
+            let node = plan.nodes.iter().find(|node| node.name == *name)?;
+            Some(plan.chains[node.chain].parallelism)
+        };
+        let mut dealt = Self::default();
+        for PositionRecord { node, partition, position } in recovered.positions {
+            dealt.positions.insert((node, partition), position);
+        }
+        for (node, stage) in recovered.stages {
+            let Some(shares) = parallelism(&node) else { continue };
+            let split = stage.split(&node, shares).map_err(|cause| JobError::Deal { node: node.clone(), cause })?;
+            dealt.stages.extend((0..shares).map(|share| (node.clone(), share)).zip(split));
+        }
+        for SinkRecord { node, share, shares: stored, handle } in recovered.sinks {
+            let Some(shares) = parallelism(&node) else { continue };
+            if shares != stored {
+                return Err(JobError::SinkShares { node, shares, stored });
+            }
+            dealt.sinks.insert((node, share), SinkHandle(handle));
+        }
+        Ok(dealt)
+    }
+}
+
 /// Opens everything and joins it.
-pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<Wired, JobError> {
+pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Result<Wired, JobError> {
+    let epoch = parts.recovered.epoch;
+    let mut dealt = Dealt::new(std::mem::take(&mut parts.recovered), &parts.plan)?;
+    let parts = &*parts;
     let (mut senders, mut receivers) = queues(&parts.plan);
     let (report, reports) = mpsc::channel(REPORTS_MAX);
     let mut wired = Wired { tasks: Vec::new(), links: Vec::new(), reports, locations: Vec::new() };
@@ -60,12 +99,22 @@ pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<
             let mut slots = Vec::with_capacity(chain.nodes.len());
             for &node in &chain.nodes {
                 slots.push(
-                    open_slot(parts, node, share, &chain.nodes, &mut senders, metrics, &mut wired.locations).await?,
+                    open_slot(
+                        parts,
+                        &mut dealt,
+                        node,
+                        share,
+                        &chain.nodes,
+                        &mut senders,
+                        metrics,
+                        &mut wired.locations,
+                    )
+                    .await?,
                 );
             }
             let head = match receivers.remove(&(place, index)) {
                 Some((queue, ports)) => Head::Inputs(Inputs {
-                    alignment: Alignment::new(ports.len(), parts.recovered.epoch),
+                    alignment: Alignment::new(ports.len(), epoch),
                     watermarks: InputWatermarks::new(ports.len()),
                     aside: ports.iter().map(|_| Default::default()).collect(),
                     queue,
@@ -74,7 +123,7 @@ pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<
                 None => {
                     let mine = partitions.iter().skip(usize::from(index)).step_by(usize::from(chain.parallelism));
                     let mine: Vec<_> = mine.map(|partition| (partition.id, partition.size)).collect();
-                    Head::Source(Box::new(open_source(parts, chain.nodes[0], mine, metrics).await?))
+                    Head::Source(Box::new(open_source(parts, &mut dealt, chain.nodes[0], mine, metrics).await?))
                 }
             };
             let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);
@@ -82,7 +131,7 @@ pub(crate) async fn wire(parts: &JobParts, metrics: &Arc<JobMetrics>) -> Result<
             wired.links.push(TaskLink { head: name, orders, is_source: matches!(head, Head::Source(_)) });
             wired.tasks.push(Task {
                 id: wired.tasks.len(),
-                chain: Chain::new(slots, index, Arc::clone(&parts.clock), Arc::clone(metrics)),
+                chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics)),
                 head,
                 orders: receive_orders,
                 reports: report.clone(),
@@ -127,8 +176,10 @@ fn queues(plan: &Plan) -> (Senders, Receivers) {
     (all_senders, receivers)
 }
 
+#[expect(clippy::too_many_arguments, reason = "everything that a node is joined with")]
 async fn open_slot(
     parts: &JobParts,
+    dealt: &mut Dealt,
     node: usize,
     share: Share,
     chain: &[usize],
@@ -142,10 +193,10 @@ async fn open_slot(
     let (kind, digest) = match (&parts.nodes[node], &planned.kind) {
         (NodePart::Source(_), _) => (SlotKind::Source, None),
         (NodePart::Stage(factory), NodeKind::Stage { window }) => {
-            let image = parts.recovered.stages.get(&name).map(|image| image.share(share)).unwrap_or_default();
+            let held = dealt.stages.remove(&(name.clone(), share.index)).unwrap_or_default();
             let mut state = MemoryState::default();
             state.declare(&factory.descriptor().spaces);
-            state.load(image.state.into_iter());
+            state.load(held.state.into_iter());
             let context = OperatorContext::new(name.clone(), share, Box::new(state));
             let kind = match window {
                 Some(shape) => {
@@ -153,15 +204,16 @@ async fn open_slot(
                     let windows = Windows::new(*shape);
                     let order = |cause| JobError::Order { node: name.clone(), cause };
                     let mut windows = windows.map_err(order)?;
-                    if let Some(progress) = image.progress {
-                        windows.load(progress, image.panes).map_err(order)?;
+                    if let Some(&(.., progress)) = held.progress.first() {
+                        let panes = held.panes.into_iter().map(pane_entry);
+                        windows.load(window_progress(progress), panes.collect()).map_err(order)?;
                     }
                     SlotKind::Window(WindowSlot::new(name.clone(), aggregate, windows, metrics.node(node)))
                 }
                 None => {
                     let operator = factory.open(context).await.map_err(failed)?;
                     let mut timers = Timers::default();
-                    timers.load(image.timers);
+                    timers.load(held.timers.into_iter().map(timer_entry));
                     let slot =
                         OperatorSlot::new(name.clone(), operator, factory.descriptor(), metrics.node(node), timers);
                     SlotKind::Operator(slot)
@@ -170,7 +222,7 @@ async fn open_slot(
             (kind, Some(factory.digest()))
         }
         (NodePart::Sink(factory), _) => {
-            let handle = parts.recovered.sinks.get(&name).and_then(|shares| shares.get(&share.index)).cloned();
+            let handle = dealt.sinks.remove(&(name.clone(), share.index));
             let opened = factory.open(share, handle, Arc::clone(&parts.clock)).await;
             let sink = opened.map_err(|cause| JobError::Sink { node: name.clone(), cause })?;
             locations.extend(sink.location().map(|location| (name.clone(), location)));
@@ -191,6 +243,7 @@ async fn open_slot(
 
 async fn open_source(
     parts: &JobParts,
+    dealt: &mut Dealt,
     node: usize,
     partitions: Vec<(PartitionId, Option<u64>)>,
     metrics: &JobMetrics,
@@ -200,8 +253,7 @@ async fn open_source(
     else {
         panic!("node {} of the plan is no source", planned.name)
     };
-    let positions = parts.recovered.sources.get(&planned.name);
-    let position = |id| positions.and_then(|positions| positions.get(&id)).cloned();
+    let mut position = |id| dealt.positions.remove(&(planned.name.clone(), id));
     let assigned = partitions.iter().map(|&(id, _)| (id, position(id))).collect();
     let opened = factory.open(assigned, Arc::clone(&parts.clock)).await;
     let source = opened.map_err(|cause| JobError::Source { node: planned.name.clone(), cause })?;

@@ -285,7 +285,8 @@ fn delivery(job: &JobSpec, plan: &Plan, paths: &[PathDelivery], diagnostics: &mu
         let advice = match path.verdict.weakest {
             Some(WeakestLink::Sink) => "use a sink that commits with the epoch, such as `file`",
             Some(WeakestLink::Source) => "use a source that can be read again, such as `file`",
-            _ => "leave out `delivery` to take what the paths give",
+            Some(WeakestLink::Recovery) => "keep positions and state with `--state DIR`",
+            None => "leave out `delivery` to take what the paths give",
         };
         let hint = format!("the weakest link is {link}: {}; {advice}", path.verdict.reason);
         diagnostics.push(job.error(&["delivery"], message).hint(hint));

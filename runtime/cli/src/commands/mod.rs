@@ -17,6 +17,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use wasmill_env::RealClock;
+use wasmill_plan::Recovery;
 
 use crate::failure::Failure;
 use crate::progress::LogWriter;
@@ -147,4 +148,15 @@ struct JobArgs {
     /// may be given more than once
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<crate::overrides::Override>,
+    /// Keep positions and state in this directory, so that a job that was cut off goes on behind its
+    /// last epoch
+    #[arg(long, value_name = "DIR")]
+    state: Option<std::path::PathBuf>,
+}
+
+impl JobArgs {
+    /// What is left after a crash.
+    fn recovery(&self) -> Recovery {
+        if self.state.is_some() { Recovery::LastEpoch } else { Recovery::Nothing }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasmill_contract::{MemoryCommitter, OperatorError, Recovered};
-use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodeSnapshot};
-use wasmill_env::{Clock, RealClock};
-use wasmill_model::{ErrorKind, NodeName};
+use wasmill_contract::{Committer, MemoryCommitter, OperatorError};
+use wasmill_control::{ControlError, Opened};
+use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodePart, NodeSnapshot};
+use wasmill_env::{Clock, Disk, RealClock, RealDisk};
+use wasmill_model::{Epoch, ErrorKind, NodeName};
 use wasmill_plan::NodeKind;
 use wasmill_spec::JobSpec;
+use wasmill_store::{JobStore, Recovered, StoreOptions};
 
 use crate::assemble::{self, Assembled};
 use crate::commands::JobArgs;
@@ -31,10 +34,14 @@ const FRAME: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 #[command(after_help = "The summary goes to standard output, or to standard error where a sink of the job writes \
                         to standard output.\nCtrl-C stops the job at an epoch: what was read is worked off and \
-                        committed. A second one cuts it off.")]
+                        committed. A second one cuts it off.\nWith --state, the same command goes on behind the last \
+                        epoch, whatever ended the run before.")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     job: JobArgs,
+    /// Forget what the state directory holds, and start from the beginning
+    #[arg(long, requires = "state")]
+    fresh: bool,
 }
 
 pub(super) fn run(args: RunArgs, terminal: &Terminal, clock: Arc<RealClock>) -> Result<(), Failure> {
@@ -48,7 +55,7 @@ pub(super) fn run(args: RunArgs, terminal: &Terminal, clock: Arc<RealClock>) -> 
         .map_err(cannot_start)?;
     let control = super::small_runtime()?;
     let spec = assemble::read(&args.job.job, &args.job.set)?;
-    let done = control.block_on(job(spec, terminal, clock, data.handle()));
+    let done = control.block_on(job(spec, &args, terminal, clock, data.handle()));
     // A guest in the middle of a call, or a read from a terminal, must not hold up the end.
     data.shutdown_background();
     control.shutdown_background();
@@ -57,6 +64,7 @@ pub(super) fn run(args: RunArgs, terminal: &Terminal, clock: Arc<RealClock>) -> 
 
 async fn job(
     spec: JobSpec,
+    args: &RunArgs,
     terminal: &Terminal,
     clock: Arc<RealClock>,
     data: &tokio::runtime::Handle,
@@ -68,7 +76,7 @@ async fn job(
     };
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let assembled = tokio::select! {
-        assembled = assemble::assemble(spec, &plugins) => assembled?,
+        assembled = assemble::assemble(spec, &plugins, args.job.recovery()) => assembled?,
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     if !terminal.json {
@@ -77,13 +85,29 @@ async fn job(
             terminal.say(warnings.trim_end());
         }
     }
-    let letters = DeadLetters::fresh(assembled.dead_letters())?;
     let first_output = FirstOutput::default();
+    let nodes = assembled.parts(|sink| first_output.watch(sink));
+    let Beginning { letters, recovered, committer, finished } = match &args.job.state {
+        Some(dir) => begin_with_state(&assembled, &nodes, dir, args.fresh)?,
+        None => Beginning {
+            letters: DeadLetters::fresh(assembled.dead_letters())?,
+            recovered: Recovered::default(),
+            committer: Box::new(MemoryCommitter::default()),
+            finished: false,
+        },
+    };
+    let resumed_at = (recovered.epoch > Epoch::default()).then_some(recovered.epoch);
+    if finished {
+        return already_finished(&assembled, terminal, recovered.epoch);
+    }
+    if let Some(epoch) = resumed_at {
+        terminal.note(&format!("resuming at epoch {epoch}"));
+    }
     let parts = JobParts {
         plan: assembled.planned.plan.clone(),
-        nodes: assembled.parts(|sink| first_output.watch(sink)),
-        recovered: Recovered::default(),
-        committer: letters.committer(Box::new(MemoryCommitter::default())),
+        nodes,
+        recovered,
+        committer: letters.committer(committer),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         settings: assembled.settings(),
     };
@@ -99,6 +123,7 @@ async fn job(
         Running { assembled: &assembled, terminal, clock: clock.as_ref(), handle, signals, began, stopping: false };
     running.finish().await?;
     let summary = Summary {
+        resumed_at,
         stopped: running.stopping,
         nanos: clock.monotonic_nanos().saturating_sub(began),
         cpu_nanos: cpu_nanos(),
@@ -125,6 +150,49 @@ async fn job(
             Ok(())
         }
     }
+}
+
+/// What a run begins with.
+struct Beginning {
+    letters: DeadLetters,
+    recovered: Recovered,
+    committer: Box<dyn Committer>,
+    /// Nothing is left to do.
+    finished: bool,
+}
+
+/// Takes a state directory, and puts the file of rejected rows where the state is.
+fn begin_with_state(assembled: &Assembled, nodes: &[NodePart], dir: &Path, fresh: bool) -> Result<Beginning, Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    if fresh {
+        JobStore::erase(&*disk, dir).map_err(|error| Failure::of(error.kind(), &error))?;
+    }
+    let opened = wasmill_control::open(disk, dir, StoreOptions::default(), &assembled.planned.plan, nodes);
+    let Opened { recovered, finished, committer } = opened.map_err(|error| match error {
+        ControlError::Store(error) => Failure::of(error.kind(), &error),
+        error => Failure::of(error.kind(), &error).hint(format!(
+            "the state is in {}; --fresh forgets it and starts the job from the beginning",
+            dir.display()
+        )),
+    })?;
+    let letters = DeadLetters::stored(assembled.dead_letters(), |from, limit| committer.letters(from, limit))?;
+    Ok(Beginning { letters, recovered, committer: Box::new(committer), finished })
+}
+
+/// A job that has done everything there was to do.
+fn already_finished(assembled: &Assembled, terminal: &Terminal, epoch: Epoch) -> Result<(), Failure> {
+    let name = assembled.spec.name.as_str();
+    if terminal.json {
+        let value = json!({"job": name, "outcome": "already-finished", "epoch": epoch});
+        return if assembled.prints_rows() {
+            terminal.say(&value.to_string());
+            Ok(())
+        } else {
+            terminal.print_json(&value)
+        };
+    }
+    terminal.say(&format!("{name} has finished, at epoch {epoch}; --fresh starts it from the beginning"));
+    Ok(())
 }
 
 struct Signals {
@@ -277,6 +345,7 @@ fn stage_hint(stage: &NodeName, error: &OperatorError) -> Option<String> {
 
 /// What came of a run.
 struct Summary {
+    resumed_at: Option<Epoch>,
     stopped: bool,
     nanos: u64,
     cpu_nanos: u64,
@@ -325,6 +394,7 @@ impl Summary {
         json!({
             "job": job,
             "outcome": if self.stopped { "stopped" } else { "finished" },
+            "resumed_at": self.resumed_at,
             "duration_seconds": seconds(self.nanos),
             "cpu_seconds": seconds(self.cpu_nanos),
             "rows_in": rows_in,

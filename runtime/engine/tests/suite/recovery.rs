@@ -1,18 +1,20 @@
 //! Jobs that die and go on: the committed output is that of a job that never died.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::graph::{Graph, counter, rows, tumbling_model};
-use crate::support::{KeepSink, Row};
+use crate::support::graph::{CutLog, Graph, counter, rows, tumbling_model};
+use crate::support::{KeepSink, Row, name};
 use proptest::prelude::*;
-use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, Recovered};
-use wasmill_engine::JobSettings;
-use wasmill_env::RealClock;
+use tokio::runtime::Handle;
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
+use wasmill_engine::{JobSettings, start};
+use wasmill_env::{Disk, RealClock, SimulatedDisk};
 use wasmill_model::{Epoch, ErrorKind, WindowShape};
-use wasmill_order::WindowProgress;
 use wasmill_plan::Routing;
+use wasmill_store::{JobStore, Recovered, SinkRecord, StoreOptions};
 
 /// Where a run dies: at its n-th commit, before that is durable or right after.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +23,14 @@ struct Death {
     durable: bool,
 }
 
-/// Keeps in memory what a durable committer would keep, and dies when told to.
-struct Folding {
-    durable: Arc<Mutex<Recovered>>,
+/// Commits to a store, and dies when told to.
+struct Mortal {
+    store: JobStore,
     death: Option<Death>,
     commits: u64,
 }
 
-impl Committer for Folding {
+impl Committer for Mortal {
     fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
         self.commits += 1;
         let dies = self.death.filter(|death| death.commits == self.commits);
@@ -36,54 +38,9 @@ impl Committer for Folding {
         if dies.is_some_and(|death| !death.durable) {
             return Box::pin(async { Err(died) });
         }
-        fold(&mut self.durable.lock().expect("no panic holds it"), epoch, cuts);
+        self.store.commit(epoch, &epoch_record(cuts, Clone::clone)).expect("a disk without faults");
         Box::pin(async move { if dies.is_some() { Err(died) } else { Ok(()) } })
     }
-}
-
-fn fold(durable: &mut Recovered, epoch: Epoch, cuts: Vec<Cut>) {
-    assert_eq!(epoch, durable.epoch.next(), "epochs commit in order");
-    durable.epoch = epoch;
-    for cut in cuts {
-        for source in cut.sources {
-            durable.sources.entry(source.node).or_default().extend(source.positions);
-        }
-        for sink in cut.sinks {
-            durable.sinks.entry(sink.node).or_default().insert(sink.share, sink.handle);
-        }
-        for stage in cut.stages {
-            let image = durable.stages.entry(stage.node).or_default();
-            let mut state: BTreeMap<_, _> = image
-                .state
-                .drain(..)
-                .chain(stage.state.entries)
-                .map(|change| ((change.space, change.key.clone(), change.subkey.clone()), change))
-                .collect();
-            state.retain(|_, change| change.value.is_some());
-            image.state = state.into_values().collect();
-            let mut timers: BTreeMap<_, _> = image
-                .timers
-                .drain(..)
-                .chain(stage.timers)
-                .map(|timer| ((timer.clock, timer.key.clone(), timer.tag.clone()), timer))
-                .collect();
-            timers.retain(|_, timer| timer.set.is_some());
-            image.timers = timers.into_values().collect();
-            if let Some(windows) = stage.windows {
-                image.panes.retain(|pane| {
-                    let replaced = windows.entries.iter().any(|new| new.slice == pane.slice && new.key == pane.key);
-                    !replaced && !windows.dropped.contains(&pane.slice)
-                });
-                image.panes.extend(windows.entries);
-                let progress = image.progress.get_or_insert(windows.progress);
-                *progress = later(*progress, windows.progress);
-            }
-        }
-    }
-}
-
-fn later(a: WindowProgress, b: WindowProgress) -> WindowProgress {
-    if (a.next_window, a.panes) >= (b.next_window, b.panes) { a } else { b }
 }
 
 /// Runs a job again and again until it ends, dying as told.
@@ -91,10 +48,11 @@ fn survive(deaths: &[Death], mut graph: impl FnMut(usize) -> Graph) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let durable = Arc::new(Mutex::new(Recovered::default()));
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::default());
         for run in 0..=deaths.len() {
-            let recovered = durable.lock().expect("no panic holds it").clone();
-            let committer = Folding { durable: Arc::clone(&durable), death: deaths.get(run).copied(), commits: 0 };
+            let opened = JobStore::open(Arc::clone(&disk), Path::new("state"), StoreOptions::default());
+            let (store, recovered) = opened.expect("whoever had it open is gone");
+            let committer = Mortal { store, death: deaths.get(run).copied(), commits: 0 };
             let settings = JobSettings { epoch_interval: Duration::from_micros(200), ..JobSettings::default() };
             let clock = Arc::new(RealClock::default());
             let mut job = graph(run).resume(settings, recovered, Box::new(committer), clock).await;
@@ -151,4 +109,25 @@ proptest! {
         });
         prop_assert_eq!(sink.sorted(), tumbling_model(&partitions, size));
     }
+}
+
+#[test]
+fn a_sink_with_another_number_of_writers_is_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut graph = Graph::new();
+        let source = graph.source(vec![rows(10, &["a"])], true, 1);
+        let out = graph.sink(&KeepSink::default());
+        graph.edge((source, 0), (out, 0), Routing::Keyed);
+        let sink = SinkRecord { node: name(&format!("n{out}")), share: 1, shares: 2, handle: Vec::new() };
+        let recovered = Recovered { sinks: vec![sink], ..Recovered::default() };
+        let parts =
+            graph.parts(JobSettings::default(), recovered, Box::new(CutLog::default()), Arc::new(RealClock::default()));
+        let error = start(parts, &Handle::current()).await.err().expect("refused");
+        assert_eq!(
+            error.to_string(),
+            "sink \"n1\" cannot go on with 1 writers: its last epoch was written by 2; run the job with the \
+             parallelism it had, or start anew"
+        );
+    });
 }

@@ -116,6 +116,27 @@ impl JobStore {
         Ok((store, recovered))
     }
 
+    /// Removes everything a store holds, so that the job starts anew. The log goes first, its end
+    /// before its beginning: a crash leaves an earlier epoch, or nothing.
+    ///
+    /// # Errors
+    /// Where another process has it open, or a file cannot be removed.
+    pub fn erase(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+        disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let lock = dir.join(LOCK);
+        let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
+        let _lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
+        let Layout { base, segments, garbage } = Layout::read(disk, dir)?;
+        let segments = segments.into_iter().rev().map(|start| segment_path(dir, start));
+        let base = base.map(|sequence| base_path(dir, sequence));
+        // Old bases and segments must not come to life when what replaced them is gone.
+        for path in garbage.into_iter().chain(segments).chain(base) {
+            remove(disk, &path)?;
+            disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        }
+        Ok(())
+    }
+
     /// The last committed epoch.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

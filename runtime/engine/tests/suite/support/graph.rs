@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, Recovered};
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
 use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
 use wasmill_model::{Column, Emission, Epoch, JobName, Outcome, Output, WindowShape};
 use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
+use wasmill_store::Recovered;
 
 use super::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, name};
 
@@ -76,6 +77,17 @@ impl Graph {
         committer: Box<dyn Committer>,
         clock: Arc<dyn HostClock>,
     ) -> JobHandle {
+        let parts = self.parts(settings, recovered, committer, clock);
+        start(parts, &Handle::current()).await.expect("it starts")
+    }
+
+    pub(crate) fn parts(
+        self,
+        settings: JobSettings,
+        recovered: Recovered,
+        committer: Box<dyn Committer>,
+        clock: Arc<dyn HostClock>,
+    ) -> JobParts {
         let mut chain_of: Vec<usize> = Vec::new();
         let mut chains: Vec<Chain> = Vec::new();
         for (place, (_, _, parallelism)) in self.nodes.iter().enumerate() {
@@ -93,8 +105,7 @@ impl Graph {
             parts.push(part);
         }
         let plan = Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains };
-        let parts = JobParts { plan, nodes: parts, recovered, committer, clock, settings };
-        start(parts, &Handle::current()).await.expect("it starts")
+        JobParts { plan, nodes: parts, recovered, committer, clock, settings }
     }
 
     pub(crate) async fn run(self) -> (JobHandle, Vec<Committed>) {

@@ -1,0 +1,124 @@
+//! Epochs into the store.
+//!
+//! # Crash consistency
+//! An epoch is durable once its commit has returned. After a failed one the store is let go: nothing
+//! but opening it anew tells what is on disk.
+//!
+//! # Cancellation
+//! A commit that is dropped goes on to its end on its thread, and so does a compaction: both leave
+//! what a crash may leave.
+
+use std::collections::BTreeMap;
+
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
+use wasmill_model::{Epoch, ErrorKind, NodeName};
+use wasmill_store::{Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, StoreError};
+
+use crate::identity::{self, Facts};
+
+/// Makes the epochs of a job durable in its store, and keeps the store small meanwhile.
+#[derive(Debug)]
+pub struct StoreCommitter {
+    /// `None` once something failed, or the job has ended.
+    store: Option<JobStore>,
+    /// What the next epoch says about the job.
+    facts: Facts,
+    /// The source of each node that has one only.
+    sources: BTreeMap<NodeName, NodeName>,
+    compaction: Option<JoinHandle<Result<Compacted, StoreError>>>,
+}
+
+impl StoreCommitter {
+    pub(crate) fn new(store: JobStore, facts: Facts, sources: BTreeMap<NodeName, NodeName>) -> Self {
+        Self { store: Some(store), facts, sources, compaction: None }
+    }
+
+    /// Up to `limit` rejected rows from an id on, in order. Blocks.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or is damaged.
+    pub fn letters(&self, from: LetterId, limit: usize) -> Result<Vec<(LetterId, LetterRecord)>, StoreError> {
+        self.store.as_ref().map_or(Ok(Vec::new()), |store| store.letters(from, limit))
+    }
+
+    /// Does `act` with the store on a thread that may block. A failure lets the store go.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        epoch: Epoch,
+        act: impl FnOnce(JobStore) -> Result<(Option<JobStore>, T), StoreError> + Send + 'static,
+    ) -> Result<T, CommitError> {
+        let store = self.store.take().ok_or_else(|| {
+            let reason = "an earlier epoch failed: start the job again to recover".to_owned();
+            CommitError { epoch, kind: ErrorKind::Unavailable, reason }
+        })?;
+        let acted = spawn_blocking(move || act(store)).await;
+        let (store, result) = acted.map_err(lost(epoch))?.map_err(failed(epoch))?;
+        self.store = store;
+        Ok(result)
+    }
+
+    /// The compaction, if it has ended, or, with `wait`, once it has.
+    async fn compacted(&mut self, epoch: Epoch, wait: bool) -> Result<Option<Compacted>, CommitError> {
+        let Some(running) = self.compaction.as_mut().filter(|running| wait || running.is_finished()) else {
+            return Ok(None);
+        };
+        let ended = running.await;
+        self.compaction = None;
+        ended.map_err(lost(epoch))?.map_err(failed(epoch)).map(Some)
+    }
+}
+
+impl Committer for StoreCommitter {
+    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move {
+            let sources = &self.sources;
+            let source_of = |node: &NodeName| sources.get(node).unwrap_or(node).clone();
+            let record = EpochRecord { meta: std::mem::take(&mut self.facts), ..epoch_record(cuts, source_of) };
+            let compacted = self.compacted(epoch, false).await?;
+            let idle = self.compaction.is_none();
+            let begun = self.with_store(epoch, move |mut store| {
+                store.commit(epoch, &record)?;
+                if let Some(compacted) = compacted {
+                    store.finish_compaction(compacted)?;
+                }
+                let due = idle && store.compaction_due();
+                let begun = due.then(|| store.begin_compaction()).transpose()?;
+                Ok((Some(store), begun))
+            });
+            if let Some(begun) = begun.await? {
+                self.compaction = Some(spawn_blocking(move || Compaction::run(begun)));
+            }
+            Ok(())
+        })
+    }
+
+    fn close(&mut self, complete: bool) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move {
+            let epoch = self.store.as_ref().map_or(Epoch::default(), |store| store.epoch().next());
+            let compacted = self.compacted(epoch, true).await?;
+            let closed = self.with_store(epoch, move |mut store| {
+                if let Some(compacted) = compacted {
+                    store.finish_compaction(compacted)?;
+                }
+                if complete {
+                    store.commit(epoch, &EpochRecord { meta: identity::finished(), ..EpochRecord::default() })?;
+                }
+                store.close()?;
+                Ok((None, ()))
+            });
+            closed.await
+        })
+    }
+}
+
+fn failed(epoch: Epoch) -> impl FnOnce(StoreError) -> CommitError {
+    move |error| {
+        let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+        CommitError { epoch, kind: error.kind(), reason: format!("{error}{cause}") }
+    }
+}
+
+fn lost(epoch: Epoch) -> impl FnOnce(JoinError) -> CommitError {
+    move |error| CommitError { epoch, kind: ErrorKind::Internal, reason: error.to_string() }
+}

@@ -1,0 +1,15 @@
+//! Jobs that outlive their process.
+//!
+//! [`open`] takes a state directory, for one process at a time, and says what a job goes on from;
+//! its [`StoreCommitter`] makes the job's epochs durable there. The engine does the rest: it deals
+//! what was recovered to its tasks. What a job is, and whether it may go on from what another build
+//! of it has left, is decided by [`mod@identity`].
+
+mod committer;
+mod error;
+pub mod identity;
+mod open;
+
+pub use committer::StoreCommitter;
+pub use error::ControlError;
+pub use open::{Opened, open};
