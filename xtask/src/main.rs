@@ -2,6 +2,7 @@
 //! example, measure. It sits outside of the layers and knows only the crate that compiles plugins.
 
 mod bench;
+mod crash;
 mod demo;
 mod flights;
 mod nexmark;
@@ -55,6 +56,21 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
+    /// Kill a running job again and again, and hold its output to an oracle
+    Crash {
+        /// How often
+        #[arg(long, default_value_t = 100)]
+        kills: u64,
+        /// Decides about the input and the times
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print the result as a JSON object
+        #[arg(long)]
+        json: bool,
+        /// The binary that runs the jobs
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Measure, compare, and update docs/benchmarks.md; fails where a target is not met
     Bench {
         /// A part of the names of those to run
@@ -77,6 +93,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Flights { sample } => flights::flights(sample),
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
+        Task::Crash { kills, seed, json, wasmill } => crash::crash(kills, seed, &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
     };
