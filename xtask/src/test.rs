@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::plugins::plugins;
 use crate::steps::{Steps, cargo, say};
-use crate::{nexmark, root, target};
+use crate::{crash, nexmark, root, target};
 
 /// Everything but what needs the network; `fast` leaves out the slow half.
 pub(crate) fn test(fast: bool) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
 }
 
 fn test_steps(root: &Path, fast: bool) -> usize {
-    2 + usize::from(!fast) + usize::from(guests(root)) + usize::from(guests(root) && !fast)
+    2 + usize::from(!fast) + usize::from(guests(root)) + 2 * usize::from(guests(root) && !fast)
 }
 
 fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
@@ -65,6 +65,8 @@ fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
         let wasmill = target(root).join("debug/wasmill");
         let check = || nexmark::check(None, 100_000, &wasmill);
         steps.act("NEXMark, held to the native floor", "cargo xtask nexmark", check)?;
+        let crash = || crash::crash(30, 1, &wasmill, false);
+        steps.act("kills, held to an oracle", "cargo xtask crash --kills 30", crash)?;
     }
     if guests(root) {
         steps.run("tests of the plugins", &mut cargo(&root.join("plugins"), &["test", "--workspace"]))?;
