@@ -189,13 +189,17 @@ fn start() -> Benchmark {
 
 /// A number out of the JSON that a program prints.
 fn number(command: &mut Command, path: &[&str]) -> anyhow::Result<f64> {
+    let printed: Value = serde_json::from_str(&output(command)?).context("the program printed no JSON")?;
+    let found = path.iter().fold(&printed, |at, name| &at[*name]);
+    found.as_f64().with_context(|| format!("the program printed no number at {}", path.join(".")))
+}
+
+/// What a program that succeeds prints.
+fn output(command: &mut Command) -> anyhow::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
         bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    let printed: Value =
-        serde_json::from_slice(&output.stdout).with_context(|| format!("{program} printed no JSON"))?;
-    let found = path.iter().fold(&printed, |at, name| &at[name]);
-    found.as_f64().with_context(|| format!("{program} printed no number at {}", path.join(".")))
+    String::from_utf8(output.stdout).with_context(|| format!("{program} printed no text"))
 }
