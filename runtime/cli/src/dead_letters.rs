@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, DeadLetter};
+use wasmill_env::kill_point;
 use wasmill_model::{Epoch, ErrorKind, PartitionId, Timestamp};
 use wasmill_store::{LetterId, LetterRecord, StoreError};
 
@@ -100,6 +101,7 @@ impl Committer for DeadLetterCommitter {
                     },
                     reason: format!("cannot write rejected rows to {}: {error}", path.display()),
                 })?);
+                kill_point("letters-written");
                 self.letters.written.store(true, Ordering::Relaxed);
             }
             Ok(())

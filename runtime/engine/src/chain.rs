@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use wasmill_contract::{Cut, DeadLetter, OperatorFactory, Share};
-use wasmill_env::Clock as HostClock;
+use wasmill_env::{Clock as HostClock, kill_point};
 use wasmill_model::{Batch, Clock, Column, NodeName, PluginDigest, Timestamp, key_group, share_of};
 use wasmill_spec::NewKey;
 
@@ -274,6 +274,7 @@ impl Chain {
                 SlotKind::Sink(sink) => cut.sinks.push(sink.cut(self.share, barrier.epoch).await?),
             }
         }
+        kill_point("stages-cut");
         self.broadcast(&Signal::Barrier(barrier)).await?;
         Ok(cut)
     }

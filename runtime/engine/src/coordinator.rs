@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
-use wasmill_env::Clock;
+use wasmill_env::{Clock, kill_point};
 use wasmill_model::{Epoch, NodeName};
 
 use crate::error::JobError;
@@ -82,6 +82,7 @@ impl Coordinator {
                 epoch_wanted = false;
                 due_at = self.due_at();
                 self.tell(Order::Inject(barrier), true).await;
+                kill_point("epoch-injected");
                 collecting = Some(Collecting { barrier, cuts: BTreeMap::new() });
             }
             if committing.is_none()
@@ -125,6 +126,7 @@ impl Coordinator {
                     if let Some(mut open) = collecting.take_if(|open| open.barrier == barrier) {
                         open.cuts.insert(task, cut);
                         if open.cuts.len() == self.links.len() {
+                            kill_point("cuts-complete");
                             collected = Some((open.barrier, open.cuts.into_values().collect()));
                         } else {
                             collecting = Some(open);
@@ -136,6 +138,7 @@ impl Coordinator {
                     committing = None;
                     self.committer = Some(committer);
                     result?;
+                    kill_point("epoch-durable");
                     self.metrics.epoch_committed();
                     self.tell(Order::Commit(barrier), false).await;
                 }
@@ -144,10 +147,12 @@ impl Coordinator {
                 Happening::StopWanted => last_wanted |= stop_open,
             }
         }
-        match &mut self.committer {
-            Some(committer) => Ok(committer.close(exhausted == sources).await?),
-            None => Ok(()),
+        kill_point("job-closing");
+        if let Some(committer) = &mut self.committer {
+            committer.close(exhausted == sources).await?;
         }
+        kill_point("job-closed");
+        Ok(())
     }
 
     fn due_at(&self) -> u64 {

@@ -1,4 +1,5 @@
 use wasmill_contract::{Share, Sink, SinkCut};
+use wasmill_env::kill_point;
 use wasmill_model::{Batch, Epoch, NodeName};
 
 use crate::error::JobError;
@@ -19,12 +20,17 @@ impl SinkSlot {
     }
 
     pub(crate) async fn cut(&mut self, share: Share, epoch: Epoch) -> Result<SinkCut, JobError> {
+        kill_point("sink-prepare");
         let handle =
             self.sink.prepare(epoch).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })?;
+        kill_point("sink-prepared");
         Ok(SinkCut { node: self.name.clone(), share, handle })
     }
 
     pub(crate) async fn commit(&mut self, epoch: Epoch, last: bool) -> Result<(), JobError> {
-        self.sink.commit(epoch, last).await.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })
+        kill_point("sink-commit");
+        let done = self.sink.commit(epoch, last).await;
+        kill_point("sink-committed");
+        done.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })
     }
 }

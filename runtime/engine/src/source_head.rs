@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmill_contract::{ConnectorError, Source, SourceCut, SourceEvent};
-use wasmill_env::Clock;
+use wasmill_env::{Clock, kill_point};
 use wasmill_model::{Epoch, NodeName, PartitionId, Timestamp};
 use wasmill_order::{BoundedDisorder, Disorder};
 use wasmill_plan::{Extraction, Watermarks};
@@ -160,7 +160,9 @@ impl SourceHead {
     }
 
     pub(crate) async fn acknowledge(&mut self, epoch: Epoch) -> Result<(), JobError> {
+        kill_point("source-acknowledge");
         let told = self.source.acknowledge(epoch).await;
+        kill_point("source-acknowledged");
         told.map_err(|cause| JobError::Source { node: self.name.clone(), cause })
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use wasmill_contract::Cut;
-use wasmill_env::Clock;
+use wasmill_env::{Clock, kill_point};
 use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks};
 
 use crate::chain::{Chain, Stopped};
@@ -180,7 +180,7 @@ impl Task {
         let mut cut = self.chain.barrier(barrier).await?;
         self.ended = barrier.last;
         cut.sources.push(positions);
-        self.report(Report::Cut { task: self.id, barrier, cut }).await;
+        self.report_cut(barrier, cut).await;
         Ok(())
     }
 
@@ -222,9 +222,10 @@ impl Task {
                     Aligned::Block => return Ok(false),
                     Aligned::Aligned(_) => {}
                 }
+                kill_point("barrier-aligned");
                 let cut = self.chain.barrier(barrier).await?;
                 self.ended = barrier.last;
-                self.report(Report::Cut { task: self.id, barrier, cut }).await;
+                self.report_cut(barrier, cut).await;
                 Ok(true)
             }
         }
@@ -249,6 +250,11 @@ impl Task {
         if source_wants || self.chain.wants_epoch() {
             self.report(Report::EpochWanted).await;
         }
+    }
+
+    async fn report_cut(&mut self, barrier: Barrier, cut: Cut) {
+        self.report(Report::Cut { task: self.id, barrier, cut }).await;
+        kill_point("cut-reported");
     }
 
     async fn report(&mut self, report: Report) {

@@ -1,9 +1,12 @@
 //! The world outside the process as parts: a real one for production, a simulated one for tests.
 //!
-//! Constructors take these parts; nothing reads a clock or a disk through a global.
+//! Constructors take these parts; nothing reads a clock or a disk through a global. [`kill_point`]
+//! and [`planted`] are faults for tests of the whole process, and empty in a release.
 
 mod clock;
 mod disk;
+mod sabotage;
 
 pub use clock::{Clock, RealClock, SimulatedClock};
 pub use disk::{Disk, DiskFile, DiskLock, Fault, RealDisk, SimulatedDisk};
+pub use sabotage::{KILL_POINTS, KILL_VARIABLE, PLANTED_BUGS, PLANTED_VARIABLE, kill_point, planted};

@@ -13,7 +13,7 @@ const LINES_MAX: usize = 900;
 const CRATE_DOC_BYTES_MIN: usize = 80;
 
 /// Files under `folder` that are kept in the repository.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.expect("lists").path();

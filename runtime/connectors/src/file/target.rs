@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wasmill_contract::{ConnectorError, SinkHandle};
-use wasmill_env::Clock;
+use wasmill_env::{Clock, kill_point};
 use wasmill_model::{Epoch, ErrorKind};
 
 use super::config::{IfExists, Sync};
@@ -141,6 +141,7 @@ impl Target {
         let handle: Handle = serde_json::from_slice(&handle.0).map_err(|error| {
             ConnectorError::new(ErrorKind::Corrupt, "cannot read the stored handle of a file sink").caused_by(error)
         })?;
+        kill_point("file-sink-recover");
         for file in &handle.finished {
             if let Some(file) = self.reopen(file)? {
                 self.finish(&file)?;
@@ -189,6 +190,7 @@ impl Target {
             return Err(lost(&part, length));
         }
         file.set_len(committed.length).map_err(fail)?;
+        kill_point("file-sink-truncated");
         Ok(Some(Current {
             name: committed.name.clone(),
             part,
@@ -213,6 +215,7 @@ impl Target {
             let fail = |error| io_error("write", &current.part, error);
             current.file.write_all_at(bytes, current.length).map_err(fail)?;
             current.length += bytes.len() as u64;
+            kill_point("file-sink-written");
         }
         Ok(())
     }
@@ -232,6 +235,7 @@ impl Target {
                     current.entered = true;
                 }
             }
+            kill_point("file-sink-synced");
             current.prepared = current.length;
         }
         if let Some(current) = self.current.take_if(|current| roll_is_due(current, &self.settings, &*self.clock)) {
@@ -277,8 +281,9 @@ impl Target {
 
     fn finish(&self, file: &Current) -> Result<(), ConnectorError> {
         let path = self.names.directory.join(&file.name);
+        kill_point("file-sink-finish");
         match std::fs::rename(&file.part, &path) {
-            Ok(()) => {}
+            Ok(()) => kill_point("file-sink-renamed"),
             // Done by a commit before this one.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wasmill_env::{Disk, DiskFile};
+use wasmill_env::{Disk, DiskFile, kill_point};
 use wasmill_model::Epoch;
 
 use super::StoreError;
@@ -61,10 +61,15 @@ pub(super) fn create_partial(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Dis
 /// Makes a partial file durable and gives it its name, durably.
 pub(super) fn complete(disk: &dyn Disk, path: &Path, file: &mut dyn DiskFile) -> Result<(), StoreError> {
     let partial = partial(path);
+    kill_point("file-written");
     file.sync_data().map_err(StoreError::io("sync", &partial))?;
+    kill_point("file-synced");
     disk.rename(&partial, path).map_err(StoreError::io("rename", &partial))?;
+    kill_point("file-renamed");
     let folder = path.parent().unwrap_or(Path::new("."));
-    disk.sync_dir(folder).map_err(StoreError::io("sync", folder))
+    disk.sync_dir(folder).map_err(StoreError::io("sync", folder))?;
+    kill_point("file-named");
+    Ok(())
 }
 
 impl<'a> BaseWriter<'a> {
@@ -139,6 +144,7 @@ impl<'a> BaseWriter<'a> {
             max,
         })?;
         self.file.append(&self.block).map_err(StoreError::io("write", &self.partial))?;
+        kill_point("compaction-block");
         self.offset += bytes;
         self.block.truncate(FRAME_HEADER_BYTES);
         Ok(())

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wasmill_env::{Disk, DiskFile};
+use wasmill_env::{Disk, DiskFile, kill_point};
 
 use super::StoreError;
 use super::base::{complete, create_partial, partial};
@@ -51,8 +51,11 @@ impl Segment {
 
     /// Appends a frame that was sealed for [`Self::bytes`], durably.
     pub(super) fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+        kill_point("frame-append");
         self.file.append(frame).map_err(StoreError::io("write", &self.path))?;
+        kill_point("frame-appended");
         self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
+        kill_point("frame-synced");
         self.bytes += frame.len() as u64;
         Ok(())
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmill_env::{Disk, DiskLock};
+use wasmill_env::{Disk, DiskLock, kill_point};
 use wasmill_model::Epoch;
 
 use super::StoreError;
@@ -75,6 +75,7 @@ impl JobStore {
         let lock = dir.join(LOCK);
         let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
         let lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
+        kill_point("store-locked");
         let layout = Layout::read(&*disk, dir)?;
         let base = layout.base.map(|sequence| open_base(&*disk, dir, sequence)).transpose()?;
         let (base_epoch, base_bytes) = base.as_ref().map_or((0, 0), |base| (base.epoch, base.bytes));
@@ -93,12 +94,15 @@ impl JobStore {
         drop(sources);
         recovered.epoch = Epoch(read.epoch);
 
+        kill_point("store-read");
         let start = if last.is_some() { read.sequence } else { read.sequence + 1 };
         let frame = last.as_mut().map(|(frame, header)| (&mut frame[..], *header));
         let segment = Segment::create(&*disk, dir, start, frame)?;
+        kill_point("store-rewritten");
         for path in &layout.garbage {
             remove(&*disk, path)?;
         }
+        kill_point("store-opened");
         let store = Self {
             lock: lock.into(),
             base: layout.base.map(|sequence| (sequence, base_bytes)),
@@ -217,6 +221,7 @@ impl JobStore {
             return Err(StoreError::Compacting { path: self.dir.clone() });
         }
         self.roll()?;
+        kill_point("compaction-begun");
         Ok(Compaction {
             lock: self.lock.clone(),
             disk: self.disk.clone(),
@@ -248,6 +253,7 @@ impl JobStore {
     /// # Errors
     /// Where a file cannot be removed, which leaves it until the store is opened again.
     pub fn finish_compaction(&mut self, compacted: Compacted) -> Result<(), StoreError> {
+        kill_point("compaction-finish");
         let Compacted { sequence, bytes, lock } = compacted;
         drop(lock);
         let before = self.base.replace((sequence, bytes)).filter(|(before, _)| *before != sequence);
@@ -255,6 +261,7 @@ impl JobStore {
         let base = before.map(|(before, _)| base_path(&self.dir, before));
         for path in folded.iter().map(|(start, _)| segment_path(&self.dir, *start)).chain(base) {
             remove(&*self.disk, &path)?;
+            kill_point("compaction-removed");
         }
         Ok(())
     }

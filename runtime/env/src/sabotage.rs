@@ -1,0 +1,119 @@
+//! Faults that tests put into a running process: death at a named step, and planted bugs.
+//!
+//! A build without debug assertions holds neither: both functions are empty there, and no
+//! environment variable is read. They are globals, unlike the other parts of this crate, because
+//! the process that is to die is the real binary, and because a part handed to every constructor
+//! would be one that only tests read.
+//!
+//! Both cost a look at a static, so they stand where things happen once per epoch, file or batch,
+//! never once per event.
+
+/// Names a point and the passing at which the process dies there, from 1: `frame-synced:3`.
+pub const KILL_VARIABLE: &str = "WASMILL_KILL";
+
+/// Names one of [`PLANTED_BUGS`].
+pub const PLANTED_VARIABLE: &str = "WASMILL_PLANTED";
+
+/// Every point at which [`kill_point`] may end the process, in the order of an epoch's life. Each
+/// name stands at one place of the sources; a tidy test holds that.
+pub const KILL_POINTS: &[&str] = &[
+    // The engine, from barrier to acknowledgement.
+    "epoch-injected",
+    "barrier-aligned",
+    "stages-cut",
+    "sink-prepare",
+    "sink-prepared",
+    "cut-reported",
+    "cuts-complete",
+    "epoch-durable",
+    "sink-commit",
+    "sink-committed",
+    "source-acknowledge",
+    "source-acknowledged",
+    "job-closing",
+    "job-closed",
+    // The log of a job.
+    "frame-append",
+    "frame-appended",
+    "frame-synced",
+    "file-written",
+    "file-synced",
+    "file-renamed",
+    "file-named",
+    "compaction-begun",
+    "compaction-block",
+    "compaction-finish",
+    "compaction-removed",
+    "store-locked",
+    "store-read",
+    "store-rewritten",
+    "store-opened",
+    // Files of rows.
+    "file-sink-written",
+    "file-sink-synced",
+    "file-sink-finish",
+    "file-sink-renamed",
+    "file-sink-recover",
+    "file-sink-truncated",
+    "letters-written",
+];
+
+/// Every bug that [`planted`] may let in, with what it does.
+pub const PLANTED_BUGS: &[(&str, &str)] = &[];
+
+/// Ends the process with signal 9 if `WASMILL_KILL` names this point and this passing.
+#[inline]
+pub fn kill_point(name: &'static str) {
+    #[cfg(debug_assertions)]
+    armed::kill_point(name);
+    #[cfg(not(debug_assertions))]
+    let _unarmed = name;
+}
+
+/// Whether `WASMILL_PLANTED` names this bug.
+#[inline]
+#[must_use]
+pub fn planted(name: &'static str) -> bool {
+    #[cfg(debug_assertions)]
+    return armed::planted(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _unarmed = name;
+        false
+    }
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::{KILL_POINTS, KILL_VARIABLE, PLANTED_BUGS, PLANTED_VARIABLE};
+
+    /// The point, and how many passings are left until it kills.
+    static KILL: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
+        let wanted = std::env::var(KILL_VARIABLE).ok()?;
+        let (name, nth) = wanted.rsplit_once(':')?;
+        Some((name.to_owned(), AtomicU64::new(nth.parse().ok()?)))
+    });
+
+    static PLANTED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(PLANTED_VARIABLE).ok());
+
+    pub(super) fn kill_point(name: &'static str) {
+        debug_assert!(KILL_POINTS.contains(&name), "{name} is not in KILL_POINTS");
+        if let Some((wanted, left)) = &*KILL
+            && wanted == name
+            && left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            // Nothing runs behind it: no destructor, no buffer is written.
+            let _dying = kill_process(getpid(), Signal::KILL);
+        }
+    }
+
+    pub(super) fn planted(name: &'static str) -> bool {
+        debug_assert!(PLANTED_BUGS.iter().any(|(bug, _)| *bug == name), "{name} is not in PLANTED_BUGS");
+        PLANTED.as_deref() == Some(name)
+    }
+}
