@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wasmill_connectors::Site;
 use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_engine::{JobSettings, NodePart};
 use wasmill_model::{NodeName, PluginDigest};
@@ -42,13 +43,24 @@ pub(crate) fn read(file: &Path, sets: &[Override]) -> Result<JobSpec, Failure> {
 }
 
 /// Finds everything that a job names, and plans it.
-pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>, recovery: Recovery) -> Result<Assembled, Failure> {
+pub(crate) async fn assemble(
+    spec: JobSpec,
+    plugins: &Plugins<'_>,
+    recovery: Recovery,
+    data_dir: &Path,
+) -> Result<Assembled, Failure> {
     let mut wrong = Vec::new();
     let mut facts = Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
-    let base = base_dir(&spec);
+    let base_dir = base_dir(&spec);
+    let site = |node: &NodeName| Site {
+        job: spec.name.clone(),
+        node: node.clone(),
+        base_dir: base_dir.clone(),
+        data_dir: data_dir.to_owned(),
+    };
     for (name, source) in &spec.sources {
-        match wasmill_connectors::source(&source.connector, source.options.clone(), &base) {
+        match wasmill_connectors::source(&source.connector, source.options.clone(), &site(name)) {
             Ok(factory) => {
                 let can = factory.capabilities();
                 let bounded = can.bounds == Bounds::Bounded;
@@ -59,10 +71,10 @@ pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins<'_>, recovery: Rec
         }
     }
     for (name, sink) in &spec.sinks {
-        match wasmill_connectors::sink(&sink.connector, sink.options.clone(), &base) {
+        match wasmill_connectors::sink(&sink.connector, sink.options.clone(), &site(name)) {
             Ok(factory) => {
-                let transactional = factory.capabilities().transactional;
-                facts.sinks.insert(name.clone(), SinkFacts { transactional });
+                let visibility = factory.capabilities().visibility;
+                facts.sinks.insert(name.clone(), SinkFacts { visibility });
                 sinks.insert(name.clone(), factory);
             }
             Err(error) => wrong.push(option_error(&spec, "sink", name, error)),

@@ -1,4 +1,4 @@
-//! Where compiled plugins are kept.
+//! Where compiled plugins and topics are kept.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,6 +7,11 @@ use crate::failure::Failure;
 
 /// The variable that names the directory.
 pub(crate) const CACHE_VARIABLE: &str = "WASMILL_CACHE_DIR";
+
+/// The variable that names the directory of topics.
+pub(crate) const DATA_VARIABLE: &str = "WASMILL_DATA_DIR";
+/// Where topics are if nobody says.
+pub(crate) const DATA_DEFAULT: &str = ".wasmill";
 
 /// `$WASMILL_CACHE_DIR`, else `wasmill` in the user's cache directory as XDG has it.
 pub(crate) fn cache_dir() -> Result<PathBuf, Failure> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wasmill_connectors::Site;
 use wasmill_contract::{BatchLimit, Share, SourceEvent};
 use wasmill_env::{Clock, RealClock};
 use wasmill_model::Epoch;
@@ -24,12 +25,13 @@ async fn main() {
     for (name, sink) in [("file -> nothing", "blackhole"), ("file -> file", "file")] {
         for rows in [256, 1_024, 4_096] {
             let options = toml::Table::from_iter([("path".to_owned(), toml::Value::from(path.as_str()))]);
-            let source = wasmill_connectors::source("file", options, Path::new("/")).expect("valid options");
+            let source =
+                wasmill_connectors::source("file", options, &Site::alone(Path::new("/"))).expect("valid options");
             let target = toml::Table::from_iter(
                 [("path", "wasmill-bench.jsonl"), ("sync", "none")].map(|(key, text)| (key.to_owned(), text.into())),
             );
             let options = if sink == "file" { target } else { toml::Table::new() };
-            let sink = wasmill_connectors::sink(sink, options, &out).expect("valid options");
+            let sink = wasmill_connectors::sink(sink, options, &Site::alone(&out)).expect("valid options");
             let partitions = source.partitions().await.expect("the file can be listed");
             let assigned = partitions.into_iter().map(|partition| (partition.id, None)).collect();
             let mut source = source.open(assigned, clock.clone()).await.expect("the file can be opened");

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wasmill_connectors::Site;
 use wasmill_contract::{BatchLimit, SourceEvent};
 use wasmill_env::{Clock, RealClock};
 
@@ -13,7 +14,8 @@ async fn main() {
     for rate in [1_000_i64, 50_000, 500_000] {
         let options = [("rate", rate), ("count", 2 * rate)].map(|(key, value)| (key.to_owned(), value.into()));
         let options = toml::Table::from_iter(options);
-        let factory = wasmill_connectors::source("generator", options, Path::new("/")).expect("valid options");
+        let factory =
+            wasmill_connectors::source("generator", options, &Site::alone(Path::new("/"))).expect("valid options");
         let partitions = factory.partitions().await.expect("listed");
         let assigned = partitions.into_iter().map(|partition| (partition.id, None)).collect();
         let mut source = factory.open(assigned, clock.clone()).await.expect("opened");

@@ -15,16 +15,19 @@ mod error;
 mod file;
 mod generator;
 mod options;
+#[allow(dead_code, unused_imports, reason = "the sinks that use it come next")]
+mod outbox;
 mod stdin;
 mod stdout;
 mod text;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::Schema;
 use wasmill_contract::{SinkFactory, SourceFactory};
+use wasmill_model::{JobName, NodeName};
 
 pub use error::is_broken_pipe;
 pub use options::ConfigError;
@@ -40,8 +43,34 @@ struct Connector {
     sink: Option<SinkEntry>,
 }
 
-/// From the options and the directory of the job file.
-type Build<F> = fn(toml::Table, &Path) -> Result<Arc<F>, ConfigError>;
+/// Where a connector is used: what it may need to know beside its options.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The job.
+    pub job: JobName,
+    /// The source or sink.
+    pub node: NodeName,
+    /// The directory of the job file, which paths in options are relative to.
+    pub base_dir: PathBuf,
+    /// Where topics are.
+    pub data_dir: PathBuf,
+}
+
+impl Site {
+    /// A site for tests and measurements, with everything in `dir`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn alone(dir: &std::path::Path) -> Self {
+        Self {
+            job: JobName::new("job").expect("a fixed name is one"),
+            node: NodeName::new("node").expect("a fixed name is one"),
+            base_dir: dir.to_owned(),
+            data_dir: dir.join("data"),
+        }
+    }
+}
+
+type Build<F> = fn(toml::Table, &Site) -> Result<Arc<F>, ConfigError>;
 
 struct SourceEntry {
     build: Build<dyn SourceFactory>,
@@ -53,26 +82,24 @@ struct SinkEntry {
     schema: fn() -> Schema,
 }
 
-/// A source of the connector `name`. Paths in `options` are relative to `base_dir`, the directory
-/// of the job file.
+/// A source of the connector `name`.
 ///
 /// # Errors
 /// Where there is no such source or an option is wrong. No file is opened yet.
-pub fn source(name: &str, options: toml::Table, base_dir: &Path) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+pub fn source(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.source.as_ref()) {
-        Some(entry) => (entry.build)(options, base_dir),
+        Some(entry) => (entry.build)(options, site),
         None => Err(unknown(name, "source", |connector| connector.source.is_some())),
     }
 }
 
-/// A sink of the connector `name`. Paths in `options` are relative to `base_dir`, the directory of
-/// the job file.
+/// A sink of the connector `name`.
 ///
 /// # Errors
 /// Where there is no such sink or an option is wrong. No file is opened yet.
-pub fn sink(name: &str, options: toml::Table, base_dir: &Path) -> Result<Arc<dyn SinkFactory>, ConfigError> {
+pub fn sink(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFactory>, ConfigError> {
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.sink.as_ref()) {
-        Some(entry) => (entry.build)(options, base_dir),
+        Some(entry) => (entry.build)(options, site),
         None => Err(unknown(name, "sink", |connector| connector.sink.is_some())),
     }
 }
@@ -106,11 +133,13 @@ pub fn schemas() -> Schemas {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn error(name: &str, options: &str) -> ConfigError {
         let options = options.parse().expect("valid TOML");
-        source(name, options, Path::new("/")).err().expect("refused")
+        source(name, options, &Site::alone(Path::new("/"))).err().expect("refused")
     }
 
     #[test]

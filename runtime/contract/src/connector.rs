@@ -1,4 +1,4 @@
-use wasmill_model::ErrorKind;
+use wasmill_model::{ErrorKind, Visibility};
 
 /// Why a source or a sink failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,6 @@ pub struct SourceCapabilities {
 /// What a sink can do, for the planner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SinkCapabilities {
-    /// Whether rows appear exactly once per committed epoch, whatever dies when.
-    pub transactional: bool,
+    /// How rows become visible.
+    pub visibility: Visibility,
 }

@@ -9,6 +9,7 @@ mod name;
 mod operator;
 mod position;
 mod time;
+mod visibility;
 mod window;
 
 pub use batch::{Batch, BatchBuilder, Lineage};
@@ -21,4 +22,5 @@ pub use operator::{
 };
 pub use position::{KEY_GROUPS, KeyGroup, PartitionId, Position, key_group, share_of};
 pub use time::{Epoch, Timestamp};
+pub use visibility::Visibility;
 pub use window::WindowShape;

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use wasmill_model::Visibility;
 use wasmill_spec::Delivery;
 
 use crate::Recovery;
@@ -28,8 +29,8 @@ pub struct PathFacts {
     pub replayable: bool,
     /// A stage on the way holds results back: state, timers or windows.
     pub remembers: bool,
-    /// The sink shows rows exactly once per committed epoch.
-    pub transactional: bool,
+    /// How the sink shows rows.
+    pub visibility: Visibility,
     /// What is left after a crash.
     pub recovery: Recovery,
 }
@@ -76,14 +77,15 @@ impl PathFacts {
     pub fn derive(self) -> Verdict {
         let verdict = |gives, weakest, reason| Verdict { gives, weakest, reason };
         use Guarantee::{AtLeastOnce, AtMostOnce, ExactlyOnce, None as Nothing};
+        use Visibility::{AtOnce, Deduplicated, WithEpoch};
         use WeakestLink::{Recovery as Crash, Sink, Source};
-        match (self.recovery, self.replayable, self.transactional) {
-            (Recovery::Nothing, true, true) if self.bounded => verdict(
+        match (self.recovery, self.replayable, self.visibility) {
+            (Recovery::Nothing, true, WithEpoch) if self.bounded => verdict(
                 ExactlyOnce,
                 Some(Crash),
                 "for a run that ends: after a crash, the next run starts from the beginning and replaces the output",
             ),
-            (Recovery::Nothing, true, false) if self.bounded => verdict(
+            (Recovery::Nothing, true, AtOnce | Deduplicated) if self.bounded => verdict(
                 AtLeastOnce,
                 Some(Sink),
                 "after a crash, the next run starts from the beginning and rows already written are written again",
@@ -93,11 +95,18 @@ impl PathFacts {
                 Some(Crash),
                 "positions and state are in memory only: after a crash, the next run starts from the beginning and readers see rows again",
             ),
-            (Recovery::LastEpoch, true, true) => verdict(ExactlyOnce, None, "every row counts in exactly one epoch"),
-            (Recovery::LastEpoch, true, false) => {
+            (Recovery::LastEpoch, true, WithEpoch) => {
+                verdict(ExactlyOnce, None, "every row counts in exactly one epoch")
+            }
+            (Recovery::LastEpoch, true, Deduplicated) => verdict(
+                ExactlyOnce,
+                None,
+                "every row counts in exactly one epoch, and the target drops rows that are delivered again",
+            ),
+            (Recovery::LastEpoch, true, AtOnce) => {
                 verdict(AtLeastOnce, Some(Sink), "after a crash, rows written since the last epoch are written again")
             }
-            (Recovery::LastEpoch, false, false) if self.remembers => verdict(
+            (Recovery::LastEpoch, false, AtOnce) if self.remembers => verdict(
                 Nothing,
                 Some(Source),
                 "after a crash, rows read since the last epoch are gone, and results fired since then fire again",
@@ -163,21 +172,22 @@ impl fmt::Display for WeakestLink {
 mod tests {
     use super::*;
 
-    /// The whole truth table: bounded, replayable, remembers, transactional.
+    /// The whole truth table: bounded, replayable, remembers, visibility.
     #[test]
     fn every_combination_gives_what_it_can_hold() {
         let flag = [false, true];
+        let shown = [Visibility::AtOnce, Visibility::WithEpoch, Visibility::Deduplicated];
         for recovery in [Recovery::Nothing, Recovery::LastEpoch] {
             for (bounded, replayable) in flag.iter().flat_map(|b| flag.iter().map(move |r| (*b, *r))) {
-                for (remembers, transactional) in flag.iter().flat_map(|s| flag.iter().map(move |t| (*s, *t))) {
-                    let facts = PathFacts { bounded, replayable, remembers, transactional, recovery };
+                for (remembers, visibility) in flag.iter().flat_map(|s| shown.iter().map(move |v| (*s, *v))) {
+                    let facts = PathFacts { bounded, replayable, remembers, visibility, recovery };
                     let verdict = facts.derive();
                     // Without the first, rows are lost; without the second, rows come twice.
                     let nothing_lost = replayable;
                     let nothing_doubled = match recovery {
                         // Nothing that was under way comes again, or all of it replaces the old.
-                        Recovery::Nothing => !replayable || (bounded && transactional),
-                        Recovery::LastEpoch => transactional || (!replayable && !remembers),
+                        Recovery::Nothing => !replayable || (bounded && visibility == Visibility::WithEpoch),
+                        Recovery::LastEpoch => visibility != Visibility::AtOnce || (!replayable && !remembers),
                     };
                     let expected = match (nothing_lost, nothing_doubled) {
                         (true, true) => Guarantee::ExactlyOnce,
@@ -193,7 +203,7 @@ mod tests {
                     );
                     assert_eq!(weakest == Some(WeakestLink::Source), !replayable, "{facts:?}");
                     if weakest == Some(WeakestLink::Sink) {
-                        let better = PathFacts { transactional: true, ..facts }.derive();
+                        let better = PathFacts { visibility: Visibility::WithEpoch, ..facts }.derive();
                         assert_eq!(better.gives, Guarantee::ExactlyOnce, "{facts:?}");
                     }
                 }

@@ -1,7 +1,7 @@
 use std::fmt::{self, Write};
 
 use serde::Serialize;
-use wasmill_model::{Clock, Descriptor, NodeName, WindowShape};
+use wasmill_model::{Clock, Descriptor, NodeName, Visibility, WindowShape};
 use wasmill_spec::{ByteSize, Delivery, JobSpec, NodeSpec, Period};
 
 use crate::{Facts, Guarantee, Planned, Routing, WeakestLink};
@@ -170,9 +170,12 @@ fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts) -> NodeText {
         NodeSpec::Sink(sink) => {
             text.runs.clone_from(&sink.connector);
             if let Some(known) = facts.sinks.get(name) {
-                say.push(
-                    if known.transactional { "rows appear with their epoch" } else { "rows appear at once" }.to_owned(),
-                );
+                let when = match known.visibility {
+                    Visibility::AtOnce => "rows appear at once",
+                    Visibility::WithEpoch => "rows appear with their epoch",
+                    Visibility::Deduplicated => "rows are delivered after their epoch, each with an id",
+                };
+                say.push(when.to_owned());
             }
         }
     }

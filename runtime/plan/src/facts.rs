@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use wasmill_model::{Descriptor, NodeName};
+use wasmill_model::{Descriptor, NodeName, Visibility};
 
 /// What the job file cannot tell.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub struct SourceFacts {
 /// What a sink can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SinkFacts {
-    /// Whether rows appear exactly once per committed epoch, and those of an uncommitted one never.
-    pub transactional: bool,
+    /// How rows become visible.
+    pub visibility: Visibility,
 }
 
 /// What is left of positions and state after a crash.

@@ -256,7 +256,7 @@ fn paths(facts: &Facts, plan: &Plan) -> Vec<PathDelivery> {
                 bounded,
                 replayable: source_facts.replayable,
                 remembers: reached[sink].through_memory,
-                transactional: sink_facts.transactional,
+                visibility: sink_facts.visibility,
                 recovery: facts.recovery,
             };
             paths.push(PathDelivery { source, sink, verdict: path_facts.derive() });

@@ -152,6 +152,9 @@ struct JobArgs {
     /// last epoch
     #[arg(long, value_name = "DIR")]
     state: Option<std::path::PathBuf>,
+    /// Where topics are
+    #[arg(long, env = crate::data_dir::DATA_VARIABLE, default_value = crate::data_dir::DATA_DEFAULT, value_name = "DIR")]
+    data: std::path::PathBuf,
 }
 
 impl JobArgs {

@@ -76,7 +76,7 @@ async fn job(
     };
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let assembled = tokio::select! {
-        assembled = assemble::assemble(spec, &plugins, args.job.recovery()) => assembled?,
+        assembled = assemble::assemble(spec, &plugins, args.job.recovery(), &args.job.data) => assembled?,
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     if !terminal.json {

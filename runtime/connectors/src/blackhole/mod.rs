@@ -1,6 +1,5 @@
 //! A sink that counts what it gets and keeps nothing: for measurements.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
 use wasmill_env::Clock;
-use wasmill_model::{Batch, Epoch};
+use wasmill_model::{Batch, Epoch, Visibility};
 
 use crate::options::{ConfigError, parse};
-use crate::{Connector, SinkEntry};
+use crate::{Connector, SinkEntry, Site};
 
 pub(crate) const CONNECTOR: Connector = Connector {
     name: "blackhole",
@@ -24,7 +23,7 @@ pub(crate) const CONNECTOR: Connector = Connector {
 #[serde(deny_unknown_fields)]
 struct BlackholeConfig {}
 
-fn build(options: toml::Table, _: &Path) -> Result<Arc<dyn SinkFactory>, ConfigError> {
+fn build(options: toml::Table, _: &Site) -> Result<Arc<dyn SinkFactory>, ConfigError> {
     let BlackholeConfig {} = parse(options)?;
     Ok(Arc::new(BlackholeFactory::default()))
 }
@@ -44,7 +43,7 @@ struct Counts {
 impl SinkFactory for BlackholeFactory {
     fn capabilities(&self) -> SinkCapabilities {
         // What leaves no trace is there exactly once.
-        SinkCapabilities { transactional: true }
+        SinkCapabilities { visibility: Visibility::WithEpoch }
     }
 
     fn open(

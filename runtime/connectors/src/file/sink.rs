@@ -11,20 +11,21 @@
 //! Rows wait in `filling`; one full buffer at a time is written on a blocking thread. A dropped
 //! [`Sink::write`] either took all rows or none.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 use tokio::task::JoinHandle;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
 use wasmill_env::Clock;
-use wasmill_model::{Batch, Epoch, ErrorKind};
+use wasmill_model::{Batch, Epoch, ErrorKind, Visibility};
 
 use wasmill_spec::{ByteSize, Period};
 
 use super::config::{IfExists, SinkConfig};
 use super::naming::Names;
 use super::target::{Settings, Target};
+use crate::Site;
 use crate::error::{joined, off_worker};
 use crate::options::{ConfigError, parse};
 use crate::text::write_lines;
@@ -40,9 +41,9 @@ struct FileSinkFactory {
     settings: Settings,
 }
 
-pub(super) fn build(options: toml::Table, base: &Path) -> Result<Arc<dyn SinkFactory>, ConfigError> {
+pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFactory>, ConfigError> {
     let config: SinkConfig = parse(options)?;
-    let Some(names) = Names::new(base, &config.path, Share::WHOLE) else {
+    let Some(names) = Names::new(&site.base_dir, &config.path, Share::WHOLE) else {
         let message = format!("{:?} names no file to write", config.path);
         return Err(ConfigError::of("path", message)
             .hint("end it with the name of a file, such as \"out/counts.jsonl\"; {date} may stand in that name once"));
@@ -68,12 +69,17 @@ pub(super) fn build(options: toml::Table, base: &Path) -> Result<Arc<dyn SinkFac
     }
     let if_exists = config.if_exists.unwrap_or(if rolls { IfExists::New } else { IfExists::Replace });
     let settings = Settings { roll_bytes, roll_micros, if_exists, sync: config.sync };
-    Ok(Arc::new(FileSinkFactory { base: base.to_owned(), path: config.path, envelope: config.envelope, settings }))
+    Ok(Arc::new(FileSinkFactory {
+        base: site.base_dir.clone(),
+        path: config.path,
+        envelope: config.envelope,
+        settings,
+    }))
 }
 
 impl SinkFactory for FileSinkFactory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { transactional: true }
+        SinkCapabilities { visibility: Visibility::WithEpoch }
     }
 
     fn open(

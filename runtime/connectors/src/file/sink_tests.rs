@@ -10,7 +10,7 @@ use wasmill_model::{Batch, BatchBuilder, Epoch, ErrorKind, Timestamp};
 use crate::conformance::{SinkCase, check_sink};
 
 fn factory(directory: &Path, options: &str) -> Arc<dyn SinkFactory> {
-    crate::sink("file", options.parse().expect("valid TOML"), directory).expect("valid options")
+    crate::sink("file", options.parse().expect("valid TOML"), &crate::Site::alone(directory)).expect("valid options")
 }
 
 fn clock() -> Arc<SimulatedClock> {

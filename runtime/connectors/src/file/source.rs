@@ -17,6 +17,7 @@ use super::item::{FileMark, FilePosition, Item, More, Read, decode, encode, offs
 use super::listing::{Listed, Listing, numbered};
 use super::read::{Lane, Reading, SideBySide};
 use super::tail::Tail;
+use crate::Site;
 use crate::error::{joined, off_worker};
 use crate::options::{ConfigError, parse};
 use crate::text::{Format, TextFormat, rows_within};
@@ -32,14 +33,14 @@ struct FileSourceFactory {
     by_name: bool,
 }
 
-pub(super) fn build(options: toml::Table, base: &Path) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     let config: SourceConfig = parse(options)?;
     if config.path.is_empty() {
         return Err(
             ConfigError::of("path", "`path` is empty").hint("name a file or a pattern such as \"data/*.jsonl\"")
         );
     }
-    let listing = Listing::new(base, &config.path)
+    let listing = Listing::new(&site.base_dir, &config.path)
         .map_err(|error| ConfigError::of("path", format!("pattern {:?}: {error}", config.path)))?;
     let named = Path::new(&config.path);
     let compression = compression_of(named, config.compression);

@@ -12,7 +12,7 @@ use crate::conformance::{SourceCase, check_source};
 const LIMIT: BatchLimit = BatchLimit { rows: 4_096, bytes: 1 << 20 };
 
 fn factory(directory: &Path, options: &str) -> Arc<dyn SourceFactory> {
-    crate::source("file", options.parse().expect("valid TOML"), directory).expect("valid options")
+    crate::source("file", options.parse().expect("valid TOML"), &crate::Site::alone(directory)).expect("valid options")
 }
 
 fn clock() -> Arc<dyn Clock> {

@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use wasmill_spec::Period;
 use super::config::GeneratorConfig;
 use super::event::Recipe;
 use super::pacer::Pacer;
+use crate::Site;
 use crate::options::{ConfigError, parse};
 
 const PARTITION: PartitionId = PartitionId(0);
@@ -38,7 +38,7 @@ struct GeneratorFactory {
     count: Option<u64>,
 }
 
-pub(super) fn build(options: toml::Table, _: &Path) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+pub(super) fn build(options: toml::Table, _: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     let config: GeneratorConfig = parse(options)?;
     let rate = config.rate.map(|rate| rate.get());
     if let Some(rate) = rate.filter(|&rate| rate > RATE_MAX) {
@@ -215,7 +215,8 @@ mod tests {
     const LIMIT: BatchLimit = BatchLimit { rows: 4_096, bytes: 1 << 20 };
 
     fn factory(options: &str) -> Arc<dyn SourceFactory> {
-        crate::source("generator", options.parse().expect("valid TOML"), Path::new("/")).expect("valid options")
+        crate::source("generator", options.parse().expect("valid TOML"), &Site::alone(std::path::Path::new("/")))
+            .expect("valid options")
     }
 
     async fn rows(source: &mut dyn Source) -> Batch {

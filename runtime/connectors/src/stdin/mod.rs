@@ -1,7 +1,6 @@
 //! A source of records from standard input: it ends when that does, and cannot be read again.
 
 use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -18,7 +17,7 @@ use wasmill_spec::ByteSize;
 
 use crate::options::{ConfigError, parse};
 use crate::text::{Bad, CsvTypes, Format, Patience, RecordReader, RowBuffer, Stop, TextFormat, rows_within};
-use crate::{Connector, SourceEntry};
+use crate::{Connector, Site, SourceEntry};
 
 pub(crate) const CONNECTOR: Connector = Connector {
     name: "stdin",
@@ -46,7 +45,7 @@ struct StdinConfig {
     record_bytes_max: Option<ByteSize>,
 }
 
-fn build(options: toml::Table, _: &Path) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+fn build(options: toml::Table, _: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let config: StdinConfig = parse(options)?;
     let format = config.format.unwrap_or(Format::JsonLines);

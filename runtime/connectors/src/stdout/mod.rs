@@ -2,19 +2,18 @@
 //! transactional.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
 use wasmill_env::Clock;
-use wasmill_model::{Batch, Epoch, ErrorKind};
+use wasmill_model::{Batch, Epoch, ErrorKind, Visibility};
 
 use crate::error::off_worker;
 use crate::options::{ConfigError, parse};
 use crate::text::write_lines;
-use crate::{Connector, SinkEntry};
+use crate::{Connector, SinkEntry, Site};
 
 pub(crate) const CONNECTOR: Connector = Connector {
     name: "stdout",
@@ -27,7 +26,7 @@ pub(crate) const CONNECTOR: Connector = Connector {
 #[serde(deny_unknown_fields)]
 struct StdoutConfig {}
 
-fn build(options: toml::Table, _: &Path) -> Result<Arc<dyn SinkFactory>, ConfigError> {
+fn build(options: toml::Table, _: &Site) -> Result<Arc<dyn SinkFactory>, ConfigError> {
     let StdoutConfig {} = parse(options)?;
     Ok(Arc::new(LinesFactory { name: "standard output", open: || Box::new(std::io::stdout()) }))
 }
@@ -40,7 +39,7 @@ struct LinesFactory {
 
 impl SinkFactory for LinesFactory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { transactional: false }
+        SinkCapabilities { visibility: Visibility::AtOnce }
     }
 
     fn open(

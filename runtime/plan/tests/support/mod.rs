@@ -1,6 +1,6 @@
 //! Facts about made-up plugins and connectors.
 
-use wasmill_model::{Clock, ColumnSet, Descriptor, NodeName, SpaceDescriptor, Ttl};
+use wasmill_model::{Clock, ColumnSet, Descriptor, NodeName, SpaceDescriptor, Ttl, Visibility};
 use wasmill_plan::{Facts, Recovery, SinkFacts, SourceFacts};
 use wasmill_spec::{JobSpec, parse};
 
@@ -25,8 +25,10 @@ pub(crate) fn facts(job: &JobSpec) -> Facts {
         };
         (name.clone(), SourceFacts { bounded, replayable })
     });
-    let sinks =
-        job.sinks.iter().map(|(name, sink)| (name.clone(), SinkFacts { transactional: sink.connector == "file" }));
+    let sinks = job.sinks.iter().map(|(name, sink)| {
+        let visibility = if sink.connector == "file" { Visibility::WithEpoch } else { Visibility::AtOnce };
+        (name.clone(), SinkFacts { visibility })
+    });
     Facts {
         sources: sources.collect(),
         stages: job.stages.iter().map(|(name, stage)| (name.clone(), plugin(&stage.plugin.to_string()))).collect(),

@@ -13,7 +13,7 @@ use wasmill_contract::{
 use wasmill_env::Clock as HostClock;
 use wasmill_model::{
     Batch, BatchBuilder, Clock, Column, ColumnSet, Descriptor, Epoch, Firings, Folded, Lineage, NodeName, Outcome,
-    PaneBatch, PartitionId, PluginDigest, Position, Results, SpaceDescriptor, Timestamp,
+    PaneBatch, PartitionId, PluginDigest, Position, Results, SpaceDescriptor, Timestamp, Visibility,
 };
 
 pub(crate) fn name(text: &str) -> NodeName {
@@ -159,7 +159,7 @@ impl KeepSink {
 
 impl SinkFactory for KeepSink {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { transactional: true }
+        SinkCapabilities { visibility: Visibility::WithEpoch }
     }
 
     fn open(
@@ -216,7 +216,7 @@ pub(crate) struct StuckSink;
 
 impl SinkFactory for StuckSink {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { transactional: false }
+        SinkCapabilities { visibility: Visibility::AtOnce }
     }
 
     fn open(
