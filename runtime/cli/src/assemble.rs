@@ -74,7 +74,8 @@ pub(crate) async fn assemble(
         match wasmill_connectors::sink(&sink.connector, sink.options.clone(), &site(name)) {
             Ok(factory) => {
                 let visibility = factory.capabilities().visibility;
-                facts.sinks.insert(name.clone(), SinkFacts { visibility });
+                let direct = factory.has_direct();
+                facts.sinks.insert(name.clone(), SinkFacts { visibility, direct });
                 sinks.insert(name.clone(), factory);
             }
             Err(error) => wrong.push(option_error(&spec, "sink", name, error)),
@@ -207,6 +208,7 @@ impl Assembled {
             epoch_interval: self.spec.epoch.interval.as_duration(),
             epoch_bytes: self.spec.epoch.bytes.bytes(),
             latency_goal: self.spec.latency_goal.as_duration(),
+            delivery: self.planned.delivery,
         }
     }
 

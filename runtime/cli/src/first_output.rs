@@ -41,8 +41,30 @@ impl SinkFactory for Watched {
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
         Box::pin(async move {
             let sink = self.factory.open(share, recovered, Arc::clone(&clock)).await?;
-            Ok(Box::new(WatchedSink { sink, first: self.first.clone(), clock, seen: false }) as Box<dyn Sink>)
+            Ok(self.watched(sink, clock))
         })
+    }
+
+    fn has_direct(&self) -> bool {
+        self.factory.has_direct()
+    }
+
+    fn open_direct(
+        &self,
+        share: Share,
+        recovered: Option<SinkHandle>,
+        clock: Arc<dyn Clock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
+        Box::pin(async move {
+            let sink = self.factory.open_direct(share, recovered, Arc::clone(&clock)).await?;
+            Ok(self.watched(sink, clock))
+        })
+    }
+}
+
+impl Watched {
+    fn watched(&self, sink: Box<dyn Sink>, clock: Arc<dyn Clock>) -> Box<dyn Sink> {
+        Box::new(WatchedSink { sink, first: self.first.clone(), clock, seen: false })
     }
 }
 

@@ -22,6 +22,26 @@ pub trait SinkFactory: Send + Sync {
         recovered: Option<SinkHandle>,
         clock: Arc<dyn Clock>,
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>>;
+
+    /// Whether [`SinkFactory::open_direct`] opens another kind of writer.
+    fn has_direct(&self) -> bool {
+        false
+    }
+
+    /// A writer that shows rows as soon as it has them and takes nothing back, for jobs that ask
+    /// for less than exactly once. With a handle it goes on behind whatever was written before,
+    /// be it committed or not. [`Sink::prepare`] still makes everything written durable.
+    ///
+    /// # Errors
+    /// As [`SinkFactory::open`].
+    fn open_direct(
+        &self,
+        share: Share,
+        recovered: Option<SinkHandle>,
+        clock: Arc<dyn Clock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
+        self.open(share, recovered, clock)
+    }
 }
 
 /// What a sink needs in order to finish or undo an epoch after a crash. The bytes belong to the
@@ -33,7 +53,7 @@ pub struct SinkHandle(pub Vec<u8>);
 ///
 /// # Invariants
 /// Rows written before `prepare(n)` belong to epoch *n*. They are visible to readers of committed
-/// rows after `commit(n)` and never before.
+/// rows after `commit(n)` and never before; those of a direct writer at once.
 pub trait Sink: Send {
     /// Takes rows.
     ///

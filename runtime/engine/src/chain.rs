@@ -138,9 +138,10 @@ impl Chain {
         self.dead_letters.push(DeadLetter { node: slot.name.clone(), digest: slot.digest, rows, reasons });
     }
 
-    /// Whether so many rows were rejected that an epoch should take them away.
+    /// Whether so many rows were rejected, or wait for their epoch, that it should end.
     pub(crate) fn wants_epoch(&self) -> bool {
-        self.dead_letter_bytes > DEAD_LETTER_BYTES_MAX
+        let waiting = self.slots.iter().any(|slot| matches!(&slot.kind, SlotKind::Sink(sink) if sink.wants_epoch()));
+        self.dead_letter_bytes > DEAD_LETTER_BYTES_MAX || waiting
     }
 
     async fn drain(&mut self) -> Result<(), Stopped> {
@@ -153,9 +154,10 @@ impl Chain {
                 SlotKind::Operator(operator) => operator.process(port, &batch, at).await?,
                 SlotKind::Window(window) => window.process(&batch, at).await?,
                 SlotKind::Sink(sink) => {
-                    sink.write(&batch).await?;
-                    let now = self.clock.monotonic_nanos();
-                    self.metrics.reached_sink(batch.len(), now.saturating_sub(batch.arrived_nanos()));
+                    if sink.write(&batch).await? {
+                        let now = self.clock.monotonic_nanos();
+                        self.metrics.reached_sink(batch.len(), now.saturating_sub(batch.arrived_nanos()));
+                    }
                     Produced::default()
                 }
             };
@@ -301,7 +303,11 @@ impl Chain {
     pub(crate) async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
         for slot in &mut self.slots {
             if let SlotKind::Sink(sink) = &mut slot.kind {
-                sink.commit(barrier.epoch, barrier.last).await?;
+                let (clock, metrics) = (&*self.clock, &*self.metrics);
+                let left = |batch: &Batch| {
+                    metrics.reached_sink(batch.len(), clock.monotonic_nanos().saturating_sub(batch.arrived_nanos()));
+                };
+                sink.commit(barrier.epoch, barrier.last, left).await?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
 use wasmill_plan::Plan;
+use wasmill_spec::Delivery;
 use wasmill_store::Recovered;
 
 use crate::coordinator::Coordinator;
@@ -34,6 +35,9 @@ pub struct JobSettings {
     pub epoch_bytes: u64,
     /// How long a batch may keep a chain busy.
     pub latency_goal: Duration,
+    /// When rows leave: with their epoch, before it, or behind it. Sinks whose rows are part of the
+    /// epoch write know no other way than with it.
+    pub delivery: Delivery,
 }
 
 impl Default for JobSettings {
@@ -42,6 +46,7 @@ impl Default for JobSettings {
             epoch_interval: Duration::from_millis(200),
             epoch_bytes: 64 << 20,
             latency_goal: Duration::from_millis(5),
+            delivery: Delivery::ExactlyOnce,
         }
     }
 }

@@ -223,10 +223,10 @@ async fn open_slot(
         }
         (NodePart::Sink(factory), _) => {
             let handle = dealt.sinks.remove(&(name.clone(), share.index));
-            let opened = factory.open(share, handle, Arc::clone(&parts.clock)).await;
-            let sink = opened.map_err(|cause| JobError::Sink { node: name.clone(), cause })?;
-            locations.extend(sink.location().map(|location| (name.clone(), location)));
-            (SlotKind::Sink(SinkSlot::new(name.clone(), sink)), None)
+            let slot = SinkSlot::open(name.clone(), &**factory, parts.settings.delivery, share, handle, &parts.clock);
+            let slot = slot.await?;
+            locations.extend(slot.location().map(|location| (name.clone(), location)));
+            (SlotKind::Sink(slot), None)
         }
         (NodePart::Stage(_), _) => panic!("node {name} of the plan is no stage"),
     };

@@ -27,6 +27,7 @@ pub const KILL_POINTS: &[&str] = &[
     "cuts-complete",
     "epoch-durable",
     "sink-commit",
+    "sink-left",
     "sink-committed",
     "source-acknowledge",
     "source-acknowledged",

@@ -4,7 +4,7 @@ use serde::Serialize;
 use wasmill_model::Visibility;
 use wasmill_spec::Delivery;
 
-use crate::Recovery;
+use crate::{Recovery, SinkFacts};
 
 /// What a path gives over a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -31,8 +31,41 @@ pub struct PathFacts {
     pub remembers: bool,
     /// How the sink shows rows.
     pub visibility: Visibility,
+    /// The sink can show rows at once instead.
+    pub direct: bool,
     /// What is left after a crash.
     pub recovery: Recovery,
+    /// What the job asks for.
+    pub asked: Delivery,
+}
+
+/// When a sink shows rows, in a job that asks for a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// As they come.
+    AtOnce,
+    /// Once positions are committed, and not again.
+    BehindEpoch,
+    /// With the commit of their epoch.
+    WithEpoch,
+    /// After it, with ids.
+    Deduplicated,
+}
+
+impl SinkFacts {
+    /// Rows whose sink writes them with the epoch, or with ids, gain nothing from leaving earlier
+    /// or later, unless it can show them at once. Where no positions are left after a crash, no row
+    /// waits for them.
+    pub(crate) fn shown(self, asked: Delivery, recovery: Recovery) -> Shown {
+        match (asked, self.visibility, recovery) {
+            (Delivery::AtMostOnce, Visibility::AtOnce, Recovery::LastEpoch) => Shown::BehindEpoch,
+            (Delivery::AtMostOnce, _, Recovery::LastEpoch) if self.direct => Shown::BehindEpoch,
+            (Delivery::AtLeastOnce, ..) if self.direct => Shown::AtOnce,
+            (_, Visibility::AtOnce, _) => Shown::AtOnce,
+            (_, Visibility::WithEpoch, _) => Shown::WithEpoch,
+            (_, Visibility::Deduplicated, _) => Shown::Deduplicated,
+        }
+    }
 }
 
 /// What a path gives and why not more.
@@ -56,6 +89,8 @@ pub enum WeakestLink {
     Sink,
     /// What is left after a crash.
     Recovery,
+    /// Nothing: the job asks for no more, and gets its rows earlier or cheaper for it.
+    Asked,
 }
 
 /// What the way from one source to one sink gives.
@@ -77,9 +112,17 @@ impl PathFacts {
     pub fn derive(self) -> Verdict {
         let verdict = |gives, weakest, reason| Verdict { gives, weakest, reason };
         use Guarantee::{AtLeastOnce, AtMostOnce, ExactlyOnce, None as Nothing};
-        use Visibility::{AtOnce, Deduplicated, WithEpoch};
-        use WeakestLink::{Recovery as Crash, Sink, Source};
-        match (self.recovery, self.replayable, self.visibility) {
+        use Shown::{AtOnce, BehindEpoch, Deduplicated, WithEpoch};
+        use WeakestLink::{Asked, Recovery as Crash, Sink, Source};
+        let sink = SinkFacts { visibility: self.visibility, direct: self.direct };
+        // What the sink would give in a job that asks for more.
+        let better = self.visibility != Visibility::AtOnce;
+        match (self.recovery, self.replayable, sink.shown(self.asked, self.recovery)) {
+            (Recovery::Nothing, true, AtOnce) if self.asked == Delivery::AtLeastOnce && better => verdict(
+                AtLeastOnce,
+                Some(Asked),
+                "rows leave at once: after a crash, the next run starts from the beginning and writes them again",
+            ),
             (Recovery::Nothing, true, WithEpoch) if self.bounded => verdict(
                 ExactlyOnce,
                 Some(Crash),
@@ -87,7 +130,7 @@ impl PathFacts {
             ),
             (Recovery::Nothing, true, AtOnce | Deduplicated) if self.bounded => verdict(
                 AtLeastOnce,
-                Some(Sink),
+                Some(if self.asked == Delivery::AtMostOnce { Crash } else { Sink }),
                 "after a crash, the next run starts from the beginning and rows already written are written again",
             ),
             (Recovery::Nothing, true, _) => verdict(
@@ -102,6 +145,16 @@ impl PathFacts {
                 ExactlyOnce,
                 None,
                 "every row counts in exactly one epoch, and the target drops rows that are delivered again",
+            ),
+            (Recovery::LastEpoch, true, AtOnce) if better => verdict(
+                AtLeastOnce,
+                Some(Asked),
+                "rows leave at once: after a crash, rows written since the last epoch are written again",
+            ),
+            (Recovery::LastEpoch, true, BehindEpoch) => verdict(
+                AtMostOnce,
+                Some(if better { Asked } else { Sink }),
+                "rows leave once their epoch is committed: after a crash, committed rows that had not left are gone",
             ),
             (Recovery::LastEpoch, true, AtOnce) => {
                 verdict(AtLeastOnce, Some(Sink), "after a crash, rows written since the last epoch are written again")
@@ -164,6 +217,7 @@ impl fmt::Display for WeakestLink {
             Self::Source => "source",
             Self::Sink => "sink",
             Self::Recovery => "recovery",
+            Self::Asked => "asked",
         })
     }
 }
@@ -172,41 +226,77 @@ impl fmt::Display for WeakestLink {
 mod tests {
     use super::*;
 
-    /// The whole truth table: bounded, replayable, remembers, visibility.
+    /// The whole truth table.
     #[test]
     fn every_combination_gives_what_it_can_hold() {
         let flag = [false, true];
         let shown = [Visibility::AtOnce, Visibility::WithEpoch, Visibility::Deduplicated];
+        let mut every = Vec::new();
         for recovery in [Recovery::Nothing, Recovery::LastEpoch] {
-            for (bounded, replayable) in flag.iter().flat_map(|b| flag.iter().map(move |r| (*b, *r))) {
-                for (remembers, visibility) in flag.iter().flat_map(|s| shown.iter().map(move |v| (*s, *v))) {
-                    let facts = PathFacts { bounded, replayable, remembers, visibility, recovery };
-                    let verdict = facts.derive();
-                    // Without the first, rows are lost; without the second, rows come twice.
-                    let nothing_lost = replayable;
-                    let nothing_doubled = match recovery {
-                        // Nothing that was under way comes again, or all of it replaces the old.
-                        Recovery::Nothing => !replayable || (bounded && visibility == Visibility::WithEpoch),
-                        Recovery::LastEpoch => visibility != Visibility::AtOnce || (!replayable && !remembers),
-                    };
-                    let expected = match (nothing_lost, nothing_doubled) {
-                        (true, true) => Guarantee::ExactlyOnce,
-                        (true, false) => Guarantee::AtLeastOnce,
-                        (false, true) => Guarantee::AtMostOnce,
-                        (false, false) => Guarantee::None,
-                    };
-                    assert_eq!(verdict.gives, expected, "{facts:?}");
-                    let weakest = verdict.weakest;
-                    assert_eq!(
-                        weakest.is_none(),
-                        expected == Guarantee::ExactlyOnce && recovery == Recovery::LastEpoch
-                    );
-                    assert_eq!(weakest == Some(WeakestLink::Source), !replayable, "{facts:?}");
-                    if weakest == Some(WeakestLink::Sink) {
-                        let better = PathFacts { visibility: Visibility::WithEpoch, ..facts }.derive();
-                        assert_eq!(better.gives, Guarantee::ExactlyOnce, "{facts:?}");
+            for asked in [Delivery::AtMostOnce, Delivery::AtLeastOnce, Delivery::ExactlyOnce] {
+                for (bounded, replayable) in flag.iter().flat_map(|b| flag.iter().map(move |r| (*b, *r))) {
+                    for (remembers, direct) in flag.iter().flat_map(|s| flag.iter().map(move |d| (*s, *d))) {
+                        every.extend(shown.map(|visibility| PathFacts {
+                            bounded,
+                            replayable,
+                            remembers,
+                            visibility,
+                            direct,
+                            recovery,
+                            asked,
+                        }));
                     }
                 }
+            }
+        }
+        for facts in every {
+            let PathFacts { bounded, replayable, remembers, visibility, direct, recovery, asked } = facts;
+            let verdict = facts.derive();
+            let at_once = match asked {
+                Delivery::ExactlyOnce => visibility == Visibility::AtOnce,
+                // A sink that can show rows earlier does.
+                Delivery::AtLeastOnce => direct || visibility == Visibility::AtOnce,
+                // Without positions to wait for, rows are shown as in any other job.
+                Delivery::AtMostOnce => recovery == Recovery::Nothing && visibility == Visibility::AtOnce,
+            };
+            let waits = asked == Delivery::AtMostOnce
+                && recovery == Recovery::LastEpoch
+                && (direct || visibility == Visibility::AtOnce);
+            // Without the first, rows are lost; without the second, rows come twice.
+            let nothing_lost = replayable && !waits;
+            let nothing_doubled = match recovery {
+                // Nothing that was under way comes again, or all of it replaces the old.
+                Recovery::Nothing => !replayable || (bounded && visibility == Visibility::WithEpoch && !at_once),
+                Recovery::LastEpoch => !at_once || (!replayable && !remembers),
+            };
+            let expected = match (nothing_lost, nothing_doubled) {
+                (true, true) => Guarantee::ExactlyOnce,
+                (true, false) => Guarantee::AtLeastOnce,
+                (false, true) => Guarantee::AtMostOnce,
+                (false, false) => Guarantee::None,
+            };
+            assert_eq!(verdict.gives, expected, "{facts:?}");
+            let weakest = verdict.weakest;
+            assert_eq!(weakest.is_none(), expected == Guarantee::ExactlyOnce && recovery == Recovery::LastEpoch);
+            assert_eq!(weakest == Some(WeakestLink::Source), !replayable, "{facts:?}");
+            let with = |changed: PathFacts| changed.derive().gives;
+            match weakest {
+                Some(WeakestLink::Sink) => {
+                    let better = PathFacts { visibility: Visibility::WithEpoch, asked: Delivery::ExactlyOnce, ..facts };
+                    assert_eq!(with(better), Guarantee::ExactlyOnce, "{facts:?}");
+                }
+                Some(WeakestLink::Asked) => {
+                    let better = with(PathFacts { asked: Delivery::ExactlyOnce, ..facts });
+                    assert!(
+                        expected.satisfies(asked)
+                            && (better == Guarantee::ExactlyOnce || !bounded || recovery == Recovery::Nothing),
+                        "{facts:?}"
+                    );
+                }
+                Some(WeakestLink::Recovery) if asked == Delivery::AtMostOnce => {
+                    assert!(with(PathFacts { recovery: Recovery::LastEpoch, ..facts }).satisfies(asked), "{facts:?}");
+                }
+                _ => {}
             }
         }
     }

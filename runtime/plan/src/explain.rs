@@ -1,9 +1,10 @@
 use std::fmt::{self, Write};
 
 use serde::Serialize;
-use wasmill_model::{Clock, Descriptor, NodeName, Visibility, WindowShape};
+use wasmill_model::{Clock, Descriptor, NodeName, WindowShape};
 use wasmill_spec::{ByteSize, Delivery, JobSpec, NodeSpec, Period};
 
+use crate::delivery::Shown;
 use crate::{Facts, Guarantee, Planned, Routing, WeakestLink};
 
 /// Most paths that are shown one by one.
@@ -69,6 +70,7 @@ impl Explanation {
     #[must_use]
     pub fn new(job: &JobSpec, facts: &Facts, planned: &Planned) -> Self {
         let plan = &planned.plan;
+        let mode = job.delivery.unwrap_or(Delivery::ExactlyOnce);
         let name = |place: usize| plan.nodes[place].name.clone();
         let paths = planned.paths.iter().take(PATHS_MAX).map(|path| PathText {
             source: name(path.source),
@@ -106,7 +108,7 @@ impl Explanation {
             chains: chains.collect(),
             exchanges: exchanges.collect(),
             nodes: (plan.nodes.iter())
-                .filter_map(|node| Some(node_text(&node.name, job.node(&node.name)?, facts)))
+                .filter_map(|node| Some(node_text(&node.name, job.node(&node.name)?, facts, mode)))
                 .collect(),
         }
     }
@@ -128,7 +130,7 @@ pub(crate) fn window_text(shape: WindowShape) -> String {
     }
 }
 
-fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts) -> NodeText {
+fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts, asked: Delivery) -> NodeText {
     let mut text = NodeText { name: name.clone(), kind: node.section(), runs: String::new(), facts: Vec::new() };
     let say = &mut text.facts;
     match node {
@@ -170,10 +172,11 @@ fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts) -> NodeText {
         NodeSpec::Sink(sink) => {
             text.runs.clone_from(&sink.connector);
             if let Some(known) = facts.sinks.get(name) {
-                let when = match known.visibility {
-                    Visibility::AtOnce => "rows appear at once",
-                    Visibility::WithEpoch => "rows appear with their epoch",
-                    Visibility::Deduplicated => "rows are delivered after their epoch, each with an id",
+                let when = match known.shown(asked, facts.recovery) {
+                    Shown::AtOnce => "rows appear at once",
+                    Shown::BehindEpoch => "rows leave once their epoch is committed",
+                    Shown::WithEpoch => "rows appear with their epoch",
+                    Shown::Deduplicated => "rows are delivered after their epoch, each with an id",
                 };
                 say.push(when.to_owned());
             }
@@ -230,6 +233,7 @@ impl fmt::Display for Explanation {
                 Some(WeakestLink::Source) => writeln!(f, "    weakest link: source {}", path.source)?,
                 Some(WeakestLink::Sink) => writeln!(f, "    weakest link: sink {}", path.sink)?,
                 Some(WeakestLink::Recovery) => writeln!(f, "    weakest link: recovery")?,
+                Some(WeakestLink::Asked) => writeln!(f, "    weakest link: none; `delivery` asks for no more")?,
                 None => {}
             }
         }

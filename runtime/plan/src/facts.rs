@@ -29,6 +29,8 @@ pub struct SourceFacts {
 pub struct SinkFacts {
     /// How rows become visible.
     pub visibility: Visibility,
+    /// Whether it can show rows at once instead, for a job that asks for no more.
+    pub direct: bool,
 }
 
 /// What is left of positions and state after a crash.

@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 
 use wasmill_model::{Descriptor, NodeName};
-use wasmill_spec::{Diagnostic, InputSpec, JobSpec, NodeSpec, Severity};
+use wasmill_spec::{Delivery, Diagnostic, InputSpec, JobSpec, NodeSpec, Severity};
 
 use crate::ports::{self, Side};
 use crate::{
-    Chain, Edge, Extraction, Facts, Guarantee, Node, NodeKind, PathDelivery, PathFacts, Plan, Routing, TimeExtraction,
-    Watermarks, WeakestLink,
+    Chain, Edge, Extraction, Facts, Guarantee, Node, NodeKind, PathDelivery, PathFacts, Plan, Recovery, Routing,
+    TimeExtraction, Watermarks, WeakestLink,
 };
 
 /// A plan with what it promises.
@@ -16,6 +16,8 @@ pub struct Planned {
     pub plan: Plan,
     /// What every path from a source to a sink gives.
     pub paths: Vec<PathDelivery>,
+    /// When rows leave.
+    pub delivery: Delivery,
     /// What the author should know although the job can run: those of the job file and more.
     pub warnings: Vec<Diagnostic>,
 }
@@ -40,13 +42,23 @@ pub fn plan(job: &JobSpec, facts: &Facts) -> Result<Planned, Vec<Diagnostic>> {
     let edges = edges(job, facts, &order, &mut diagnostics);
     stages(job, facts, &order, &edges, &mut diagnostics);
     let plan = chained(job, facts, &order, edges);
-    let paths = paths(facts, &plan);
+    let mode = mode(job.delivery, facts.recovery);
+    let paths = paths(job, facts, &plan);
     delivery(job, &plan, &paths, &mut diagnostics);
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
     if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return Err(diagnostics);
     }
-    Ok(Planned { plan, paths, warnings: diagnostics })
+    Ok(Planned { plan, paths, delivery: mode, warnings: diagnostics })
+}
+
+/// When rows leave: as late as the job asks for. Where nothing is left after a crash, nothing is won
+/// by rows that wait for positions, and a run that ends can replace what one before has shown.
+fn mode(asked: Option<Delivery>, recovery: Recovery) -> Delivery {
+    match (asked.unwrap_or(Delivery::ExactlyOnce), recovery) {
+        (Delivery::AtMostOnce, Recovery::Nothing) => Delivery::ExactlyOnce,
+        (asked, _) => asked,
+    }
 }
 
 type Named<'a> = (&'a NodeName, NodeSpec<'a>);
@@ -234,7 +246,7 @@ struct Reached {
     through_memory: bool,
 }
 
-fn paths(facts: &Facts, plan: &Plan) -> Vec<PathDelivery> {
+fn paths(job: &JobSpec, facts: &Facts, plan: &Plan) -> Vec<PathDelivery> {
     let keeps: Vec<bool> =
         plan.nodes.iter().map(|node| facts.stages.get(&node.name).is_some_and(keeps_by_key)).collect();
     let bounded = facts.sources.values().all(|source| source.bounded);
@@ -257,7 +269,9 @@ fn paths(facts: &Facts, plan: &Plan) -> Vec<PathDelivery> {
                 replayable: source_facts.replayable,
                 remembers: reached[sink].through_memory,
                 visibility: sink_facts.visibility,
+                direct: sink_facts.direct,
                 recovery: facts.recovery,
+                asked: job.delivery.unwrap_or(Delivery::ExactlyOnce),
             };
             paths.push(PathDelivery { source, sink, verdict: path_facts.derive() });
         }
@@ -274,6 +288,7 @@ fn delivery(job: &JobSpec, plan: &Plan, paths: &[PathDelivery], diagnostics: &mu
         let (link, node) = match path.verdict.weakest {
             Some(WeakestLink::Source) => (format!("source `{source}`"), Some(source)),
             Some(WeakestLink::Sink) => (format!("sink `{sink}`"), Some(sink)),
+            Some(WeakestLink::Asked) => ("the job itself".to_owned(), None),
             Some(WeakestLink::Recovery) | None => ("recovery".to_owned(), None),
         };
         if named.contains(&node) {
@@ -286,7 +301,7 @@ fn delivery(job: &JobSpec, plan: &Plan, paths: &[PathDelivery], diagnostics: &mu
             Some(WeakestLink::Sink) => "use a sink that commits with the epoch, such as `file`",
             Some(WeakestLink::Source) => "use a source that can be read again, such as `file`",
             Some(WeakestLink::Recovery) => "keep positions and state with `--state DIR`",
-            None => "leave out `delivery` to take what the paths give",
+            Some(WeakestLink::Asked) | None => "leave out `delivery` to take what the paths give",
         };
         let hint = format!("the weakest link is {link}: {}; {advice}", path.verdict.reason);
         diagnostics.push(job.error(&["delivery"], message).hint(hint));

@@ -7,6 +7,10 @@
 //! length in the last committed handle. Recovery truncates to that length, finishes renames and
 //! removes files begun later.
 //!
+//! A direct writer (at-least-once, at-most-once) writes to `<name>` itself, where readers see rows at
+//! once, and takes nothing back: recovery cuts off half a line at the end, which no reader counts,
+//! and goes on behind it. `prepare` syncs there too.
+//!
 //! # Cancellation
 //! Rows wait in `filling`; one full buffer at a time is written on a blocking thread. A dropped
 //! [`Sink::write`] either took all rows or none.
@@ -68,7 +72,7 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
         return Err(ConfigError::of("if_exists", "files that roll are never replaced").hint("use \"new\" or \"fail\""));
     }
     let if_exists = config.if_exists.unwrap_or(if rolls { IfExists::New } else { IfExists::Replace });
-    let settings = Settings { roll_bytes, roll_micros, if_exists, sync: config.sync };
+    let settings = Settings { roll_bytes, roll_micros, if_exists, sync: config.sync, direct: false };
     Ok(Arc::new(FileSinkFactory {
         base: site.base_dir.clone(),
         path: config.path,
@@ -88,15 +92,41 @@ impl SinkFactory for FileSinkFactory {
         recovered: Option<SinkHandle>,
         clock: Arc<dyn Clock>,
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
+        self.open_as(false, share, recovered, clock)
+    }
+
+    fn has_direct(&self) -> bool {
+        true
+    }
+
+    fn open_direct(
+        &self,
+        share: Share,
+        recovered: Option<SinkHandle>,
+        clock: Arc<dyn Clock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
+        self.open_as(true, share, recovered, clock)
+    }
+}
+
+impl FileSinkFactory {
+    fn open_as(
+        &self,
+        direct: bool,
+        share: Share,
+        recovered: Option<SinkHandle>,
+        clock: Arc<dyn Clock>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
         Box::pin(async move {
             let names = Names::new(&self.base, &self.path, share).ok_or_else(|| {
                 ConnectorError::new(ErrorKind::Config, format!("cannot write {}: it is a directory", self.path))
             })?;
-            let settings = self.settings.clone();
+            let settings = Settings { direct, ..self.settings.clone() };
             let target = off_worker(move || Target::open(names, settings, recovered, clock)).await?;
             let location = target.location();
             let envelope = self.envelope;
             Ok(Box::new(FileSink {
+                direct,
                 envelope,
                 location,
                 filling: Vec::new(),
@@ -111,6 +141,8 @@ impl SinkFactory for FileSinkFactory {
 type Written = Result<(Target, Vec<u8>, Result<(), ConnectorError>), ConnectorError>;
 
 struct FileSink {
+    /// Rows are in the file when a write returns.
+    direct: bool,
     envelope: bool,
     location: String,
     /// Rows that no thread writes yet.
@@ -178,6 +210,10 @@ impl Sink for FileSink {
                 write_envelopes(&mut self.filling, batch);
             } else {
                 write_lines(&mut self.filling, batch);
+            }
+            if self.direct {
+                self.make_room().await?;
+                self.settle().await?;
             }
             Ok(())
         })

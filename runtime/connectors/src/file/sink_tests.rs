@@ -175,3 +175,68 @@ async fn a_committed_file_that_shrank_is_noticed() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().ends_with("out.txt.part: 4 bytes were committed and it has 2"), "{error}");
 }
+
+async fn direct(directory: &Path, options: &str, recovered: Option<SinkHandle>) -> Box<dyn Sink> {
+    factory(directory, options).open_direct(Share::WHOLE, recovered, clock()).await.expect("opens")
+}
+
+#[tokio::test]
+async fn a_direct_writer_shows_rows_at_once_and_takes_nothing_back() {
+    let directory = TempDir::new().expect("a directory");
+    let options = "path = 'out.txt'";
+    let mut sink = direct(directory.path(), options, None).await;
+    sink.write(&batch(&["a"])).await.expect("written");
+    assert_eq!(committed(directory.path()), [b"a"], "before any epoch");
+    let handle = sink.prepare(Epoch(1)).await.expect("prepared");
+    sink.write(&batch(&["b"])).await.expect("written");
+    drop(sink);
+    let path = directory.path().join("out.txt");
+    let mut torn = std::fs::OpenOptions::new().append(true).open(&path).expect("there");
+    std::io::Write::write_all(&mut torn, b"half a ro").expect("written");
+    let mut sink = direct(directory.path(), options, Some(handle)).await;
+    assert_eq!(committed(directory.path()), [b"a", b"b"], "half a row goes, whole ones stay");
+    sink.write(&batch(&["b", "c"])).await.expect("written");
+    sink.prepare(Epoch(2)).await.expect("prepared");
+    sink.commit(Epoch(2), true).await.expect("committed");
+    assert_eq!(committed(directory.path()), [b"a", b"b", b"b", b"c"]);
+    assert_eq!(names(directory.path()), ["out.txt"]);
+}
+
+#[tokio::test]
+async fn a_direct_writer_that_rolls_goes_on_behind_files_of_no_epoch() {
+    let directory = TempDir::new().expect("a directory");
+    let options = "path = 'out.txt'\nroll = { bytes = '1B' }";
+    let mut sink = direct(directory.path(), options, None).await;
+    sink.write(&batch(&["a"])).await.expect("written");
+    let handle = sink.prepare(Epoch(1)).await.expect("prepared");
+    sink.write(&batch(&["b"])).await.expect("written");
+    sink.prepare(Epoch(2)).await.expect("prepared");
+    drop(sink);
+    let mut sink = direct(directory.path(), options, Some(handle)).await;
+    sink.write(&batch(&["b"])).await.expect("written");
+    assert_eq!(committed(directory.path()), [b"a", b"b", b"b"]);
+    assert_eq!(names(directory.path()), ["out-0.txt", "out-1.txt", "out-2.txt"]);
+}
+
+#[tokio::test]
+async fn one_kind_of_writer_goes_on_behind_the_other() {
+    let directory = TempDir::new().expect("a directory");
+    let options = "path = 'out.txt'";
+    let mut sink = open(directory.path(), options, None).await;
+    sink.write(&batch(&["a"])).await.expect("written");
+    let handle = sink.prepare(Epoch(1)).await.expect("prepared");
+    sink.write(&batch(&["never committed"])).await.expect("written");
+    sink.prepare(Epoch(2)).await.expect("prepared");
+    drop(sink);
+    let mut sink = direct(directory.path(), options, Some(handle)).await;
+    sink.write(&batch(&["b"])).await.expect("written");
+    let handle = sink.prepare(Epoch(2)).await.expect("prepared");
+    sink.write(&batch(&["shown"])).await.expect("written");
+    drop(sink);
+    let mut sink = open(directory.path(), options, Some(handle)).await;
+    sink.write(&batch(&["c"])).await.expect("written");
+    assert_eq!(committed(directory.path()), [&b"a"[..], b"b", b"shown"]);
+    sink.prepare(Epoch(3)).await.expect("prepared");
+    sink.commit(Epoch(3), true).await.expect("committed");
+    assert_eq!(committed(directory.path()), [&b"a"[..], b"b", b"shown", b"c"]);
+}

@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) roll_micros: Option<i64>,
     pub(super) if_exists: IfExists,
     pub(super) sync: Sync,
+    /// Rows go to the visible file.
+    pub(super) direct: bool,
 }
 
 impl Settings {
@@ -68,6 +70,9 @@ struct Handle {
     finished: Vec<Committed>,
     current: Option<Committed>,
     next: u64,
+    /// A direct writer's: what stands behind the length was shown, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    direct: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +127,7 @@ impl Target {
         let now = self.clock.wall();
         let number = numbered.then_some(self.number_next);
         let name = self.names.name(now, number);
-        let part = self.names.directory.join(format!("{name}{PART}"));
+        let part = self.names.directory.join(if self.settings.direct { name.clone() } else { format!("{name}{PART}") });
         let fail = |error| io_error("create", &part, error);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&part).map_err(fail)?;
         lock(&file, &part)?;
@@ -142,6 +147,9 @@ impl Target {
             ConnectorError::new(ErrorKind::Corrupt, "cannot read the stored handle of a file sink").caused_by(error)
         })?;
         kill_point("file-sink-recover");
+        if self.settings.direct || handle.direct {
+            return self.recover_direct(&handle);
+        }
         for file in &handle.finished {
             if let Some(file) = self.reopen(file)? {
                 self.finish(&file)?;
@@ -155,6 +163,35 @@ impl Target {
         for (name, _, _) in later.into_iter().filter(|(_, number, part)| *part && *number >= Some(handle.next)) {
             let part = self.names.directory.join(format!("{name}{PART}"));
             std::fs::remove_file(&part).map_err(|error| io_error("remove", &part, error))?;
+        }
+        Ok(())
+    }
+
+    /// Goes on behind what was shown, committed or not.
+    fn recover_direct(&mut self, handle: &Handle) -> Result<(), ConnectorError> {
+        if !handle.direct {
+            // An exactly-once run wrote last. What it had committed becomes visible.
+            for file in handle.finished.iter().chain(&handle.current) {
+                if let Some(file) = self.reopen(file)? {
+                    self.finish(&file)?;
+                }
+            }
+        }
+        let existing =
+            self.names.existing().map_err(|error| io_error("list directory", &self.names.directory, error))?;
+        let last = existing.iter().map(|(_, number, _)| number.unwrap_or(0)).max();
+        self.number_next = last.map_or(handle.next, |last| handle.next.max(last + 1));
+        let Some(current) = handle.current.as_ref().filter(|_| handle.direct) else { return Ok(()) };
+        let path = self.names.directory.join(&current.name);
+        let fail = |error| io_error("go on writing", &path, error);
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
+        lock(&file, &path)?;
+        let length = whole_lines(&file).map_err(fail)?;
+        file.set_len(length).map_err(fail)?;
+        if self.settings.direct && handle.next == self.number_next {
+            let (name, begun_micros) = (current.name.clone(), self.clock.wall().0);
+            self.current =
+                Some(Current { name, part: path, file, length, prepared: length, begun_micros, entered: true });
         }
         Ok(())
     }
@@ -246,6 +283,7 @@ impl Target {
             finished: self.finished.iter().map(|(_, file)| committed(file)).collect(),
             current: self.current.as_ref().map(committed),
             next: self.number_next,
+            direct: self.settings.direct,
         };
         let handle = SinkHandle(serde_json::to_vec(&handle).expect("plain data is written to memory without fail"));
         // Where a file was finished, the next handle is another one once that is committed.
@@ -281,6 +319,10 @@ impl Target {
 
     fn finish(&self, file: &Current) -> Result<(), ConnectorError> {
         let path = self.names.directory.join(&file.name);
+        if path == file.part {
+            // A direct writer's: it was visible all along.
+            return Ok(());
+        }
         kill_point("file-sink-finish");
         match std::fs::rename(&file.part, &path) {
             Ok(()) => kill_point("file-sink-renamed"),
@@ -308,6 +350,21 @@ fn roll_is_due(current: &Current, settings: &Settings, clock: &dyn Clock) -> boo
             || settings
                 .roll_micros
                 .is_some_and(|micros| now.div_euclid(micros) != current.begun_micros.div_euclid(micros)))
+}
+
+/// Bytes of a file up to the end of its last line: a killed process may have written half of one.
+fn whole_lines(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut block = vec![0; 64 << 10];
+    while end > 0 {
+        let length = usize::try_from(end).unwrap_or(usize::MAX).min(block.len());
+        file.read_exact_at(&mut block[..length], end - length as u64)?;
+        if let Some(newline) = block[..length].iter().rposition(|&byte| byte == b'\n') {
+            return Ok(end - (length - newline - 1) as u64);
+        }
+        end -= length as u64;
+    }
+    Ok(0)
 }
 
 fn sync_directory(directory: &Path) -> Result<(), ConnectorError> {

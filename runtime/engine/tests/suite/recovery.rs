@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::graph::{CutLog, Graph, counter, rows, tumbling_model};
-use crate::support::{KeepSink, Row, name};
+use crate::support::{DirectSink, KeepSink, Row, name};
 use proptest::prelude::*;
 use tokio::runtime::Handle;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
-use wasmill_engine::{JobSettings, start};
+use wasmill_engine::{JobSettings, NodePart, start};
 use wasmill_env::{Disk, RealClock, SimulatedDisk};
 use wasmill_model::{Epoch, ErrorKind, WindowShape};
-use wasmill_plan::Routing;
+use wasmill_plan::{NodeKind, Routing};
+use wasmill_spec::Delivery;
 use wasmill_store::{JobStore, Recovered, SinkRecord, StoreOptions};
 
 /// Where a run dies: at its n-th commit, before that is durable or right after.
@@ -44,7 +45,11 @@ impl Committer for Mortal {
 }
 
 /// Runs a job again and again until it ends, dying as told.
-fn survive(deaths: &[Death], mut graph: impl FnMut(usize) -> Graph) {
+fn survive(deaths: &[Death], graph: impl FnMut(usize) -> Graph) {
+    survive_as(Delivery::ExactlyOnce, deaths, graph);
+}
+
+fn survive_as(delivery: Delivery, deaths: &[Death], mut graph: impl FnMut(usize) -> Graph) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -53,7 +58,8 @@ fn survive(deaths: &[Death], mut graph: impl FnMut(usize) -> Graph) {
             let opened = JobStore::open(Arc::clone(&disk), Path::new("state"), StoreOptions::default());
             let (store, recovered) = opened.expect("whoever had it open is gone");
             let committer = Mortal { store, death: deaths.get(run).copied(), commits: 0 };
-            let settings = JobSettings { epoch_interval: Duration::from_micros(200), ..JobSettings::default() };
+            let settings =
+                JobSettings { epoch_interval: Duration::from_micros(200), delivery, ..JobSettings::default() };
             let clock = Arc::new(RealClock::default());
             let mut job = graph(run).resume(settings, recovered, Box::new(committer), clock).await;
             if job.wait().await.is_ok() {
@@ -109,6 +115,71 @@ proptest! {
         });
         prop_assert_eq!(sink.sorted(), tumbling_model(&partitions, size));
     }
+
+    #[test]
+    fn at_least_once_loses_nothing(deaths in deaths()) {
+        let seen = through(Delivery::AtLeastOnce, &deaths);
+        let mut distinct = seen.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        prop_assert_eq!(distinct, (0..2_000).collect::<Vec<i64>>());
+        // Each run goes on from where the one before had committed: it never goes back further than
+        // an earlier one did.
+        let mut back = 0;
+        for pair in seen.windows(2).filter(|pair| pair[1] <= pair[0]) {
+            prop_assert!(pair[1] >= back, "{} after {}", pair[1], back);
+            back = pair[1];
+        }
+    }
+
+    #[test]
+    fn at_most_once_doubles_nothing(deaths in deaths()) {
+        let seen = through(Delivery::AtMostOnce, &deaths);
+        prop_assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "rows come once, and in order");
+        if deaths.is_empty() {
+            prop_assert_eq!(seen.len(), 2_000);
+        }
+    }
+}
+
+/// Times of the rows that a sink which shows rows at once got.
+fn through(delivery: Delivery, deaths: &[Death]) -> Vec<i64> {
+    let sink = DirectSink::default();
+    survive_as(delivery, deaths, |_| {
+        let mut graph = Graph::new();
+        let source = graph.source(vec![rows(2_000, &["a"])], true, 1);
+        let out = graph.node(NodeKind::Sink, NodePart::Sink(Arc::new(sink.clone())), 1);
+        graph.edge((source, 0), (out, 0), Routing::Local);
+        graph
+    });
+    sink.seen()
+}
+
+#[test]
+fn rows_leave_before_their_epoch_or_behind_it_as_the_job_asks() {
+    let seen = |delivery, durable| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let sink = DirectSink::default();
+        runtime.block_on(async {
+            let mut graph = Graph::new();
+            let source = graph.source(vec![rows(100, &["a"])], true, 1);
+            let out = graph.node(NodeKind::Sink, NodePart::Sink(Arc::new(sink.clone())), 1);
+            graph.edge((source, 0), (out, 0), Routing::Local);
+            let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::default());
+            let (store, recovered) =
+                JobStore::open(disk, Path::new("state"), StoreOptions::default()).expect("a new store");
+            let committer = Mortal { store, death: Some(Death { commits: 1, durable }), commits: 0 };
+            // Only the end of the input ends the epoch.
+            let settings = JobSettings { epoch_interval: Duration::from_secs(600), delivery, ..JobSettings::default() };
+            let mut job =
+                graph.resume(settings, recovered, Box::new(committer), Arc::new(RealClock::default())).await;
+            job.wait().await.expect_err("it dies in its only commit");
+        });
+        sink.seen().len()
+    };
+    assert_eq!(seen(Delivery::AtLeastOnce, false), 100, "rows leave before anything is committed");
+    assert_eq!(seen(Delivery::AtMostOnce, false), 0, "rows wait for their epoch");
+    assert_eq!(seen(Delivery::AtMostOnce, true), 0, "a job that dies right behind the commit loses them");
 }
 
 #[test]

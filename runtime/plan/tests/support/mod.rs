@@ -27,7 +27,7 @@ pub(crate) fn facts(job: &JobSpec) -> Facts {
     });
     let sinks = job.sinks.iter().map(|(name, sink)| {
         let visibility = if sink.connector == "file" { Visibility::WithEpoch } else { Visibility::AtOnce };
-        (name.clone(), SinkFacts { visibility })
+        (name.clone(), SinkFacts { visibility, direct: sink.connector == "file" })
     });
     Facts {
         sources: sources.collect(),
