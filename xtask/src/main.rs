@@ -56,14 +56,17 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
-    /// Kill a running job again and again, and hold its output to an oracle
+    /// Kill a running job again and again, and hold what it shows to an oracle
     Crash {
         /// How often
         #[arg(long, default_value_t = 100)]
         kills: u64,
-        /// Decides about the input and the times
+        /// Decides about the input and the kills
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// What the job promises; without it, each mode in turn
+        #[arg(long)]
+        mode: Option<crash::Mode>,
         /// Print the result as a JSON object
         #[arg(long)]
         json: bool,
@@ -93,7 +96,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Flights { sample } => flights::flights(sample),
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
-        Task::Crash { kills, seed, json, wasmill } => crash::crash(kills, seed, &wasmill, json),
+        Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
     };

@@ -9,4 +9,6 @@ mod sabotage;
 
 pub use clock::{Clock, RealClock, SimulatedClock};
 pub use disk::{Disk, DiskFile, DiskLock, Fault, RealDisk, SimulatedDisk};
-pub use sabotage::{KILL_POINTS, KILL_VARIABLE, PLANTED_BUGS, PLANTED_VARIABLE, kill_point, planted};
+pub use sabotage::{
+    KILL_POINTS, KILL_VARIABLE, PLANTED_BUGS, PLANTED_VARIABLE, SMALL_VARIABLE, kill_point, planted, small_limits,
+};

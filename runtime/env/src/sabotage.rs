@@ -14,6 +14,9 @@ pub const KILL_VARIABLE: &str = "WASMILL_KILL";
 /// Names one of [`PLANTED_BUGS`].
 pub const PLANTED_VARIABLE: &str = "WASMILL_PLANTED";
 
+/// Makes limits small, where it is set, so that a short run reaches them.
+pub const SMALL_VARIABLE: &str = "WASMILL_SMALL";
+
 /// Every point at which [`kill_point`] may end the process, in the order of an epoch's life. Each
 /// name stands at one place of the sources; a tidy test holds that.
 pub const KILL_POINTS: &[&str] = &[
@@ -84,6 +87,16 @@ pub fn planted(name: &'static str) -> bool {
     }
 }
 
+/// Whether limits that only long runs reach are to be small: the bytes at which a log is folded, say.
+#[inline]
+#[must_use]
+pub fn small_limits() -> bool {
+    #[cfg(debug_assertions)]
+    return armed::small_limits();
+    #[cfg(not(debug_assertions))]
+    false
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::LazyLock;
@@ -101,6 +114,11 @@ mod armed {
     });
 
     static PLANTED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(PLANTED_VARIABLE).ok());
+
+    pub(super) fn small_limits() -> bool {
+        static SMALL: LazyLock<bool> = LazyLock::new(|| std::env::var_os(super::SMALL_VARIABLE).is_some());
+        *SMALL
+    }
 
     pub(super) fn kill_point(name: &'static str) {
         debug_assert!(KILL_POINTS.contains(&name), "{name} is not in KILL_POINTS");

@@ -171,8 +171,7 @@ fn rows_leave_before_their_epoch_or_behind_it_as_the_job_asks() {
             let committer = Mortal { store, death: Some(Death { commits: 1, durable }), commits: 0 };
             // Only the end of the input ends the epoch.
             let settings = JobSettings { epoch_interval: Duration::from_secs(600), delivery, ..JobSettings::default() };
-            let mut job =
-                graph.resume(settings, recovered, Box::new(committer), Arc::new(RealClock::default())).await;
+            let mut job = graph.resume(settings, recovered, Box::new(committer), Arc::new(RealClock::default())).await;
             job.wait().await.expect_err("it dies in its only commit");
         });
         sink.seen().len()

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmill_env::{Disk, DiskLock, kill_point};
+use wasmill_env::{Disk, DiskLock, kill_point, small_limits};
 use wasmill_model::Epoch;
 
 use super::StoreError;
@@ -31,7 +31,8 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { log_bytes_max: 16 << 20, compaction_bytes_max: 64 << 20 }
+        let log_bytes_max = if small_limits() { 128 << 10 } else { 16 << 20 };
+        Self { log_bytes_max, compaction_bytes_max: 64 << 20 }
     }
 }
 
