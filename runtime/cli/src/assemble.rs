@@ -14,6 +14,7 @@ use wasmill_engine::{JobSettings, NodePart};
 use wasmill_model::{NodeName, PluginDigest};
 use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
+use wasmill_store::Topics;
 
 use crate::failure::Failure;
 use crate::overrides::{self, Override};
@@ -47,7 +48,7 @@ pub(crate) async fn assemble(
     spec: JobSpec,
     plugins: &Plugins<'_>,
     recovery: Recovery,
-    data_dir: &Path,
+    topics: &Topics,
 ) -> Result<Assembled, Failure> {
     let mut wrong = Vec::new();
     let mut facts = Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery };
@@ -57,7 +58,7 @@ pub(crate) async fn assemble(
         job: spec.name.clone(),
         node: node.clone(),
         base_dir: base_dir.clone(),
-        data_dir: data_dir.to_owned(),
+        topics: topics.clone(),
     };
     for (name, source) in &spec.sources {
         match wasmill_connectors::source(&source.connector, source.options.clone(), &site(name)) {

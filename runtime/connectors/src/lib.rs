@@ -27,7 +27,9 @@ use std::sync::Arc;
 
 use schemars::Schema;
 use wasmill_contract::{SinkFactory, SourceFactory};
+use wasmill_env::{RealClock, RealDisk};
 use wasmill_model::{JobName, NodeName};
+use wasmill_store::Topics;
 
 pub use error::is_broken_pipe;
 pub use options::ConfigError;
@@ -52,8 +54,8 @@ pub struct Site {
     pub node: NodeName,
     /// The directory of the job file, which paths in options are relative to.
     pub base_dir: PathBuf,
-    /// Where topics are.
-    pub data_dir: PathBuf,
+    /// The topics there are.
+    pub topics: Topics,
 }
 
 impl Site {
@@ -65,7 +67,7 @@ impl Site {
             job: JobName::new("job").expect("a fixed name is one"),
             node: NodeName::new("node").expect("a fixed name is one"),
             base_dir: dir.to_owned(),
-            data_dir: dir.join("data"),
+            topics: Topics::new(Arc::new(RealDisk), &dir.join("topics"), Arc::new(RealClock::default())),
         }
     }
 }

@@ -60,6 +60,13 @@ pub const KILL_POINTS: &[&str] = &[
     "file-sink-recover",
     "file-sink-truncated",
     "letters-written",
+    // Topics and what is delivered after an epoch.
+    "topic-append",
+    "topic-appended",
+    "topic-synced",
+    "topic-rolled",
+    "topic-expired",
+    "topic-compacted",
 ];
 
 /// Every bug that [`planted`] may let in, with what it does.

@@ -15,7 +15,7 @@ mod window;
 pub use batch::{Batch, BatchBuilder, Lineage};
 pub use column::{Bitmap, Column, ColumnBuilder, ColumnError};
 pub use error::ErrorKind;
-pub use name::{JobName, NameError, NodeName};
+pub use name::{GroupName, JobName, NameError, NodeName, TopicName};
 pub use operator::{
     Clock, ColumnSet, Descriptor, Emission, Failure, Firings, Folded, LogLevel, Outcome, Output, PaneBatch,
     PluginDigest, Rejected, Results, Rows, SpaceDescriptor, Ttl,

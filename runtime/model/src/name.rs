@@ -82,6 +82,14 @@ name! {
     JobName
 }
 name! {
+    /// The name of a topic.
+    TopicName
+}
+name! {
+    /// The name of a group of consumers of a topic.
+    GroupName
+}
+name! {
     /// The name of a node of a job: a source, a stage or a sink.
     NodeName
 }

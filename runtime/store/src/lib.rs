@@ -1,8 +1,10 @@
-//! Durable state of stages and, later, topics.
+//! Durable state of stages, and topics.
 //!
 //! A stage's state is keyed by (space, event key, sub-key). [`StateBackend`] is the seam: one
 //! behaviour, several backends, tested by one suite. [`MemoryState`] keeps everything in hash
 //! tables; the changes of an epoch leave it as one [`ChangeSet`].
+//!
+//! [`Topics`] are logs of records, shared by jobs, other processes and people.
 //!
 //! [`JobStore`] makes the epochs of a job durable: one atomic write holds the changes of all its
 //! stages, the positions of its sources, the handles of its sinks and its rejected rows.
@@ -14,6 +16,7 @@ mod memory;
 #[doc(hidden)]
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+mod topic;
 
 pub use backend::{ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 pub use durable::{
@@ -21,3 +24,7 @@ pub use durable::{
     Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord, WindowRecord,
 };
 pub use memory::MemoryState;
+pub use topic::{
+    Append, Appended, Compacted as TopicCompacted, Fetched, GroupMember, PartitionStats, Producer, ReadLimit, Topic,
+    TopicConfig, TopicError, Topics, assigned,
+};

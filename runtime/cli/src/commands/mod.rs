@@ -16,9 +16,11 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
-use wasmill_env::RealClock;
+use wasmill_env::{RealClock, RealDisk};
 use wasmill_plan::Recovery;
+use wasmill_store::Topics;
 
+use crate::data_dir::{DATA_DEFAULT, DATA_VARIABLE};
 use crate::failure::Failure;
 use crate::progress::LogWriter;
 use crate::terminal::Terminal;
@@ -152,9 +154,22 @@ struct JobArgs {
     /// last epoch
     #[arg(long, value_name = "DIR")]
     state: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Where topics are.
+#[derive(Debug, Args)]
+struct DataArgs {
     /// Where topics are
-    #[arg(long, env = crate::data_dir::DATA_VARIABLE, default_value = crate::data_dir::DATA_DEFAULT, value_name = "DIR")]
+    #[arg(long, env = DATA_VARIABLE, default_value = DATA_DEFAULT, value_name = "DIR")]
     data: std::path::PathBuf,
+}
+
+impl DataArgs {
+    fn topics(&self) -> Topics {
+        Topics::new(Arc::new(RealDisk), &self.data.join("topics"), Arc::new(RealClock::default()))
+    }
 }
 
 impl JobArgs {

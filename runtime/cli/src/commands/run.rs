@@ -75,8 +75,9 @@ async fn job(
         terminate: signal(SignalKind::terminate()).map_err(cannot_listen)?,
     };
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let topics = args.job.data.topics();
     let assembled = tokio::select! {
-        assembled = assemble::assemble(spec, &plugins, args.job.recovery(), &args.job.data) => assembled?,
+        assembled = assemble::assemble(spec, &plugins, args.job.recovery(), &topics) => assembled?,
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     if !terminal.json {

@@ -37,14 +37,14 @@ pub(super) struct BaseEnd {
     pub(super) tables: Vec<(Table, u64)>,
 }
 
-pub(super) fn partial(path: &Path) -> PathBuf {
+pub(crate) fn partial(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     name.into()
 }
 
 /// Removes a file, which may be gone already.
-pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     match disk.remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
         _ => Ok(()),
@@ -52,14 +52,14 @@ pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
 }
 
 /// Begins a file under a name that says it is not whole, in place of one left there before.
-pub(super) fn create_partial(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, StoreError> {
+pub(crate) fn create_partial(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, StoreError> {
     let partial = partial(path);
     remove(disk, &partial)?;
     disk.create(&partial).map_err(StoreError::io("create", &partial))
 }
 
 /// Makes a partial file durable and gives it its name, durably.
-pub(super) fn complete(disk: &dyn Disk, path: &Path, file: &mut dyn DiskFile) -> Result<(), StoreError> {
+pub(crate) fn complete(disk: &dyn Disk, path: &Path, file: &mut dyn DiskFile) -> Result<(), StoreError> {
     let partial = partial(path);
     kill_point("file-written");
     file.sync_data().map_err(StoreError::io("sync", &partial))?;

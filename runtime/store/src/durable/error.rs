@@ -110,11 +110,11 @@ impl StoreError {
         }
     }
 
-    pub(super) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { act, path: path.to_owned(), source }
     }
 
-    pub(super) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), offset, reason: reason.into() }
     }
 }

@@ -8,10 +8,10 @@
 //! The bytes are drawn in `docs/formats.md`. Every file goes through [`wasmill_env::Disk`], so that
 //! crashes at any point can be tested.
 
-mod base;
-mod codec;
+pub(crate) mod base;
+pub(crate) mod codec;
 mod compaction;
-mod encode;
+pub(crate) mod encode;
 mod error;
 mod frame;
 mod layout;

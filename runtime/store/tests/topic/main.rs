@@ -1,0 +1,7 @@
+//! Topics: a naive model, crashes, old files, many at once.
+
+mod common;
+mod crash;
+mod formats;
+mod model;
+mod shared;
