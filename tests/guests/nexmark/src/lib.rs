@@ -43,7 +43,10 @@ struct Nexmark {
     query: Query,
 }
 
-const TYPE: Fields<1> = Fields::new(["type"]);
+const KIND: Fields<1> = Fields::new(["type"]);
+const PERSON: &[u8] = b"\"person\"";
+const AUCTION: &[u8] = b"\"auction\"";
+const BID: &[u8] = b"\"bid\"";
 
 impl Operator for Nexmark {
     type Config = Config;
@@ -55,37 +58,40 @@ impl Operator for Nexmark {
 
     fn event(&mut self, event: Event<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
         let json = event.value();
-        let kind = TYPE.find(json)?[0].map(|kind| kind.bytes());
-        let bid = kind == Some(b"\"bid\"");
         match self.query {
-            Query::Q0 if bid => emit_bid(json, ctx, false),
-            Query::Q1 if bid => emit_bid(json, ctx, true),
-            Query::Q2 if bid => every_123rd(json, ctx),
-            Query::Q5 if bid => by_field("auction", json, b"", ctx),
-            Query::Q7 if bid => emit_price(json, ctx),
-            Query::Q12 if bid => by_field("bidder", json, b"", ctx),
-            Query::Q8 => match kind {
-                Some(b"\"person\"") => person(json, ctx),
-                Some(b"\"auction\"") => by_field("seller", json, b"A", ctx),
+            Query::Q0 => emit_bid(json, ctx, false),
+            Query::Q1 => emit_bid(json, ctx, true),
+            Query::Q2 => every_123rd(json, ctx),
+            Query::Q5 => emit_by("auction", BID, json, b"", ctx),
+            Query::Q7 => emit_price(json, ctx),
+            // Most events are bids, and most of a bid is not worth a look.
+            Query::Q8 => match KIND.find(json)?[0].map(|kind| kind.bytes()) {
+                Some(PERSON) => emit_person(json, ctx),
+                Some(AUCTION) => emit_by("seller", AUCTION, json, b"A", ctx),
                 _ => Ok(()),
             },
-            _ => Ok(()),
+            Query::Q12 => emit_by("bidder", BID, json, b"", ctx),
         }
     }
 }
 
 wasmill_sdk::operator!(Nexmark);
 
-/// Fields that all have to be there.
+/// Some fields of events of one kind, found in one pass over the event. The first of them is `type`.
+/// `None` for an event of another kind; a field that one of this kind lacks is an error.
 #[inline(always)]
-fn need<'a, const N: usize>(fields: &Fields<'_, N>, json: &'a [u8]) -> Result<[Raw<'a>; N], Reject> {
+fn of_kind<'a, const N: usize>(
+    kind: &[u8],
+    fields: &Fields<'_, N>,
+    json: &'a [u8],
+) -> Result<Option<[Raw<'a>; N]>, Reject> {
     let found = fields.find(json)?;
-    let Some(first) = found.first().copied().flatten() else { return Err(missing()) };
+    let Some(first) = found.first().copied().flatten().filter(|first| first.bytes() == kind) else { return Ok(None) };
     let mut all = [first; N];
     for (field, found) in all.iter_mut().zip(found) {
         *field = found.ok_or_else(missing)?;
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 #[cold]
@@ -98,8 +104,8 @@ fn number(raw: Raw<'_>) -> Result<u64, Reject> {
 }
 
 fn emit_bid(json: &[u8], ctx: &mut Context<'_>, in_euro: bool) -> Result<(), Reject> {
-    const BID: Fields<5> = Fields::new(["auction", "bidder", "price", "dateTime", "extra"]);
-    let [auction, bidder, price, time, extra] = need(&BID, json)?;
+    const FIELDS: Fields<6> = Fields::new(["type", "auction", "bidder", "price", "dateTime", "extra"]);
+    let Some([_, auction, bidder, price, time, extra]) = of_kind(BID, &FIELDS, json)? else { return Ok(()) };
     let mut digits = itoa::Buffer::new();
     let price = if in_euro { digits.format(number(price)? * 908 / 1000).as_bytes() } else { price.bytes() };
     ctx.emit_with(|out| {
@@ -124,23 +130,25 @@ fn emit_bid(json: &[u8], ctx: &mut Context<'_>, in_euro: bool) -> Result<(), Rej
 }
 
 fn every_123rd(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
-    const BID: Fields<2> = Fields::new(["auction", "price"]);
-    let [auction, price] = need(&BID, json)?;
+    const FIELDS: Fields<3> = Fields::new(["type", "auction", "price"]);
+    let Some([_, auction, price]) = of_kind(BID, &FIELDS, json)? else { return Ok(()) };
     if number(auction)? % 123 == 0 {
         ctx.emit_with(|out| write(out, &[b"{\"auction\":", auction.bytes(), b",\"price\":", price.bytes(), b"}"]));
     }
     Ok(())
 }
 
-fn by_field(name: &'static str, json: &[u8], value: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
-    let [key] = need(&Fields::new([name]), json)?;
-    ctx.row().key(key.bytes()).emit(value);
+/// An event of a kind under the number in one of its fields.
+fn emit_by(field: &'static str, kind: &[u8], json: &[u8], value: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    if let Some([_, key]) = of_kind(kind, &Fields::new(["type", field]), json)? {
+        ctx.row().key(key.bytes()).emit(value);
+    }
     Ok(())
 }
 
 fn emit_price(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
-    const BID: Fields<4> = Fields::new(["price", "auction", "bidder", "dateTime"]);
-    let bid = need(&BID, json)?;
+    const FIELDS: Fields<5> = Fields::new(["type", "price", "auction", "bidder", "dateTime"]);
+    let Some([_, bid @ ..]) = of_kind(BID, &FIELDS, json)? else { return Ok(()) };
     let mut value = [0; 32];
     for (field, bytes) in bid.into_iter().zip(value.chunks_exact_mut(8)) {
         bytes.copy_from_slice(&number(field)?.to_le_bytes());
@@ -149,10 +157,11 @@ fn emit_price(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
     Ok(())
 }
 
-fn person(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
-    const PERSON: Fields<2> = Fields::new(["id", "name"]);
-    let [id, name] = need(&PERSON, json)?;
-    ctx.row().key(id.bytes()).emit_with(|out| write(out, &[b"P", name.bytes()]));
+fn emit_person(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    const FIELDS: Fields<3> = Fields::new(["type", "id", "name"]);
+    if let Some([_, id, name]) = of_kind(PERSON, &FIELDS, json)? {
+        ctx.row().key(id.bytes()).emit_with(|out| write(out, &[b"P", name.bytes()]));
+    }
     Ok(())
 }
 
