@@ -84,7 +84,7 @@ fn counted(key: &str, value: &str) -> Cut {
         subkey: Box::default(),
         value: Some(value.as_bytes().into()),
     };
-    let state = ChangeSet { entries: vec![entry] };
+    let state = ChangeSet::from_iter([entry]);
     let share = Share::WHOLE;
     Cut {
         stages: vec![StageCut { node: name("count"), share, state, timers: Vec::new(), windows: None }],

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use wasmill_env::RealDisk;
 use wasmill_model::NodeName;
 use wasmill_store::{
-    ChangeSet, EntryChange, EpochRecord, JobStore, MemoryState, StageRecord, StoreError, StoreOptions,
+    EntryChange, EpochRecord, JobStore, MemoryState, StageRecord, StoreError, StoreOptions,
 };
 
 const RECOVERED_KEYS: u64 = 1_000_000;
@@ -43,7 +43,7 @@ fn record(keys: impl Iterator<Item = u64>, epoch: u64) -> Result<EpochRecord, wa
         subkey: Box::default(),
         value: Some(value(key)),
     };
-    let state = ChangeSet { entries: keys.map(entry).collect() };
+    let state = keys.map(entry).collect();
     let stage =
         StageRecord { node: NodeName::new("count")?, share: 0, shares: 1, state, timers: Vec::new(), windows: None };
     Ok(EpochRecord { stages: vec![stage], ..EpochRecord::default() })

@@ -44,7 +44,7 @@ fn measure(keys: u64) -> Result<(), StateError> {
         put += start.elapsed();
         if number % BATCHES_PER_EPOCH == 0 {
             let start = Instant::now();
-            changes += black_box(state.take_changes()).entries.len();
+            changes += black_box(state.take_changes()).len();
             take += start.elapsed();
         }
     }

@@ -1,3 +1,5 @@
+use std::borrow::Borrow;
+
 use wasmill_model::{Bitmap, Column, ColumnBuilder, ErrorKind, SpaceDescriptor, Timestamp};
 
 /// Bytes that one read returns at most, so that one call cannot fill the host's memory by naming
@@ -73,14 +75,112 @@ pub trait StateBackend: Send {
     fn bytes(&self) -> u64;
 }
 
-/// The changes of one stage's share during one epoch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The changes of one stage's share during one epoch, each entry at most once, in any order.
+///
+/// All bytes stand in one buffer: a task takes its changes while its rows wait.
+#[derive(Debug, Clone, Default)]
 pub struct ChangeSet {
-    /// Each entry at most once.
-    pub entries: Vec<EntryChange>,
+    bytes: Vec<u8>,
+    places: Vec<Place>,
 }
 
-/// The latest value of one entry, or that it is gone.
+/// Where the bytes of a change start, and how many are the key's, the sub-key's and the value's.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    space: u16,
+    exists: bool,
+    start: usize,
+    key: u32,
+    subkey: u32,
+    value: u32,
+}
+
+/// One change of a [`ChangeSet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change<'a> {
+    /// Place of the space in the descriptor.
+    pub space: u16,
+    /// The event key.
+    pub key: &'a [u8],
+    /// The sub-key.
+    pub subkey: &'a [u8],
+    /// The value, `None` where the entry was deleted.
+    pub value: Option<&'a [u8]>,
+}
+
+impl ChangeSet {
+    /// An empty one with room for this many changes.
+    #[must_use]
+    pub fn with_capacity(changes: usize) -> Self {
+        Self { bytes: Vec::new(), places: Vec::with_capacity(changes) }
+    }
+
+    /// Adds the change of an entry that has none yet.
+    #[inline]
+    pub fn push(&mut self, change: Change<'_>) {
+        let Change { space, key, subkey, value } = change;
+        let start = self.bytes.len();
+        let bytes = value.unwrap_or_default();
+        self.bytes.reserve(key.len() + subkey.len() + bytes.len());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(subkey);
+        self.bytes.extend_from_slice(bytes);
+        // No part is longer than a batch, whose bytes are counted in 32 bits.
+        let [key, subkey, value_len] = [key, subkey, bytes].map(|part| part.len() as u32);
+        self.places.push(Place { space, exists: value.is_some(), start, key, subkey, value: value_len });
+    }
+
+    /// How many entries have changed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether none has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The changes as they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Change<'_>> {
+        self.places.iter().map(|place| self.at(place))
+    }
+
+    /// The changes by space, key and sub-key.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<Change<'_>> {
+        let mut changes: Vec<_> = self.iter().collect();
+        changes.sort_unstable();
+        changes
+    }
+
+    fn at(&self, place: &Place) -> Change<'_> {
+        let (key, rest) = self.bytes[place.start..].split_at(place.key as usize);
+        let (subkey, rest) = rest.split_at(place.subkey as usize);
+        let value = place.exists.then(|| &rest[..place.value as usize]);
+        Change { space: place.space, key, subkey, value }
+    }
+}
+
+/// Equal where the same entries have the same changes, in whatever order.
+impl PartialEq for ChangeSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.sorted() == other.sorted()
+    }
+}
+
+impl Eq for ChangeSet {}
+
+impl<E: Borrow<EntryChange>> FromIterator<E> for ChangeSet {
+    fn from_iter<I: IntoIterator<Item = E>>(changes: I) -> Self {
+        let mut set = Self::default();
+        changes.into_iter().for_each(|change| set.push(change.borrow().as_change()));
+        set
+    }
+}
+
+/// A [`Change`] with bytes of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryChange {
     /// Place of the space in the descriptor.
@@ -91,6 +191,14 @@ pub struct EntryChange {
     pub subkey: Box<[u8]>,
     /// The value, `None` where the entry was deleted.
     pub value: Option<Box<[u8]>>,
+}
+
+impl EntryChange {
+    /// The change itself.
+    #[must_use]
+    pub fn as_change(&self) -> Change<'_> {
+        Change { space: self.space, key: &self.key, subkey: &self.subkey, value: self.value.as_deref() }
+    }
 }
 
 /// Why a state call failed.

@@ -18,7 +18,7 @@ mod memory;
 pub mod suite;
 mod topic;
 
-pub use backend::{ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
+pub use backend::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 pub use durable::{
     Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
     Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord, WindowRecord,

@@ -21,7 +21,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use wasmill_model::{Bitmap, Clock, Column, ColumnBuilder, SpaceDescriptor, Timestamp, Ttl};
 
 use crate::compact::Compact;
-use crate::{ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
+use crate::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 
 /// Expired entries that one [`StateBackend::advance`] looks at, besides two for every write since
 /// the one before: so that removal keeps up with any rate of writing.
@@ -272,12 +272,12 @@ impl StateBackend for MemoryState {
     }
 
     fn take_changes(&mut self) -> ChangeSet {
-        let mut entries = Vec::with_capacity(self.spaces.iter().map(|space| space.changed.len()).sum());
+        let mut changes = ChangeSet::with_capacity(self.spaces.iter().map(|space| space.changed.len()).sum());
         for (place, space) in self.spaces.iter_mut().enumerate() {
-            space.take_changes(place as u16, &mut entries);
+            space.take_changes(place as u16, &mut changes);
         }
         self.mark += u64::from(self.mark > 0);
-        ChangeSet { entries }
+        changes
     }
 
     fn entries(&self) -> u64 {
@@ -489,26 +489,18 @@ impl Space {
         self.forget_log();
     }
 
-    fn take_changes(&mut self, space: u16, into: &mut Vec<EntryChange>) {
+    fn take_changes(&mut self, space: u16, into: &mut ChangeSet) {
         let mut changed = std::mem::take(&mut self.changed);
-        let name = |slot: u32| {
-            let record = &self.records[slot as usize];
-            if record.head == slot {
-                (record.name.as_slice(), &[] as &[u8])
-            } else {
-                (self.records[record.head as usize].name.as_slice(), record.name.as_slice())
-            }
-        };
-        changed.sort_unstable_by(|&a, &b| name(a).cmp(&name(b)));
-        into.extend(changed.iter().map(|&slot| {
-            let (key, subkey) = name(slot);
-            let record = &self.records[slot as usize];
-            let value = record.exists.then(|| record.value.as_slice().into());
-            EntryChange { space, key: key.into(), subkey: subkey.into(), value }
-        }));
         for &slot in &changed {
             self.records[slot as usize].changed = false;
-            self.release(slot);
+            let record = &self.records[slot as usize];
+            let head = &self.records[record.head as usize];
+            let value = record.exists.then(|| record.value.as_slice());
+            let subkey = if record.head == slot { &[] } else { record.name.as_slice() };
+            into.push(Change { space, key: head.name.as_slice(), subkey, value });
+            if !record.exists {
+                self.release(slot);
+            }
         }
         changed.clear();
         self.changed = changed;
@@ -624,7 +616,7 @@ mod tests {
             let (keys, subkeys) = (column(&[&round.to_le_bytes(), b"a"]), column(&[b"", &round.to_le_bytes()]));
             state.put_many(0, &keys, &subkeys, &column(&[b"x", b"y"])).expect("the space is declared");
             state.delete_many(0, &keys, &subkeys).expect("the space is declared");
-            assert_eq!(state.take_changes().entries.len(), 2);
+            assert_eq!(state.take_changes().len(), 2);
         }
         let space = &state.spaces[0];
         assert_eq!((space.table.len(), space.records.len(), space.entries, space.bytes), (0, 3, 0, 0));

@@ -105,7 +105,7 @@ async fn every_cut_is_consistent_over_two_inputs() {
     graph.edge((right, 0), (stage, 1), Routing::Keyed);
     graph.edge((stage, 0), (out, 0), Routing::Keyed);
     let (_, cuts) = graph.run().await;
-    let mut counts: BTreeMap<Box<[u8]>, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     for (place, (epoch, cuts)) in cuts.iter().enumerate() {
         assert_eq!(*epoch, Epoch(place as u64 + 1));
         let mut read = 0;
@@ -113,9 +113,9 @@ async fn every_cut_is_consistent_over_two_inputs() {
             for (_, position) in cut.sources.iter().flat_map(|source| &source.positions) {
                 read += u64::from_le_bytes(position.0[..].try_into().expect("8 bytes"));
             }
-            for change in cut.stages.iter().flat_map(|stage| &stage.state.entries) {
-                let value = change.value.as_ref().expect("never deleted");
-                counts.insert(change.key.clone(), u64::from_le_bytes(value[..].try_into().expect("8 bytes")));
+            for change in cut.stages.iter().flat_map(|stage| stage.state.iter()) {
+                let value = change.value.expect("never deleted");
+                counts.insert(change.key.to_vec(), u64::from_le_bytes(value.try_into().expect("8 bytes")));
             }
         }
         assert_eq!(counts.values().sum::<u64>(), read, "epoch {epoch}: rows counted are rows read");

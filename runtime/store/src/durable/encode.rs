@@ -146,11 +146,10 @@ fn encode_stage(stage: &StageRecord, known: &mut Known, writer: &mut PayloadWrit
             writer.entry(number, key, tag, change);
         }
     }
-    if !stage.state.entries.is_empty() {
+    if !stage.state.is_empty() {
         writer.section(Table::State, node);
-        for EntryChange { space, key, subkey, value } in &stage.state.entries {
-            let change = value.as_deref().map_or(Change::Gone, Change::Put);
-            writer.entry((*space).into(), key, subkey, change);
+        for crate::Change { space, key, subkey, value } in stage.state.sorted() {
+            writer.entry(space.into(), key, subkey, value.map_or(Change::Gone, Change::Put));
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use wasmill_model::{Clock, Epoch, NodeName, PartitionId, PluginDigest, Position, key_group, share_of};
 use wasmill_store::{
-    ChangeSet, EntryChange, EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered,
-    SinkRecord, StageRecord, TimerRecord, WindowRecord,
+    Change, ChangeSet, EntryChange, EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
+    Recovered, SinkRecord, StageRecord, TimerRecord, WindowRecord,
 };
 
 /// Numbers from a seed.
@@ -79,10 +79,10 @@ impl Model {
             self.sinks.retain(|(other, share), _| other != node || share < shares);
         }
         for stage in &record.stages {
-            for EntryChange { space, key, subkey, value } in &stage.state.entries {
-                let place = (stage.node.clone(), *space, key.clone(), subkey.clone());
+            for Change { space, key, subkey, value } in stage.state.iter() {
+                let place = (stage.node.clone(), space, key.into(), subkey.into());
                 match value {
-                    Some(value) => self.state.insert(place, value.clone()),
+                    Some(value) => self.state.insert(place, value.into()),
                     None => self.state.remove(&place),
                 };
             }
@@ -213,7 +213,7 @@ fn stage(chance: &mut Chance, share: u16, shares: u16) -> StageRecord {
         dropped: (0..chance.below(3)).map(|_| slice(chance)).collect(),
         entries: panes.collect(),
     };
-    let (state, timers) = (ChangeSet { entries: entries.collect() }, timers.collect());
+    let (state, timers) = (ChangeSet::from_iter(entries), timers.collect());
     StageRecord { node: node("count"), share, shares, state, timers, windows: Some(windows) }
 }
 

@@ -58,7 +58,7 @@ fn letter() -> LetterRecord {
 }
 
 fn stage(state: Vec<EntryChange>, timers: Vec<TimerRecord>, windows: Option<WindowRecord>) -> StageRecord {
-    StageRecord { node: node("classify"), share: 0, shares: 1, state: ChangeSet { entries: state }, timers, windows }
+    StageRecord { node: node("classify"), share: 0, shares: 1, state: ChangeSet::from_iter(state), timers, windows }
 }
 
 fn windows(next_window: i128, dropped: Vec<i64>, entries: Vec<PaneRecord>) -> Option<WindowRecord> {

@@ -58,7 +58,7 @@ async fn state_and_timers_reach_the_context_and_can_be_undone() {
 
     operator.flush().await.expect("flushes");
     let mut context = operator.close();
-    assert_eq!(context.state.take_changes().entries.len(), 1);
+    assert_eq!(context.state.take_changes().len(), 1);
 }
 
 #[tokio::test]
