@@ -59,6 +59,7 @@ pub(crate) async fn assemble(
         node: node.clone(),
         base_dir: base_dir.clone(),
         topics: topics.clone(),
+        durable: recovery == Recovery::LastEpoch,
     };
     for (name, source) in &spec.sources {
         match wasmill_connectors::source(&source.connector, source.options.clone(), &site(name)) {

@@ -56,6 +56,8 @@ pub struct Site {
     pub base_dir: PathBuf,
     /// The topics there are.
     pub topics: Topics,
+    /// Whether the job goes on after a crash: what a commit holds must be on disk then.
+    pub durable: bool,
 }
 
 impl Site {
@@ -68,6 +70,7 @@ impl Site {
             node: NodeName::new("node").expect("a fixed name is one"),
             base_dir: dir.to_owned(),
             topics: Topics::new(Arc::new(RealDisk), &dir.join("topics"), Arc::new(RealClock::default())),
+            durable: true,
         }
     }
 }

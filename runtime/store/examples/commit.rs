@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use wasmill_env::RealDisk;
 use wasmill_model::NodeName;
-use wasmill_store::{
-    EntryChange, EpochRecord, JobStore, MemoryState, StageRecord, StoreError, StoreOptions,
-};
+use wasmill_store::{EntryChange, EpochRecord, JobStore, MemoryState, StageRecord, StoreError, StoreOptions};
 
 const RECOVERED_KEYS: u64 = 1_000_000;
 

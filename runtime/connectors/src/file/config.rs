@@ -70,9 +70,9 @@ pub(crate) struct SinkConfig {
     /// What to do about a file of the same name when the job starts anew. By default `replace`, with
     /// `roll` `new`.
     pub(crate) if_exists: Option<IfExists>,
-    /// Whether each epoch is on disk before it counts. By default `epoch`.
-    #[serde(default)]
-    pub(crate) sync: Sync,
+    /// Whether each epoch is on disk before it counts. By default `epoch` where the job keeps its
+    /// state, else `none`: after a crash such a job starts anew.
+    pub(crate) sync: Option<Sync>,
 }
 
 /// When to finish a file and begin the next one: at the first epoch at which either is reached.
@@ -98,11 +98,10 @@ pub(crate) enum IfExists {
 }
 
 /// When written rows are forced to disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Sync {
     /// At every epoch: rows survive a crash of the machine.
-    #[default]
     Epoch,
     /// Never: rows survive a crash of the process, not of the machine.
     None,

@@ -26,7 +26,7 @@ use wasmill_model::{Batch, Epoch, ErrorKind, Visibility};
 
 use wasmill_spec::{ByteSize, Period};
 
-use super::config::{IfExists, SinkConfig};
+use super::config::{IfExists, SinkConfig, Sync};
 use super::naming::Names;
 use super::target::{Settings, Target};
 use crate::Site;
@@ -72,7 +72,8 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
         return Err(ConfigError::of("if_exists", "files that roll are never replaced").hint("use \"new\" or \"fail\""));
     }
     let if_exists = config.if_exists.unwrap_or(if rolls { IfExists::New } else { IfExists::Replace });
-    let settings = Settings { roll_bytes, roll_micros, if_exists, sync: config.sync, direct: false };
+    let sync = config.sync.unwrap_or(if site.durable { Sync::Epoch } else { Sync::None });
+    let settings = Settings { roll_bytes, roll_micros, if_exists, sync, direct: false };
     Ok(Arc::new(FileSinkFactory {
         base: site.base_dir.clone(),
         path: config.path,
