@@ -28,7 +28,7 @@ pub trait OperatorFactory: Send + Sync {
 /// One instance of an operator.
 ///
 /// After an error of kind [`OperatorError::Trap`], [`OperatorError::Deadline`],
-/// [`OperatorError::Limit`] or [`OperatorError::Contract`] the instance is dead: only
+/// [`OperatorError::Limit`], [`OperatorError::Contract`] or [`OperatorError::Host`] the instance is dead: only
 /// [`Operator::close`] may follow.
 pub trait Operator: Send {
     /// Handles rows that came in by `port`.
@@ -153,6 +153,15 @@ pub enum OperatorError {
         /// Which rule, with the value.
         reason: String,
     },
+    /// The host could not do what the guest asked for, such as read its state from disk. The
+    /// operator is not to blame.
+    #[error("{call} could not go on: {reason}")]
+    Host {
+        /// The function that was called.
+        call: &'static str,
+        /// What failed.
+        reason: String,
+    },
     /// The host could not make the instance.
     #[error("cannot make an instance: {0}")]
     Instance(String),
@@ -163,7 +172,7 @@ impl OperatorError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Retry { .. } => ErrorKind::Unavailable,
+            Self::Retry { .. } | Self::Host { .. } => ErrorKind::Unavailable,
             Self::Instance(_) => ErrorKind::Internal,
             _ => ErrorKind::Plugin,
         }

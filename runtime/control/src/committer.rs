@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
 use wasmill_model::{Epoch, ErrorKind, NodeName};
-use wasmill_store::{Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, StoreError};
+use wasmill_store::{Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, StageRecord, StoreError};
 
 use crate::identity::{self, Facts};
 
@@ -26,12 +26,28 @@ pub struct StoreCommitter {
     facts: Facts,
     /// The source of each node that has one only.
     sources: BTreeMap<NodeName, NodeName>,
+    /// The numbers under which the store has the spaces of each stage, by place.
+    numbers: BTreeMap<NodeName, Vec<u16>>,
+    /// Nodes that the next epoch removes.
+    removed: Vec<NodeName>,
     compaction: Option<JoinHandle<Result<Compacted, StoreError>>>,
 }
 
 impl StoreCommitter {
-    pub(crate) fn new(store: JobStore, facts: Facts, sources: BTreeMap<NodeName, NodeName>) -> Self {
-        Self { store: Some(store), facts, sources, compaction: None }
+    pub(crate) fn new(
+        store: JobStore,
+        facts: Facts,
+        sources: BTreeMap<NodeName, NodeName>,
+        numbers: BTreeMap<NodeName, Vec<u16>>,
+        removed: Vec<NodeName>,
+    ) -> Self {
+        Self { store: Some(store), facts, sources, numbers, removed, compaction: None }
+    }
+
+    /// Gives the spaces of a stage the numbers that the store has them under.
+    fn number_spaces(&self, stage: &mut StageRecord) {
+        let Some(numbers) = self.numbers.get(&stage.node) else { return };
+        stage.state.renumber(|space| numbers.get(usize::from(space)).copied().unwrap_or(space));
     }
 
     /// Up to `limit` rejected rows from an id on, in order. Blocks.
@@ -74,8 +90,12 @@ impl Committer for StoreCommitter {
         Box::pin(async move {
             let sources = &self.sources;
             let source_of = |node: &NodeName| sources.get(node).unwrap_or(node).clone();
-            let record = EpochRecord { meta: std::mem::take(&mut self.facts), ..epoch_record(cuts, source_of) };
-            let compacted = self.compacted(epoch, false).await?;
+            let mut record = epoch_record(cuts, source_of);
+            record.stages.iter_mut().for_each(|stage| self.number_spaces(stage));
+            record.meta = std::mem::take(&mut self.facts);
+            record.removed = std::mem::take(&mut self.removed);
+            let overdue = self.store.as_ref().is_some_and(JobStore::compaction_overdue);
+            let compacted = self.compacted(epoch, overdue).await?;
             let idle = self.compaction.is_none();
             let begun = self.with_store(epoch, move |mut store| {
                 store.commit(epoch, &record)?;

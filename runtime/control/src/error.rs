@@ -17,7 +17,8 @@ pub enum ControlError {
     },
     /// A node that the state knows is not in the job any more.
     #[error(
-        "the state has {kind} {node:?}, which the job lacks: put it back under that name, or start anew",
+        "the state has {kind} {node:?}, which the job lacks: put it back under that name, or drop it with \
+         --allow-dropped",
         node = node.as_str()
     )]
     NodeGone {
@@ -29,7 +30,7 @@ pub enum ControlError {
     /// A plugin keeps its state otherwise than the one that wrote it.
     #[error(
         "stage {stage:?} cannot go on: its state was kept in {stored}, and its plugin now declares {now}; \
-         use the plugin {plugin} that wrote it, or start anew",
+         use the plugin {plugin} that wrote it, or drop spaces that are only missing with --allow-dropped",
         stage = stage.as_str()
     )]
     SpacesChanged {

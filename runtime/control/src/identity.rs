@@ -24,9 +24,30 @@ pub type Facts = BTreeMap<String, Option<Vec<u8>>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StageFact {
     plugin: String,
-    /// Parts of the state by place, each with the version of its schema.
-    spaces: Vec<(String, u32)>,
+    /// The spaces by the number that the store has them under, each with its name and the version of
+    /// its schema. A number whose space was dropped is not used again.
+    spaces: Vec<Option<(String, u32)>>,
     window: Option<WindowShape>,
+}
+
+/// What becomes of what a state holds and the job has no place for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// The job is refused.
+    Refuse,
+    /// It is forgotten with the first epoch.
+    Forget,
+}
+
+/// How a job goes on from its state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resumption {
+    /// What the next epoch says about the job.
+    pub facts: Facts,
+    /// The numbers under which the store has the spaces of each stage, by place.
+    pub numbers: BTreeMap<NodeName, Vec<u16>>,
+    /// Nodes that the next epoch removes.
+    pub removed: Vec<NodeName>,
 }
 
 /// The fact that the job has read all of its input and committed it.
@@ -41,58 +62,105 @@ pub fn is_finished(recovered: &Recovered) -> bool {
     recovered.meta.contains_key(FINISHED)
 }
 
-/// Decides whether a job may go on from what was recovered; the facts that its next epoch has to
-/// hold.
+/// Decides whether a job may go on from what was recovered, and how. Stages are matched by name,
+/// and their spaces by name and version; what is new starts empty.
 ///
 /// # Errors
 /// Where it may not.
-pub fn decide_resume(plan: &Plan, parts: &[NodePart], recovered: &Recovered) -> Result<Facts, ControlError> {
-    let now = facts(plan, parts);
-    let (job, stages) = &now;
-    if let Some(stored) = recovered.meta.get(JOB).filter(|stored| *stored != job) {
+pub fn decide_resume(
+    plan: &Plan,
+    parts: &[NodePart],
+    recovered: &Recovered,
+    dropped: Dropped,
+) -> Result<Resumption, ControlError> {
+    let (job, mut stages) = facts(plan, parts);
+    if let Some(stored) = recovered.meta.get(JOB).filter(|stored| **stored != job) {
         let (stored, name) = (String::from_utf8_lossy(stored).into_owned(), plan.job.to_string());
         return Err(ControlError::OtherJob { stored, name });
     }
+    let mut resumption = Resumption::default();
     for (key, stored) in &recovered.meta {
         let Some(name) = key.strip_prefix(STAGE) else { continue };
         let malformed = |reason: String| ControlError::Malformed { key: key.clone(), reason };
         let fact: StageFact = serde_json::from_slice(stored).map_err(|error| malformed(error.to_string()))?;
         let stage = NodeName::new(name).map_err(|error| malformed(error.to_string()))?;
-        let Some(now) = stages.get(&stage) else {
-            return Err(ControlError::NodeGone { kind: "stage", node: stage });
+        let Some(now) = stages.get_mut(&stage) else {
+            if dropped == Dropped::Refuse {
+                return Err(ControlError::NodeGone { kind: "stage", node: stage });
+            }
+            resumption.facts.insert(key.clone(), None);
+            resumption.removed.push(stage);
+            continue;
         };
-        if fact.spaces != now.spaces {
-            let (stored, now) = (spaces(&fact.spaces), spaces(&now.spaces));
-            return Err(ControlError::SpacesChanged { stage, stored, now, plugin: fact.plugin });
-        }
         if fact.window != now.window {
             let (stored, now) = (window(fact.window), window(now.window));
             return Err(ControlError::WindowChanged { stage, stored, now });
         }
+        let Some((spaces, numbers)) = decide_spaces(&fact.spaces, &now.spaces, dropped) else {
+            let (stored, now) = (spaces(&fact.spaces), spaces(&now.spaces));
+            return Err(ControlError::SpacesChanged { stage, stored, now, plugin: fact.plugin });
+        };
+        now.spaces = spaces;
+        resumption.numbers.insert(stage, numbers);
     }
-    let has = |wanted: &NodeName, kind: fn(&NodeKind) -> bool| {
-        plan.nodes.iter().any(|node| node.name == *wanted && kind(&node.kind))
+    let gone = |wanted: &NodeName, kind: fn(&NodeKind) -> bool| {
+        !plan.nodes.iter().any(|node| node.name == *wanted && kind(&node.kind))
     };
-    let source = |node: &&NodeName| !has(node, |kind| matches!(kind, NodeKind::Source { .. }));
-    if let Some(gone) = recovered.positions.iter().map(|position| &position.node).find(source) {
-        return Err(ControlError::NodeGone { kind: "source", node: gone.clone() });
-    }
-    let sink = |node: &&NodeName| !has(node, |kind| matches!(kind, NodeKind::Sink));
-    if let Some(gone) = recovered.sinks.iter().map(|sink| &sink.node).find(sink) {
-        return Err(ControlError::NodeGone { kind: "sink", node: gone.clone() });
+    let sources = recovered.positions.iter().map(|position| ("source", &position.node));
+    let sources = sources.filter(|(_, node)| gone(node, |kind| matches!(kind, NodeKind::Source { .. })));
+    let sinks = recovered.sinks.iter().map(|sink| ("sink", &sink.node));
+    let sinks = sinks.filter(|(_, node)| gone(node, |kind| matches!(kind, NodeKind::Sink)));
+    for (kind, node) in sources.chain(sinks) {
+        if dropped == Dropped::Refuse {
+            return Err(ControlError::NodeGone { kind, node: node.clone() });
+        }
+        if !resumption.removed.contains(node) {
+            resumption.removed.push(node.clone());
+        }
     }
     let stages = stages.iter().map(|(name, fact)| {
         (format!("{STAGE}{name}"), serde_json::to_vec(fact).expect("plain data is written to memory without fail"))
     });
-    let all = stages.chain([(JOB.to_owned(), job.clone())]);
-    Ok(all.filter(|(key, fact)| recovered.meta.get(key) != Some(fact)).map(|(key, fact)| (key, Some(fact))).collect())
+    let all = stages.chain([(JOB.to_owned(), job)]);
+    let changed = all.filter(|(key, fact)| recovered.meta.get(key) != Some(fact));
+    resumption.facts.extend(changed.map(|(key, fact)| (key, Some(fact))));
+    Ok(resumption)
+}
+
+/// Spaces by number, by name and version.
+type Spaces = Vec<Option<(String, u32)>>;
+
+/// The spaces that a stage then has by number, and the number of each of its plugin's. `None` where a
+/// space has another version, or is gone and must not be.
+fn decide_spaces(stored: &Spaces, now: &Spaces, dropped: Dropped) -> Option<(Spaces, Vec<u16>)> {
+    let mut spaces = stored.clone();
+    for stored in &mut spaces {
+        let same = |(name, _): &&(String, u32)| stored.as_ref().is_some_and(|(stored, _)| stored == name);
+        match now.iter().flatten().find(same) {
+            Some(space) if Some(space) != stored.as_ref() => return None,
+            Some(_) => {}
+            None if stored.is_some() && dropped == Dropped::Refuse => return None,
+            None => *stored = None,
+        }
+    }
+    let mut numbers = Vec::with_capacity(now.len());
+    for space in now {
+        let known = spaces.iter().position(|known| known == space);
+        let number = known.unwrap_or_else(|| {
+            spaces.push(space.clone());
+            spaces.len() - 1
+        });
+        numbers.push(u16::try_from(number).ok()?);
+    }
+    Some((spaces, numbers))
 }
 
 fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageFact>) {
     let mut stages = BTreeMap::new();
     for (node, part) in plan.nodes.iter().zip(parts) {
         if let (NodeKind::Stage { window }, NodePart::Stage(factory)) = (&node.kind, part) {
-            let spaces = factory.descriptor().spaces.iter().map(|space| (space.name.clone(), space.schema_version));
+            let spaces = factory.descriptor().spaces.iter();
+            let spaces = spaces.map(|space| Some((space.name.clone(), space.schema_version)));
             let (plugin, spaces) = (factory.digest().to_string(), spaces.collect());
             stages.insert(node.name.clone(), StageFact { plugin, spaces, window: *window });
         }
@@ -100,11 +168,12 @@ fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageF
     (plan.job.to_string().into_bytes(), stages)
 }
 
-fn spaces(spaces: &[(String, u32)]) -> String {
-    if spaces.is_empty() {
+fn spaces(spaces: &Spaces) -> String {
+    if spaces.iter().flatten().next().is_none() {
         return "no spaces".to_owned();
     }
-    let list: Vec<String> = spaces.iter().map(|(name, schema)| format!("{name:?} (schema {schema})")).collect();
+    let list: Vec<String> =
+        spaces.iter().flatten().map(|(name, schema)| format!("{name:?} (schema {schema})")).collect();
     list.join(", ")
 }
 

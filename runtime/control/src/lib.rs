@@ -12,4 +12,5 @@ mod open;
 
 pub use committer::StoreCommitter;
 pub use error::ControlError;
+pub use identity::Dropped;
 pub use open::{Opened, open};

@@ -7,12 +7,12 @@ use wasmill_contract::{
     Aggregate, BoxFuture, Committer, Cut, DeadLetter, Operator, OperatorContext, OperatorError, OperatorFactory, Share,
     StageCut,
 };
-use wasmill_control::{ControlError, Opened, open};
+use wasmill_control::{ControlError, Dropped, Opened, open};
 use wasmill_engine::NodePart;
 use wasmill_env::{Disk, Fault, SimulatedDisk};
 use wasmill_model::{
-    BatchBuilder, ColumnSet, Descriptor, Epoch, ErrorKind, JobName, NodeName, PluginDigest, SpaceDescriptor, Timestamp,
-    WindowShape,
+    BatchBuilder, Column, ColumnBuilder, ColumnSet, Descriptor, Epoch, ErrorKind, JobName, NodeName, PluginDigest,
+    SpaceDescriptor, Timestamp, WindowShape,
 };
 use wasmill_plan::{Chain, Edge, Node, NodeKind, Plan};
 use wasmill_store::{ChangeSet, EntryChange, LetterId, StoreError, StoreOptions};
@@ -72,9 +72,18 @@ fn plan(job: &str, stage: &str, window: Option<WindowShape>) -> Plan {
 }
 
 fn take(disk: &Arc<SimulatedDisk>, plan: &Plan, part: NodePart) -> Result<Opened, ControlError> {
+    take_or_drop(disk, plan, part, Dropped::Refuse)
+}
+
+fn take_or_drop(
+    disk: &Arc<SimulatedDisk>,
+    plan: &Plan,
+    part: NodePart,
+    dropped: Dropped,
+) -> Result<Opened, ControlError> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     let options = StoreOptions { log_bytes_max: 4 << 10, ..StoreOptions::default() };
-    open(disk, Path::new(DIR), options, plan, &[part])
+    open(disk, Path::new(DIR), options, plan, &[part], dropped)
 }
 
 fn counted(key: &str, value: &str) -> Cut {
@@ -83,6 +92,7 @@ fn counted(key: &str, value: &str) -> Cut {
         key: key.as_bytes().into(),
         subkey: Box::default(),
         value: Some(value.as_bytes().into()),
+        written: i64::MIN,
     };
     let state = ChangeSet::from_iter([entry]);
     let share = Share::WHOLE;
@@ -151,12 +161,14 @@ async fn a_changed_job_goes_on_only_where_its_state_fits() {
         refused("count", None, stage(2, &[("seen", 2), ("more", 1)])),
         format!(
             "stage \"count\" cannot go on: its state was kept in \"seen\" (schema 1), and its plugin now declares \
-             \"seen\" (schema 2), \"more\" (schema 1); use the plugin sha256:{zeros} that wrote it, or start anew"
+             \"seen\" (schema 2), \"more\" (schema 1); use the plugin sha256:{zeros} that wrote it, or drop spaces \
+             that are only missing with --allow-dropped"
         )
     );
     assert_eq!(
         refused("renamed", None, stage(1, &[("seen", 1)])),
-        "the state has stage \"count\", which the job lacks: put it back under that name, or start anew"
+        "the state has stage \"count\", which the job lacks: put it back under that name, or drop it with \
+         --allow-dropped"
     );
     assert_eq!(
         refused("count", Some(WindowShape::Tumbling { size_micros: 5 }), stage(1, &[("seen", 1)])),
@@ -170,6 +182,71 @@ async fn a_changed_job_goes_on_only_where_its_state_fits() {
     let opened = take(&disk, &plan("job", "count", None), stage(2, &[("seen", 1)])).expect("it fits");
     let fact = String::from_utf8_lossy(&opened.recovered.meta["stage.count"]).into_owned();
     assert!(fact.contains(&"02".repeat(32)), "{fact}");
+}
+
+/// What a stage of this name finds under key `a`, space by space.
+fn held(opened: &Opened, stage: &str, spaces: &[(&str, u32)]) -> Vec<Option<String>> {
+    let space =
+        |&(name, schema_version): &(&str, u32)| SpaceDescriptor { name: name.into(), schema_version, ttl: None };
+    let spaces: Vec<_> = spaces.iter().map(space).collect();
+    let (node, held) = (name(stage), opened.recovered.stages.get(&name(stage)).cloned().unwrap_or_default().state);
+    let mut state = opened.states.open(&node, (0, 1), opened.recovered.epoch, &spaces, held);
+    let mut of_space = |place: usize| {
+        let (key, mut values) = ([b"a"].into_iter().collect(), ColumnBuilder::default());
+        let found = state.get_many(place as u16, &key, &Column::default(), &mut values).expect("a valid get");
+        found.get(0).then(|| String::from_utf8_lossy(values.finish().row(0)).into_owned())
+    };
+    (0..spaces.len()).map(&mut of_space).collect()
+}
+
+#[tokio::test]
+async fn spaces_are_matched_by_name_and_what_is_new_starts_empty() {
+    let disk = committed(1).await;
+    let one = Some("1".to_owned());
+    let spaces = [("more", 1), ("seen", 1)];
+    let mut opened = take(&disk, &plan("job", "count", None), stage(2, &spaces)).expect("it fits");
+    assert_eq!(held(&opened, "count", &spaces), [None, one.clone()]);
+    // The first place is the new space now.
+    opened.committer.commit(Epoch(2), vec![counted("a", "new")]).await.expect("a disk without faults");
+    drop(opened);
+    let spaces = [("seen", 1), ("more", 1)];
+    let opened = take(&disk, &plan("job", "count", None), stage(1, &spaces)).expect("it fits");
+    assert_eq!(held(&opened, "count", &spaces), [one, Some("new".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_gone_for_good() {
+    let disk = committed(1).await;
+    let without = |dropped| take_or_drop(&disk, &plan("job", "count", None), stage(2, &[]), dropped);
+    assert!(matches!(without(Dropped::Refuse), Err(ControlError::SpacesChanged { .. })));
+    let mut opened = without(Dropped::Forget).expect("it may");
+    opened.committer.commit(Epoch(2), vec![]).await.expect("a disk without faults");
+    drop(opened);
+    let mut opened = take(&disk, &plan("job", "count", None), stage(1, &[("seen", 1)])).expect("it fits");
+    assert_eq!(held(&opened, "count", &[("seen", 1)]), [None], "the space is another one of the same name");
+    opened.committer.commit(Epoch(3), vec![counted("a", "3")]).await.expect("a disk without faults");
+    drop(opened);
+    let other = plan("job", "other", None);
+    let mut opened = take_or_drop(&disk, &other, stage(1, &[]), Dropped::Forget).expect("it may");
+    assert!(opened.recovered.stages.is_empty());
+    opened.committer.commit(Epoch(4), vec![]).await.expect("a disk without faults");
+    drop(opened);
+    let added = plan("job", "count", None);
+    let opened = take_or_drop(&disk, &added, stage(1, &[("seen", 1)]), Dropped::Forget).expect("it starts empty");
+    assert_eq!(held(&opened, "count", &[("seen", 1)]), [None]);
+}
+
+#[tokio::test]
+async fn state_moves_between_memory_and_disk() {
+    let disk = committed(3).await;
+    let three = [Some("3".to_owned())];
+    for options in [StoreOptions::on_disk(1 << 20), StoreOptions::default(), StoreOptions::on_disk(1 << 20)] {
+        let part = stage(1, &[("seen", 1)]);
+        let disk: Arc<dyn Disk> = Arc::clone(&disk) as Arc<dyn Disk>;
+        let job = plan("job", "count", None);
+        let opened = open(disk, Path::new(DIR), options, &job, &[part], Dropped::Refuse).expect("its own state");
+        assert_eq!(held(&opened, "count", &[("seen", 1)]), three);
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
 use wasmill_plan::Plan;
 use wasmill_spec::Delivery;
-use wasmill_store::Recovered;
+use wasmill_store::{Recovered, StageStates};
 
 use crate::coordinator::Coordinator;
 use crate::error::JobError;
@@ -59,6 +59,8 @@ pub struct JobParts {
     pub nodes: Vec<NodePart>,
     /// What the job goes on from.
     pub recovered: Recovered,
+    /// Where its stages have their state.
+    pub states: StageStates,
     /// Makes epochs durable.
     pub committer: Box<dyn Committer>,
     /// The time.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use wasmill_contract::{OperatorContext, Share, SinkHandle, pane_entry, timer_entry, window_progress};
-use wasmill_model::{NodeName, PartitionId, Position};
+use wasmill_model::{Epoch, NodeName, PartitionId, Position};
 use wasmill_order::{Alignment, InputWatermarks, Timers, Windows};
 use wasmill_plan::{Edge, NodeKind, Plan, Routing};
-use wasmill_store::{MemoryState, PositionRecord, Recovered, RecoveredStage, SinkRecord, StateBackend};
+use wasmill_store::{PositionRecord, Recovered, RecoveredStage, SinkRecord};
 
 use crate::batching::AdaptiveBatch;
 use crate::chain::{Chain, Output, Slot, SlotKind, Target};
@@ -101,6 +101,7 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                 slots.push(
                     open_slot(
                         parts,
+                        epoch,
                         &mut dealt,
                         node,
                         share,
@@ -179,6 +180,7 @@ fn queues(plan: &Plan) -> (Senders, Receivers) {
 #[expect(clippy::too_many_arguments, reason = "everything that a node is joined with")]
 async fn open_slot(
     parts: &JobParts,
+    epoch: Epoch,
     dealt: &mut Dealt,
     node: usize,
     share: Share,
@@ -194,10 +196,9 @@ async fn open_slot(
         (NodePart::Source(_), _) => (SlotKind::Source, None),
         (NodePart::Stage(factory), NodeKind::Stage { window }) => {
             let held = dealt.stages.remove(&(name.clone(), share.index)).unwrap_or_default();
-            let mut state = MemoryState::default();
-            state.declare(&factory.descriptor().spaces);
-            state.load(held.state.into_iter());
-            let context = OperatorContext::new(name.clone(), share, Box::new(state));
+            let spaces = &factory.descriptor().spaces;
+            let state = parts.states.open(&name, (share.index, share.of), epoch, spaces, held.state);
+            let context = OperatorContext::new(name.clone(), share, state);
             let kind = match window {
                 Some(shape) => {
                     let aggregate = factory.open_aggregate(context).await.map_err(failed)?;

@@ -18,6 +18,8 @@ pub struct JobSpec {
     pub delivery: Option<Delivery>,
     /// When epochs commit.
     pub epoch: EpochSpec,
+    /// Where stages have their state.
+    pub state: StateSpec,
     /// How long a row may wait for its batch to fill.
     pub latency_goal: Period,
     /// Where rejected rows go, as the job file names it.
@@ -52,6 +54,18 @@ pub struct EpochSpec {
     pub interval: Period,
     /// This many bytes after the last one.
     pub bytes: ByteSize,
+}
+
+/// Where stages have their state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateSpec {
+    /// All of it in memory.
+    Memory,
+    /// On disk, with so many bytes of memory for what is in use.
+    Disk {
+        /// Bytes for entries, blocks, indexes and compactions together.
+        cache: ByteSize,
+    },
 }
 
 /// A source.

@@ -43,13 +43,14 @@ pub(crate) const JOB: Shape = Shape {
         required("name", "The name of the job: a-z, 0-9 and '-', at most 63.", name),
         optional("delivery", "What every path must give at least; else each gives what it can.", delivery),
         optional("epoch", "When an epoch commits.", || EPOCH.schema()),
+        optional("state", "Where stages have their state.", || STATE.schema()),
         optional("latency_goal", "How long a row may wait for its batch to fill; default \"5ms\".", period),
         optional("dead_letters", "A file for rejected rows, one JSON object a line.", text),
         required("source", "Where rows come from, by name.", || named(&SOURCE)),
         optional("stage", "What happens to them, by name.", || named(&STAGE)),
         required("sink", "Where rows go, by name.", || named(&SINK)),
     ],
-    planned: &[("backpressure", "a policy for full queues"), ("state", "a choice of state backends")],
+    planned: &[("backpressure", "a policy for full queues")],
     open: false,
 };
 
@@ -62,6 +63,19 @@ pub(crate) const EPOCH: Shape = Shape {
     planned: &[],
     open: false,
 };
+
+pub(crate) const STATE: Shape = Shape {
+    what: "`state`",
+    keys: &[
+        required("backend", "\"memory\", the default, or \"disk\".", backend),
+        optional("cache", "Memory for state on disk; default \"256MiB\".", size),
+    ],
+    planned: &[],
+    open: false,
+};
+
+/// The names of state backends.
+pub(crate) const BACKENDS: [(&str, bool); 2] = [("memory", false), ("disk", true)];
 
 pub(crate) const SOURCE: Shape = Shape {
     what: "a source",
@@ -239,6 +253,10 @@ fn parallelism() -> Value {
 
 fn delivery() -> Value {
     json!({"enum": Delivery::NAMES.map(|(name, _)| name)})
+}
+
+fn backend() -> Value {
+    json!({"enum": BACKENDS.map(|(name, _)| name)})
 }
 
 fn unit() -> Value {

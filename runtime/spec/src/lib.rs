@@ -22,7 +22,7 @@ pub use diagnostic::{Diagnostic, Severity, SourceFile, Span, did_you_mean, liste
 pub use document::{Document, JOB_BYTES_MAX};
 pub use job::{
     Delivery, EpochSpec, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec, PluginRef, PortRef, SinkSpec, SourceSpec,
-    StageSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 pub use parse::parse;
 pub use quantity::{ByteSize, Period, QuantityError};

@@ -6,7 +6,7 @@ use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 use crate::document::{Item, Table, Value};
 use crate::job::{
     Delivery, EpochSpec, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, PortRef, SinkSpec, SourceSpec, StageSpec,
-    TimeSpec, TimeUnit, WatermarkSpec,
+    StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::read::{Problems, Reader};
@@ -50,6 +50,7 @@ fn job(p: &mut Problems, document: &Document) -> Option<JobSpec> {
         interval = epoch.period(p, "interval", MILLISECOND..=HOUR);
         bytes = epoch.size(p, "bytes", ByteSize::from_bytes(4 << 10)..=ByteSize::from_bytes(16 << 30));
     }
+    let state = reader.table(p, "state", &keys::STATE).map_or(StateSpec::Memory, |table| state(p, &table));
     let job = JobSpec {
         // A name that could not be read is an error: the job is not used.
         name: name.or_else(|| JobName::new("unnamed").ok())?,
@@ -58,6 +59,7 @@ fn job(p: &mut Problems, document: &Document) -> Option<JobSpec> {
             interval: interval.unwrap_or(Period::from_millis(200)),
             bytes: bytes.unwrap_or(ByteSize::from_bytes(64 << 20)),
         },
+        state,
         latency_goal: reader
             .period(p, "latency_goal", ZERO..=Period::from_millis(60_000))
             .unwrap_or(Period::from_millis(5)),
@@ -70,6 +72,19 @@ fn job(p: &mut Problems, document: &Document) -> Option<JobSpec> {
     };
     check::check(p, &job, document);
     Some(job)
+}
+
+fn state(p: &mut Problems, table: &Reader<'_>) -> StateSpec {
+    let on_disk = table.one_of(p, "backend", &keys::BACKENDS) == Some(true);
+    let cache = table.size(p, "cache", ByteSize::from_bytes(1 << 20)..=ByteSize::from_bytes(1 << 40));
+    if on_disk {
+        return StateSpec::Disk { cache: cache.unwrap_or(ByteSize::from_bytes(256 << 20)) };
+    }
+    if let Some(item) = table.get("cache") {
+        let message = "`cache` is for state on disk, and this job has its state in memory";
+        p.error(&item.key, message.to_owned(), "write backend = \"disk\", or delete `cache`");
+    }
+    StateSpec::Memory
 }
 
 fn bad_name(p: &mut Problems, span: &Span, text: &str, error: &wasmill_model::NameError) {

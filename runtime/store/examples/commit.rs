@@ -40,6 +40,7 @@ fn record(keys: impl Iterator<Item = u64>, epoch: u64) -> Result<EpochRecord, wa
         key: format!("{key:08}").into_bytes().into(),
         subkey: Box::default(),
         value: Some(value(key)),
+        written: i64::MIN,
     };
     let state = keys.map(entry).collect();
     let stage =

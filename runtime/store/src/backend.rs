@@ -68,10 +68,11 @@ pub trait StateBackend: Send {
     /// collecting anew. Part of the cut of an epoch.
     fn take_changes(&mut self) -> ChangeSet;
 
-    /// Entries that exist.
+    /// Entries that exist. A backend on disk counts exactly what was written since it was opened, and
+    /// estimates what was there.
     fn entries(&self) -> u64;
 
-    /// Bytes of keys, sub-keys and values that exist.
+    /// Bytes of keys, sub-keys and values that exist, as [`StateBackend::entries`].
     fn bytes(&self) -> u64;
 }
 
@@ -93,6 +94,7 @@ struct Place {
     key: u32,
     subkey: u32,
     value: u32,
+    written: i64,
 }
 
 /// One change of a [`ChangeSet`].
@@ -106,6 +108,8 @@ pub struct Change<'a> {
     pub subkey: &'a [u8],
     /// The value, `None` where the entry was deleted.
     pub value: Option<&'a [u8]>,
+    /// As [`EntryChange::written`].
+    pub written: i64,
 }
 
 impl ChangeSet {
@@ -115,10 +119,15 @@ impl ChangeSet {
         Self { bytes: Vec::new(), places: Vec::with_capacity(changes) }
     }
 
+    /// Gives every space another number.
+    pub fn renumber(&mut self, number: impl Fn(u16) -> u16) {
+        self.places.iter_mut().for_each(|place| place.space = number(place.space));
+    }
+
     /// Adds the change of an entry that has none yet.
     #[inline]
     pub fn push(&mut self, change: Change<'_>) {
-        let Change { space, key, subkey, value } = change;
+        let Change { space, key, subkey, value, written } = change;
         let start = self.bytes.len();
         let bytes = value.unwrap_or_default();
         self.bytes.reserve(key.len() + subkey.len() + bytes.len());
@@ -127,7 +136,7 @@ impl ChangeSet {
         self.bytes.extend_from_slice(bytes);
         // No part is longer than a batch, whose bytes are counted in 32 bits.
         let [key, subkey, value_len] = [key, subkey, bytes].map(|part| part.len() as u32);
-        self.places.push(Place { space, exists: value.is_some(), start, key, subkey, value: value_len });
+        self.places.push(Place { space, exists: value.is_some(), start, key, subkey, value: value_len, written });
     }
 
     /// How many entries have changed.
@@ -159,7 +168,7 @@ impl ChangeSet {
         let (key, rest) = self.bytes[place.start..].split_at(place.key as usize);
         let (subkey, rest) = rest.split_at(place.subkey as usize);
         let value = place.exists.then(|| &rest[..place.value as usize]);
-        Change { space: place.space, key, subkey, value }
+        Change { space: place.space, key, subkey, value, written: place.written }
     }
 }
 
@@ -191,13 +200,17 @@ pub struct EntryChange {
     pub subkey: Box<[u8]>,
     /// The value, `None` where the entry was deleted.
     pub value: Option<Box<[u8]>>,
+    /// When it was written by the clock that its lifetime counts in, microseconds since the Unix
+    /// epoch; [`i64::MIN`] where it has no lifetime or that clock was not told yet.
+    pub written: i64,
 }
 
 impl EntryChange {
     /// The change itself.
     #[must_use]
     pub fn as_change(&self) -> Change<'_> {
-        Change { space: self.space, key: &self.key, subkey: &self.subkey, value: self.value.as_deref() }
+        let value = self.value.as_deref();
+        Change { space: self.space, key: &self.key, subkey: &self.subkey, value, written: self.written }
     }
 }
 
@@ -228,6 +241,14 @@ pub enum StateError {
         /// The most that is returned.
         limit: usize,
     },
+    /// State on disk cannot be read: nothing of the call counts, and no operator is to blame.
+    #[error("cannot read state on disk: {reason}")]
+    Unreadable {
+        /// What the store says.
+        reason: String,
+        /// Who has to act.
+        kind: ErrorKind,
+    },
 }
 
 impl StateError {
@@ -236,6 +257,7 @@ impl StateError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownSpace { .. } | Self::RowCount { .. } | Self::ReadTooLarge { .. } => ErrorKind::Plugin,
+            Self::Unreadable { kind, .. } => *kind,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A stage's state is keyed by (space, event key, sub-key). [`StateBackend`] is the seam: one
 //! behaviour, several backends, tested by one suite. [`MemoryState`] keeps everything in hash
-//! tables; the changes of an epoch leave it as one [`ChangeSet`].
+//! tables, [`DiskState`] what is in use, and reads the rest from the store's sorted files. The
+//! changes of an epoch leave either as one [`ChangeSet`].
 //!
 //! [`Topics`] are logs of records, shared by jobs, other processes and people.
 //!
@@ -11,19 +12,24 @@
 
 mod backend;
 mod compact;
+mod disk;
 mod durable;
 mod memory;
+mod states;
 #[doc(hidden)]
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod topic;
 
 pub use backend::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
+pub use disk::DiskState;
 pub use durable::{
     Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
-    Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord, WindowRecord,
+    Recovered, RecoveredStage, SinkRecord, StageRecord, StateFiles, StoreError, StoreOptions, TimerRecord,
+    WindowRecord,
 };
 pub use memory::MemoryState;
+pub use states::StageStates;
 pub use topic::{
     Append, Appended, Compacted as TopicCompacted, Fetched, GroupMember, PartitionStats, Producer, ReadLimit, Topic,
     TopicConfig, TopicError, Topics, assigned,

@@ -25,7 +25,10 @@ use crate::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateE
 
 /// Expired entries that one [`StateBackend::advance`] looks at, besides two for every write since
 /// the one before: so that removal keeps up with any rate of writing.
-const EXPIRE_PER_ADVANCE: usize = 1_024;
+pub(crate) const EXPIRE_PER_ADVANCE: usize = 1_024;
+
+/// Bytes of a record and its places in tables and lists.
+const RECORD_BYTES: usize = size_of::<Record>() + 24;
 
 /// State of one share of a stage, all of it in memory.
 ///
@@ -40,23 +43,25 @@ const EXPIRE_PER_ADVANCE: usize = 1_024;
 #[derive(Debug, Default)]
 pub struct MemoryState {
     /// Grows only: a plugin that declares fewer spaces than the one before leaves theirs alone.
-    spaces: Vec<Space>,
+    pub(crate) spaces: Vec<Space>,
     declared: usize,
-    hasher: DefaultHashBuilder,
+    pub(crate) hasher: DefaultHashBuilder,
     /// Counts marks; 0 before the first.
-    mark: u64,
+    pub(crate) mark: u64,
+    /// Whether records stay until somebody evicts them: what is in memory is only a part.
+    keep: bool,
 }
 
 #[derive(Debug)]
-struct Space {
-    ttl: Option<Ttl>,
+pub(crate) struct Space {
+    pub(crate) ttl: Option<Ttl>,
     /// The time of its clock, and the first that was told; [`i64::MIN`] before that.
-    now: i64,
+    pub(crate) now: i64,
     start: i64,
     table: HashTable<u32>,
-    records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     free: Vec<u32>,
-    changed: Vec<u32>,
+    pub(crate) changed: Vec<u32>,
     /// How much of `changed` stood at the mark.
     changed_at_mark: usize,
     log: Vec<Before>,
@@ -66,26 +71,30 @@ struct Space {
     /// too early: whoever looks puts it back.
     expiry: BinaryHeap<Reverse<(i64, u32)>>,
     writes: usize,
-    entries: u64,
-    bytes: u64,
+    /// Wrap below 0 where entries go that were there before this space was.
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    /// Bytes of names and values in memory.
+    resident: usize,
+    keep: bool,
 }
 
 #[derive(Debug)]
-struct Record {
+pub(crate) struct Record {
     hash: u64,
     /// The key, or the sub-key where `head` is another slot.
-    name: Compact,
-    value: Compact,
-    written: i64,
+    pub(crate) name: Compact,
+    pub(crate) value: Compact,
+    pub(crate) written: i64,
     /// The mark since which the undo log holds this record.
     marked: u64,
     #[expect(clippy::box_collection, reason = "most keys have no sub-keys, and every record has this field")]
-    subkeys: Option<Box<BTreeMap<Compact, u32>>>,
+    pub(crate) subkeys: Option<Box<BTreeMap<Compact, u32>>>,
     /// The slot of the key.
-    head: u32,
-    used: bool,
-    exists: bool,
-    changed: bool,
+    pub(crate) head: u32,
+    pub(crate) used: bool,
+    pub(crate) exists: bool,
+    pub(crate) changed: bool,
     /// Whether the expiry queue holds this slot, whatever record is in it.
     queued: bool,
 }
@@ -100,18 +109,23 @@ struct Before {
 }
 
 impl MemoryState {
-    /// Puts in what was committed, in order, as entries written now that nothing has changed since.
+    /// One that holds a part of the state, and gives no record up by itself.
+    pub(crate) fn partial() -> Self {
+        Self { keep: true, ..Self::default() }
+    }
+
+    /// Puts in what was committed, in order: nothing has changed since.
     /// Spaces need not be declared yet. What was written before cannot be undone any more.
     pub fn load(&mut self, entries: impl Iterator<Item = EntryChange>) {
         self.mark();
-        for EntryChange { space, key, subkey, value } in entries {
+        for EntryChange { space, key, subkey, value, written } in entries {
             let hash = hash(&self.hasher, &key);
             self.reach(usize::from(space) + 1);
             let space = &mut self.spaces[usize::from(space)];
             match value {
                 Some(value) => {
                     let slot = space.find_or_insert(hash, &key, &subkey);
-                    space.write(slot, Some(&value), 0, false);
+                    space.restore(slot, Some(&value), written);
                 }
                 None => {
                     if let Some(slot) = space.find(hash, &key, &subkey) {
@@ -125,11 +139,11 @@ impl MemoryState {
 
     fn reach(&mut self, spaces: usize) {
         while self.spaces.len() < spaces {
-            self.spaces.push(Space::new());
+            self.spaces.push(Space::new(self.keep));
         }
     }
 
-    fn space(
+    pub(crate) fn space(
         &mut self,
         space: u16,
         keys: &Column,
@@ -151,24 +165,24 @@ impl MemoryState {
 }
 
 #[inline]
-fn hash(hasher: &DefaultHashBuilder, key: &[u8]) -> u64 {
+pub(crate) fn hash(hasher: &DefaultHashBuilder, key: &[u8]) -> u64 {
     let mut state = hasher.build_hasher();
     state.write(key);
     state.finish()
 }
 
 #[inline]
-fn check_read(bytes: usize) -> Result<(), StateError> {
+pub(crate) fn check_read(bytes: usize) -> Result<(), StateError> {
     if bytes > READ_BYTES_MAX { Err(StateError::ReadTooLarge { limit: READ_BYTES_MAX }) } else { Ok(()) }
 }
 
 /// No sub-keys at all stand for empty ones.
-fn given(subkeys: &Column) -> Option<&Column> {
+pub(crate) fn given(subkeys: &Column) -> Option<&Column> {
     (!subkeys.is_empty()).then_some(subkeys)
 }
 
 #[inline]
-fn row(subkeys: Option<&Column>, row: usize) -> &[u8] {
+pub(crate) fn row(subkeys: Option<&Column>, row: usize) -> &[u8] {
     subkeys.map_or(&[], |subkeys| subkeys.row(row))
 }
 
@@ -290,7 +304,7 @@ impl StateBackend for MemoryState {
 }
 
 impl Space {
-    fn new() -> Self {
+    fn new(keep: bool) -> Self {
         Self {
             ttl: None,
             now: i64::MIN,
@@ -306,11 +320,25 @@ impl Space {
             writes: 0,
             entries: 0,
             bytes: 0,
+            resident: 0,
+            keep,
         }
     }
 
+    /// Bytes of memory that records take, about.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        (self.records.len() - self.free.len()) * RECORD_BYTES + self.resident
+    }
+
+    /// Gives up a record that nothing needs: the entry stays what it is, where it came from.
+    pub(crate) fn evict(&mut self, slot: u32) {
+        let record = &mut self.records[slot as usize];
+        record.exists = false;
+        self.release_now(slot);
+    }
+
     #[inline]
-    fn find_head(&self, hash: u64, key: &[u8]) -> Option<u32> {
+    pub(crate) fn find_head(&self, hash: u64, key: &[u8]) -> Option<u32> {
         let same = |&slot: &u32| {
             let record = &self.records[slot as usize];
             record.hash == hash && record.name.as_slice() == key
@@ -319,7 +347,7 @@ impl Space {
     }
 
     #[inline]
-    fn find(&self, hash: u64, key: &[u8], subkey: &[u8]) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, key: &[u8], subkey: &[u8]) -> Option<u32> {
         let head = self.find_head(hash, key)?;
         if subkey.is_empty() {
             return Some(head);
@@ -328,7 +356,7 @@ impl Space {
     }
 
     #[inline]
-    fn find_or_insert(&mut self, hash: u64, key: &[u8], subkey: &[u8]) -> u32 {
+    pub(crate) fn find_or_insert(&mut self, hash: u64, key: &[u8], subkey: &[u8]) -> u32 {
         let head = match self.find_head(hash, key) {
             Some(head) => head,
             None => {
@@ -370,19 +398,27 @@ impl Space {
             Some(place) => *place = record,
             None => self.records.push(record),
         }
+        self.resident += name.len();
         slot
     }
 
     /// Gives the record back unless something still needs it.
     fn release(&mut self, slot: u32) {
+        if !self.keep {
+            self.release_now(slot);
+        }
+    }
+
+    fn release_now(&mut self, slot: u32) {
         let record = &mut self.records[slot as usize];
         if !record.used || record.exists || record.changed || record.subkeys.is_some() {
             return;
         }
         record.used = false;
-        record.value = Compact::EMPTY;
+        let value = std::mem::replace(&mut record.value, Compact::EMPTY);
         let (hash, head) = (record.hash, record.head);
         let name = std::mem::replace(&mut record.name, Compact::EMPTY);
+        self.resident -= name.len() + value.len();
         self.free.push(slot);
         if head == slot {
             if let Ok(place) = self.table.find_entry(hash, |&other| other == slot) {
@@ -411,7 +447,7 @@ impl Space {
     /// Writes or deletes an entry: `mark` 0 keeps no log, `change` says whether the next
     /// [`ChangeSet`] has it.
     #[inline]
-    fn write(&mut self, slot: u32, value: Option<&[u8]>, mark: u64, change: bool) {
+    pub(crate) fn write(&mut self, slot: u32, value: Option<&[u8]>, mark: u64, change: bool) {
         let record = &self.records[slot as usize];
         if value.is_none() && !record.exists {
             return;
@@ -439,6 +475,14 @@ impl Space {
         }
     }
 
+    /// An entry as it was committed, without a log or a change.
+    pub(crate) fn restore(&mut self, slot: u32, value: Option<&[u8]>, written: i64) {
+        self.set(slot, value, written);
+        if self.ttl.is_some() {
+            self.queue(slot);
+        }
+    }
+
     /// The entry's bytes and counts, and nothing else.
     #[inline]
     fn set(&mut self, slot: u32, value: Option<&[u8]>, written: i64) {
@@ -448,15 +492,16 @@ impl Space {
         record.value.set(value.unwrap_or_default());
         record.exists = exists;
         record.written = written;
-        self.bytes = self.bytes - before + after;
+        self.resident = self.resident - before as usize + after as usize;
+        self.bytes = self.bytes.wrapping_sub(before).wrapping_add(after);
         if existed != exists {
             let name_bytes = self.name_bytes(slot);
             if exists {
-                self.entries += 1;
-                self.bytes += name_bytes;
+                self.entries = self.entries.wrapping_add(1);
+                self.bytes = self.bytes.wrapping_add(name_bytes);
             } else {
-                self.entries -= 1;
-                self.bytes -= name_bytes;
+                self.entries = self.entries.wrapping_sub(1);
+                self.bytes = self.bytes.wrapping_sub(name_bytes);
             }
         }
     }
@@ -497,7 +542,8 @@ impl Space {
             let head = &self.records[record.head as usize];
             let value = record.exists.then(|| record.value.as_slice());
             let subkey = if record.head == slot { &[] } else { record.name.as_slice() };
-            into.push(Change { space, key: head.name.as_slice(), subkey, value });
+            let written = if record.exists { record.written } else { i64::MIN };
+            into.push(Change { space, key: head.name.as_slice(), subkey, value, written });
             if !record.exists {
                 self.release(slot);
             }
@@ -510,7 +556,13 @@ impl Space {
     /// When the entry expires, `None` for never or not known yet.
     #[inline]
     fn deadline(&self, record: &Record) -> Option<i64> {
-        let from = if record.written == i64::MIN { self.start } else { record.written };
+        self.deadline_of(record.written)
+    }
+
+    /// When an entry expires that was written at this time.
+    #[inline]
+    pub(crate) fn deadline_of(&self, written: i64) -> Option<i64> {
+        let from = if written == i64::MIN { self.start } else { written };
         if from == i64::MIN {
             return None;
         }
@@ -518,7 +570,7 @@ impl Space {
     }
 
     #[inline]
-    fn is_seen(&self, slot: u32) -> bool {
+    pub(crate) fn is_seen(&self, slot: u32) -> bool {
         let record = &self.records[slot as usize];
         record.exists && (self.ttl.is_none() || self.deadline(record).is_none_or(|deadline| deadline > self.now))
     }
@@ -598,6 +650,7 @@ mod tests {
             key: b"k".as_slice().into(),
             subkey: subkey.into(),
             value: value.map(Into::into),
+            written: i64::MIN,
         };
         let loaded = [entry(b"", Some(b"1")), entry(b"s", Some(b"2")), entry(b"t", Some(b"3")), entry(b"t", None)];
         state.load(loaded.into_iter());

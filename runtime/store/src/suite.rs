@@ -72,7 +72,7 @@ fn some(value: &str) -> Option<String> {
 }
 
 fn change(space: u16, key: &'static str, subkey: &'static str, value: Option<&'static str>) -> Change<'static> {
-    Change { space, key: key.as_bytes(), subkey: subkey.as_bytes(), value: value.map(str::as_bytes) }
+    Change { space, key: key.as_bytes(), subkey: subkey.as_bytes(), value: value.map(str::as_bytes), written: i64::MIN }
 }
 
 pub fn absent_entries_have_no_bit_and_no_bytes(make: Make<'_>) {
@@ -414,7 +414,7 @@ fn take(state: &mut dyn StateBackend, model: &mut Model) -> Result<(), TestCaseE
     let once = changes.windows(2).all(|pair| name(&pair[0]) < name(&pair[1]));
     prop_assert!(once, "an entry has two changes");
     let mut seen = BTreeSet::new();
-    for Change { space, key, subkey, value } in changes {
+    for Change { space, key, subkey, value, .. } in changes {
         let place = (space, key.to_vec(), subkey.to_vec());
         let expired = space == 1 && value.is_none() && model.get(space, key, subkey).is_none();
         prop_assert!(model.touched.contains(&place) || expired, "{:?} was not touched", place);

@@ -21,6 +21,8 @@ pub(crate) enum Violation {
     Limit(String),
     #[error("{0}")]
     Contract(String),
+    #[error("{0}")]
+    Host(String),
     #[error("host function {0} panicked")]
     Panicked(&'static str),
 }

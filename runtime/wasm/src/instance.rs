@@ -290,6 +290,7 @@ fn explain(guest: &Guest, call: &'static str, deadline: Duration, error: &wasmti
         }
         Some(Violation::Limit(limit)) => return OperatorError::Limit { call, limit: limit.clone() },
         Some(Violation::Contract(reason)) => return OperatorError::Contract { call, reason: reason.clone() },
+        Some(Violation::Host(reason)) => return OperatorError::Host { call, reason: reason.clone() },
         Some(panicked @ Violation::Panicked(_)) => {
             return OperatorError::Trap { call, reason: panicked.to_string() };
         }

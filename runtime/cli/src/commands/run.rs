@@ -11,13 +11,13 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasmill_contract::{Committer, MemoryCommitter, OperatorError};
-use wasmill_control::{ControlError, Opened};
+use wasmill_control::{ControlError, Dropped, Opened};
 use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodePart, NodeSnapshot};
 use wasmill_env::{Clock, Disk, RealClock, RealDisk};
 use wasmill_model::{Epoch, ErrorKind, NodeName};
 use wasmill_plan::NodeKind;
-use wasmill_spec::JobSpec;
-use wasmill_store::{JobStore, Recovered, StoreOptions};
+use wasmill_spec::{JobSpec, StateSpec};
+use wasmill_store::{JobStore, Recovered, StageStates, StoreOptions};
 
 use crate::assemble::{self, Assembled};
 use crate::commands::JobArgs;
@@ -42,6 +42,9 @@ pub(super) struct RunArgs {
     /// Forget what the state directory holds, and start from the beginning
     #[arg(long, requires = "state")]
     fresh: bool,
+    /// Forget the state of stages, spaces, sources and sinks that the job has no more
+    #[arg(long, requires = "state")]
+    allow_dropped: bool,
 }
 
 pub(super) fn run(args: RunArgs, terminal: &Terminal, clock: Arc<RealClock>) -> Result<(), Failure> {
@@ -88,11 +91,16 @@ async fn job(
     }
     let first_output = FirstOutput::default();
     let nodes = assembled.parts(|sink| first_output.watch(sink));
-    let Beginning { letters, recovered, committer, finished } = match &args.job.state {
-        Some(dir) => begin_with_state(&assembled, &nodes, dir, args.fresh)?,
+    let Beginning { letters, recovered, states, committer, finished } = match &args.job.state {
+        Some(dir) => begin_with_state(&assembled, &nodes, dir, args)?,
+        None if assembled.spec.state != StateSpec::Memory => {
+            let wrong = assembled.spec.error(&["state", "backend"], "state on disk needs a directory");
+            return Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]));
+        }
         None => Beginning {
             letters: DeadLetters::fresh(assembled.dead_letters())?,
             recovered: Recovered::default(),
+            states: StageStates::default(),
             committer: Box::new(MemoryCommitter::default()),
             finished: false,
         },
@@ -108,6 +116,7 @@ async fn job(
         plan: assembled.planned.plan.clone(),
         nodes,
         recovered,
+        states,
         committer: letters.committer(committer),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         settings: assembled.settings(),
@@ -157,19 +166,30 @@ async fn job(
 struct Beginning {
     letters: DeadLetters,
     recovered: Recovered,
+    states: StageStates,
     committer: Box<dyn Committer>,
     /// Nothing is left to do.
     finished: bool,
 }
 
 /// Takes a state directory, and puts the file of rejected rows where the state is.
-fn begin_with_state(assembled: &Assembled, nodes: &[NodePart], dir: &Path, fresh: bool) -> Result<Beginning, Failure> {
+fn begin_with_state(
+    assembled: &Assembled,
+    nodes: &[NodePart],
+    dir: &Path,
+    args: &RunArgs,
+) -> Result<Beginning, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    if fresh {
+    if args.fresh {
         JobStore::erase(&*disk, dir).map_err(|error| Failure::of(error.kind(), &error))?;
     }
-    let opened = wasmill_control::open(disk, dir, StoreOptions::default(), &assembled.planned.plan, nodes);
-    let Opened { recovered, finished, committer } = opened.map_err(|error| match error {
+    let options = match assembled.spec.state {
+        StateSpec::Memory => StoreOptions::default(),
+        StateSpec::Disk { cache } => StoreOptions::on_disk(cache.bytes()),
+    };
+    let dropped = if args.allow_dropped { Dropped::Forget } else { Dropped::Refuse };
+    let opened = wasmill_control::open(disk, dir, options, &assembled.planned.plan, nodes, dropped);
+    let Opened { recovered, states, finished, committer } = opened.map_err(|error| match error {
         ControlError::Store(error) => Failure::of(error.kind(), &error),
         error => Failure::of(error.kind(), &error).hint(format!(
             "the state is in {}; --fresh forgets it and starts the job from the beginning",
@@ -177,7 +197,7 @@ fn begin_with_state(assembled: &Assembled, nodes: &[NodePart], dir: &Path, fresh
         )),
     })?;
     let letters = DeadLetters::stored(assembled.dead_letters(), |from, limit| committer.letters(from, limit))?;
-    Ok(Beginning { letters, recovered, committer: Box::new(committer), finished })
+    Ok(Beginning { letters, recovered, states, committer: Box::new(committer), finished })
 }
 
 /// A job that has done everything there was to do.
@@ -340,6 +360,7 @@ fn stage_hint(stage: &NodeName, error: &OperatorError) -> Option<String> {
         OperatorError::Contract { .. } => {
             Some("the plugin has a bug: was it built with an SDK of this version?".into())
         }
+        OperatorError::Host { .. } => Some("the job goes on from its last epoch when it is started again".into()),
         OperatorError::Retry { .. } | OperatorError::Fatal { .. } | OperatorError::Instance(_) => None,
     }
 }

@@ -1,4 +1,5 @@
-//! Bases: everything up to one sequence number, sorted, in one file.
+//! Sorted files: a base holds everything up to one sequence number, a layer what frames from one
+//! sequence number to another have changed.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +8,12 @@ use wasmill_model::Epoch;
 
 use super::StoreError;
 use super::codec::{Entry, OpenSection, Reader, Table, put_varint};
+use super::filter::{FilterBuilder, state_hash};
 use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, file_header, seal};
+use super::index::IndexBuilder;
 
 /// Payload bytes at which a block ends.
-const BLOCK_BYTES: usize = 64 << 10;
+const BLOCK_BYTES: usize = 16 << 10;
 
 /// Writes a file of sorted entries. It has its name only once it is whole and durable.
 #[derive(Debug)]
@@ -25,8 +28,20 @@ pub(super) struct BaseWriter<'a> {
     section: Option<(Table, Box<str>, OpenSection)>,
     tables: Vec<(Table, u64)>,
     entries: u64,
-    sequence: u64,
-    epoch: u64,
+    span: Span,
+    index: IndexBuilder,
+    filter: FilterBuilder,
+}
+
+/// The frames that a sorted file folds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// The first sequence number: 1 for a base.
+    pub(super) from: u64,
+    /// The last.
+    pub(super) to: u64,
+    /// The last epoch.
+    pub(super) epoch: u64,
 }
 
 /// The last frame of a base.
@@ -35,6 +50,11 @@ pub(super) struct BaseEnd {
     pub(super) entries: u64,
     /// Where the first block of each table begins.
     pub(super) tables: Vec<(Table, u64)>,
+    /// The first sequence number that the file folds.
+    pub(super) from: u64,
+    /// Where the frames of index and filter begin.
+    pub(super) index: u64,
+    pub(super) filter: u64,
 }
 
 pub(crate) fn partial(path: &Path) -> PathBuf {
@@ -73,16 +93,17 @@ pub(crate) fn complete(disk: &dyn Disk, path: &Path, file: &mut dyn DiskFile) ->
 }
 
 impl<'a> BaseWriter<'a> {
+    /// `filter` knows how many entries of state come at most, 0 for no filter.
     pub(super) fn create(
         disk: &'a dyn Disk,
         path: &Path,
         kind: FileKind,
-        sequence: u64,
-        epoch: u64,
+        span: Span,
+        filter: FilterBuilder,
     ) -> Result<Self, StoreError> {
         let mut file = create_partial(disk, path)?;
         let partial = partial(path);
-        let header = file_header(kind, sequence);
+        let header = file_header(kind, span.to);
         file.append(&header).map_err(StoreError::io("write", &partial))?;
         Ok(Self {
             disk,
@@ -94,13 +115,15 @@ impl<'a> BaseWriter<'a> {
             section: None,
             tables: Vec::new(),
             entries: 0,
-            sequence,
-            epoch,
+            span,
+            index: IndexBuilder::default(),
+            filter,
         })
     }
 
     pub(super) fn push(&mut self, table: Table, node: &str, entry: &Entry<'_>) -> Result<(), StoreError> {
-        if self.block.len() >= BLOCK_BYTES {
+        let space_ends = table == Table::State && !self.index.is_in(node, entry.name.number);
+        if self.block.len() >= BLOCK_BYTES || space_ends {
             self.end_block()?;
         }
         let open = self.section.as_ref().map(|(table, node, _)| (*table, &**node));
@@ -118,6 +141,10 @@ impl<'a> BaseWriter<'a> {
             section.push(&mut self.block, entry);
         }
         self.entries += 1;
+        if table == Table::State {
+            self.index.push(node, entry, self.offset);
+            self.filter.insert(state_hash(node, entry.name));
+        }
         Ok(())
     }
 
@@ -137,8 +164,8 @@ impl<'a> BaseWriter<'a> {
 
     fn write(&mut self, kind: FrameKind) -> Result<(), StoreError> {
         let (bytes, max) = (self.block.len() as u64, PAYLOAD_BYTES_MAX);
-        let epoch = Epoch(self.epoch);
-        seal(&mut self.block, kind, self.sequence, self.epoch, self.offset).ok_or(StoreError::TooLarge {
+        let epoch = Epoch(self.span.epoch);
+        seal(&mut self.block, kind, self.span.to, self.span.epoch, self.offset).ok_or(StoreError::TooLarge {
             epoch,
             bytes,
             max,
@@ -153,11 +180,20 @@ impl<'a> BaseWriter<'a> {
     /// Makes the file whole and durable under its name. Returns its length.
     pub(super) fn finish(mut self) -> Result<u64, StoreError> {
         self.end_block()?;
+        let index = self.offset;
+        self.index.encode(&mut self.block);
+        self.write(FrameKind::Index)?;
+        let filter = self.offset;
+        self.filter.encode(&mut self.block);
+        self.write(FrameKind::Filter)?;
         put_varint(&mut self.block, self.entries);
         put_varint(&mut self.block, self.tables.len() as u64);
         for (table, offset) in &self.tables {
             self.block.push(*table as u8);
             put_varint(&mut self.block, *offset);
+        }
+        for number in [self.span.from, index, filter] {
+            put_varint(&mut self.block, number);
         }
         self.block.extend_from_slice(&self.offset.to_le_bytes());
         self.write(FrameKind::End)?;
@@ -175,7 +211,8 @@ impl BaseEnd {
         for _ in 0..count {
             tables.push((Table::from_byte(reader.byte()?)?, reader.varint()?));
         }
+        let (from, index, filter) = (reader.varint()?, reader.varint()?, reader.varint()?);
         let _place: [u8; 8] = reader.array()?;
-        reader.0.is_empty().then_some(Self { entries, tables })
+        reader.0.is_empty().then_some(Self { entries, tables, from, index, filter })
     }
 }

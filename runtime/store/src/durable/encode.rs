@@ -148,10 +148,30 @@ fn encode_stage(stage: &StageRecord, known: &mut Known, writer: &mut PayloadWrit
     }
     if !stage.state.is_empty() {
         writer.section(Table::State, node);
-        for crate::Change { space, key, subkey, value } in stage.state.sorted() {
-            writer.entry(space.into(), key, subkey, value.map_or(Change::Gone, Change::Put));
+        for crate::Change { space, key, subkey, value: entry, written } in stage.state.sorted() {
+            let change = entry.map_or(Change::Gone, |entry| {
+                encode_state(entry, written, value);
+                Change::Put(value)
+            });
+            writer.entry(space.into(), key, subkey, change);
         }
     }
+}
+
+/// What an entry of state holds: when it was written, and its value.
+fn encode_state(value: &[u8], written: i64, into: &mut Vec<u8>) {
+    into.clear();
+    // The zigzag form of the least number, which says that no time is known, is the largest.
+    put_varint(into, zigzag(written).wrapping_add(1));
+    into.extend_from_slice(value);
+}
+
+/// The value of an entry of state, and when it was written.
+#[inline]
+pub(super) fn decode_state(stored: &[u8]) -> Option<(&[u8], i64)> {
+    let mut reader = Reader(stored);
+    let written = unzigzag(reader.varint()?.wrapping_sub(1));
+    Some((reader.0, written))
 }
 
 fn encode_letter(epoch: Epoch, letter: &LetterRecord, into: &mut Vec<u8>) {
@@ -199,6 +219,8 @@ pub(super) fn decode_letter(bytes: &[u8]) -> Option<LetterRecord> {
 pub(super) struct Builder {
     pub(super) recovered: Recovered,
     pub(super) known: Known,
+    /// Whether state is left where it is.
+    pub(super) state_stays: bool,
     node: Option<NodeName>,
 }
 
@@ -214,6 +236,7 @@ impl Builder {
             }
             Table::Letters => self.recovered.dead_letters += 1,
             Table::Removed => return None,
+            Table::State if self.state_stays => {}
             Table::Positions | Table::Sinks | Table::Progress | Table::Panes | Table::Timers | Table::State => {
                 let node = match self.node.take() {
                     Some(known) if known.as_str() == node => known,
@@ -269,7 +292,8 @@ impl Builder {
             Table::State => {
                 let space = name.number.try_into().ok()?;
                 let (key, subkey) = (name.first.into(), name.second.into());
-                stage.state.push(EntryChange { space, key, subkey, value: Some(value.into()) });
+                let (value, written) = decode_state(value)?;
+                stage.state.push(EntryChange { space, key, subkey, value: Some(value.into()), written });
             }
             Table::Removed | Table::Counters | Table::Meta | Table::Positions | Table::Sinks | Table::Letters => {
                 return None;

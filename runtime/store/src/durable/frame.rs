@@ -39,6 +39,7 @@ pub(super) enum FileKind {
     Log = 1,
     Base = 2,
     Run = 3,
+    Layer = 4,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub(super) enum FrameKind {
     Block = 3,
     /// The end of a base.
     End = 4,
+    /// Where the blocks of a base's state begin.
+    Index = 5,
+    /// Which state a base may have.
+    Filter = 6,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +120,8 @@ fn frame_header(bytes: &[u8; FRAME_HEADER_BYTES], offset: u64) -> Result<FrameHe
         2 => FrameKind::Edit,
         3 => FrameKind::Block,
         4 => FrameKind::End,
+        5 => FrameKind::Index,
+        6 => FrameKind::Filter,
         _ => return Err("the frame is of no known kind"),
     };
     Ok(FrameHeader {
@@ -184,19 +191,28 @@ impl FrameReader {
 
     /// Reads the frame here into `payload` and goes behind it. Stays where there is none.
     pub(super) fn next(&mut self, payload: &mut Vec<u8>) -> Result<Found, StoreError> {
+        let found = self.at(self.offset, payload)?;
+        if matches!(found, Found::Frame(_)) {
+            self.offset += (FRAME_HEADER_BYTES + payload.len()) as u64;
+        }
+        Ok(found)
+    }
+
+    /// Reads the frame at a place into `payload`. Goes nowhere.
+    pub(super) fn at(&self, offset: u64, payload: &mut Vec<u8>) -> Result<Found, StoreError> {
         payload.clear();
-        if self.offset == self.len {
+        if offset >= self.len {
             return Ok(Found::End);
         }
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        if self.read_at(self.offset, &mut bytes)? < FRAME_HEADER_BYTES {
+        if self.read_at(offset, &mut bytes)? < FRAME_HEADER_BYTES {
             return Ok(Found::Damaged("the file ends within the header of a frame"));
         }
-        let header = match frame_header(&bytes, self.offset) {
+        let header = match frame_header(&bytes, offset) {
             Ok(header) => header,
             Err(reason) => return Ok(Found::Damaged(reason)),
         };
-        let start = self.offset + FRAME_HEADER_BYTES as u64;
+        let start = offset + FRAME_HEADER_BYTES as u64;
         let len = header.payload_len as usize;
         if self.len - start < len as u64 {
             return Ok(Found::Damaged("the file ends within a frame"));
@@ -208,7 +224,6 @@ impl FrameReader {
         if xxh3_64(payload) != header.payload_checksum {
             return Ok(Found::Damaged("the checksum of the frame does not match"));
         }
-        self.offset = start + len as u64;
         Ok(Found::Frame(header))
     }
 

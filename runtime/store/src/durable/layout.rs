@@ -13,8 +13,10 @@ pub(super) const LOCK: &str = "lock";
 pub(super) struct Layout {
     /// The sequence number up to which the base holds everything.
     pub(super) base: Option<u64>,
+    /// The first and last sequence number of each layer, rising without a gap from behind the base.
+    pub(super) layers: Vec<(u64, u64)>,
     /// The sequence numbers at which segments of the log begin, rising. The first begins at or
-    /// before what follows the base.
+    /// before what follows base and layers.
     pub(super) segments: Vec<u64>,
     /// Files that nothing needs.
     pub(super) garbage: Vec<PathBuf>,
@@ -22,6 +24,10 @@ pub(super) struct Layout {
 
 pub(super) fn base_path(dir: &Path, sequence: u64) -> PathBuf {
     dir.join(format!("base-{sequence:016x}"))
+}
+
+pub(super) fn layer_path(dir: &Path, (from, to): (u64, u64)) -> PathBuf {
+    dir.join(format!("layer-{from:016x}-{to:016x}"))
 }
 
 pub(super) fn segment_path(dir: &Path, sequence: u64) -> PathBuf {
@@ -34,19 +40,31 @@ pub(super) fn run_path(dir: &Path, number: usize) -> PathBuf {
 
 /// The number in a name that this module gave.
 fn number(name: &str, front: &str) -> Option<u64> {
-    let digits = name.strip_prefix(front)?;
+    hexadecimal(name.strip_prefix(front)?)
+}
+
+fn hexadecimal(digits: &str) -> Option<u64> {
     (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 impl Layout {
+    /// The last sequence number that sorted files hold.
+    pub(super) fn folded(&self) -> u64 {
+        self.layers.last().map(|(_, to)| *to).or(self.base).unwrap_or(0)
+    }
+
     pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, StoreError> {
         let mut layout = Self::default();
-        let mut bases = Vec::new();
+        let (mut bases, mut layers) = (Vec::new(), Vec::new());
         for name in disk.list(dir).map_err(StoreError::io("list", dir))? {
             if let Some(sequence) = number(&name, "log-") {
                 layout.segments.push(sequence);
             } else if let Some(sequence) = number(&name, "base-") {
                 bases.push(sequence);
+            } else if let Some((from, to)) = name.strip_prefix("layer-").and_then(|name| name.split_once('-'))
+                && let (Some(from), Some(to)) = (hexadecimal(from), hexadecimal(to))
+            {
+                layers.push((from, to));
             } else if name.ends_with(".partial") || name.starts_with("run-") {
                 layout.garbage.push(dir.join(name));
             }
@@ -55,7 +73,17 @@ impl Layout {
         bases.sort_unstable();
         layout.base = bases.pop();
         layout.garbage.extend(bases.into_iter().map(|sequence| base_path(dir, sequence)));
-        let next = layout.base.unwrap_or(0) + 1;
+        let mut next = layout.base.unwrap_or(0) + 1;
+        // Of layers that begin at the same place the longest has replaced the others.
+        layers.sort_unstable_by_key(|&(from, to)| (from, std::cmp::Reverse(to)));
+        for layer in layers {
+            if layer.0 == next && layer.1 >= next {
+                layout.layers.push(layer);
+                next = layer.1 + 1;
+            } else {
+                layout.garbage.push(layer_path(dir, layer));
+            }
+        }
         // Numbers rise, so the last segment that begins early enough holds what comes next.
         let first = layout.segments.iter().rposition(|&start| start <= next).unwrap_or(0);
         layout.garbage.extend(layout.segments.drain(..first).map(|sequence| segment_path(dir, sequence)));

@@ -117,7 +117,9 @@ pub(super) fn read(
                 let expected = match header.kind {
                     FrameKind::Epoch => epoch + 1,
                     FrameKind::Edit => epoch,
-                    FrameKind::Block | FrameKind::End => return damaged("a log holds no such frame".into()),
+                    FrameKind::Block | FrameKind::End | FrameKind::Index | FrameKind::Filter => {
+                        return damaged("a log holds no such frame".into());
+                    }
                 };
                 if header.epoch != expected {
                     return damaged(format!("epoch {expected} was expected, not {}", header.epoch));

@@ -12,6 +12,7 @@ use super::StoreError;
 use super::base::BaseEnd;
 use super::codec::{Change, Entry, Name, Owner, Reader, Table};
 use super::frame::{FileKind, Found, FrameKind, FrameReader};
+use super::index::prefix;
 
 /// Bytes that the sorted reference to an entry takes, besides the entry.
 pub(super) const REFERENCE_BYTES: u64 = size_of::<Reference>() as u64;
@@ -62,6 +63,11 @@ impl Chunk {
         self.bytes += payload.len() as u64;
         self.payloads.push(payload);
         Some(())
+    }
+
+    /// Entries pushed.
+    pub(super) fn entries(&self) -> u64 {
+        self.references.len() as u64
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -137,14 +143,6 @@ impl Chunk {
     }
 }
 
-/// The first eight bytes, in the order of bytes.
-fn prefix(bytes: &[u8]) -> u64 {
-    let mut front = [0; 8];
-    let len = bytes.len().min(8);
-    front[..len].copy_from_slice(&bytes[..len]);
-    u64::from_be_bytes(front)
-}
-
 /// Entries in order.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -187,7 +185,7 @@ impl Source {
     }
 }
 
-/// A base or a run, block by block.
+/// A sorted file, block by block.
 #[derive(Debug)]
 pub(super) struct FileSource {
     reader: FrameReader,
@@ -200,8 +198,10 @@ pub(super) struct FileSource {
     entries: u32,
     entry_at: usize,
     entry_len: usize,
-    /// Entries so far, where reading began with the first.
+    /// Entries so far, where all are read.
     seen: Option<u64>,
+    /// Places between which nothing is read.
+    skip: Option<(u64, u64)>,
     ended: bool,
 }
 
@@ -211,7 +211,27 @@ impl FileSource {
         if let Some(offset) = offset.filter(|offset| *offset >= reader.offset && *offset <= reader.len) {
             reader.offset = offset;
         }
-        let mut source = Self {
+        let mut source = Self::new(reader);
+        source.seen = offset.is_none().then_some(0);
+        source.step()?;
+        Ok(source)
+    }
+
+    /// Everything but the state of operators.
+    pub(super) fn open_without_state(disk: &dyn Disk, path: &Path, kind: FileKind) -> Result<Self, StoreError> {
+        let mut source = Self::new(FrameReader::open(disk, path, kind)?);
+        let (_, end, _) = source.read_end()?;
+        let start = |place: usize| end.tables.get(place).map(|(_, offset)| *offset);
+        source.skip = end.tables.iter().position(|(table, _)| *table == Table::State).and_then(|place| {
+            let behind = start(place + 1).unwrap_or(end.index);
+            start(place).filter(|start| *start <= behind).map(|start| (start, behind))
+        });
+        source.step()?;
+        Ok(source)
+    }
+
+    fn new(reader: FrameReader) -> Self {
+        Self {
             reader,
             payload: Vec::new(),
             sections_at: 0,
@@ -220,11 +240,10 @@ impl FileSource {
             entries: 0,
             entry_at: 0,
             entry_len: 0,
-            seen: offset.is_none().then_some(0),
+            seen: None,
+            skip: None,
             ended: false,
-        };
-        source.step()?;
-        Ok(source)
+        }
     }
 
     pub(super) fn sequence(&self) -> u64 {
@@ -288,7 +307,16 @@ impl FileSource {
 
     fn next_block(&mut self) -> Result<bool, StoreError> {
         self.sections_at = 0;
-        match self.reader.next(&mut self.payload)? {
+        if let Some((_, behind)) = self.skip.filter(|(start, _)| *start == self.reader.offset) {
+            self.reader.offset = behind;
+        }
+        let mut found = self.reader.next(&mut self.payload)?;
+        while let Found::Frame(header) = found
+            && matches!(header.kind, FrameKind::Index | FrameKind::Filter)
+        {
+            found = self.reader.next(&mut self.payload)?;
+        }
+        match found {
             Found::Frame(header) if header.kind == FrameKind::Block => Ok(true),
             Found::Frame(header) if header.kind == FrameKind::End => {
                 if self.reader.offset != self.reader.len {
@@ -317,6 +345,21 @@ pub(super) fn merge(
     sources: &mut [Source],
     mut take: impl FnMut(Table, &str, &Name<'_>, &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    merge_changes(sources, |table, node, entry| match entry.change {
+        Change::Put(value) => take(table, node, &entry.name, value),
+        Change::Gone | Change::AllGone(_) => Ok(()),
+    })
+}
+
+/// Puts sources together, the newest first, and hands over the newest change of every entry, with
+/// what is gone: for what older files hold.
+///
+/// # Errors
+/// As [`merge`].
+pub(super) fn merge_changes(
+    sources: &mut [Source],
+    mut take: impl FnMut(Table, &str, &Entry<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut removed: Vec<(usize, Box<str>)> = Vec::new();
     let mut drops: Vec<(usize, Owner)> = Vec::new();
     let mut number: Option<(Table, Box<str>, u64)> = None;
@@ -344,23 +387,25 @@ pub(super) fn merge(
         {
             drops.clear();
         }
-        match change {
-            Change::AllGone(owner) => {
-                // Several shares may have dropped the same number: one source at a time.
-                same.truncate(1);
-                if drops.is_empty() {
-                    number = Some((table, node.into(), name.number));
-                }
+        if let Change::AllGone(owner) = change {
+            // Several shares may have dropped the same number: one source at a time.
+            same.truncate(1);
+            if drops.is_empty() {
+                number = Some((table, node.into(), name.number));
+            }
+            // The newest drop of a share comes first, and covers what older ones do.
+            if !drops.iter().any(|(_, other)| *other == owner) {
+                take(table, node, &Entry { name, change })?;
                 drops.push((newest, owner));
             }
-            Change::Gone if table == Table::Removed => removed.push((newest, node.into())),
-            Change::Gone => {}
-            Change::Put(value) => {
-                let hidden = |(rank, owner): &(usize, Owner)| *rank < newest && owner.owns(name.first);
-                let gone = removed.iter().any(|(rank, other)| *rank < newest && **other == *node);
-                if !gone && !drops.iter().any(hidden) {
-                    take(table, node, &name, value)?;
-                }
+        } else {
+            let hidden = |(rank, owner): &(usize, Owner)| *rank < newest && owner.owns(name.first);
+            let gone = removed.iter().any(|(rank, other)| *rank < newest && **other == *node);
+            if !(gone && table != Table::Removed) && !drops.iter().any(hidden) {
+                take(table, node, &Entry { name, change })?;
+            }
+            if table == Table::Removed {
+                removed.push((newest, node.into()));
             }
         }
         for &rank in &same {

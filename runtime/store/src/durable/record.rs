@@ -177,6 +177,15 @@ pub struct RecoveredStage {
     pub panes: Vec<PaneRecord>,
 }
 
+impl Recovered {
+    /// Takes nodes out.
+    pub fn forget(&mut self, removed: &[NodeName]) {
+        self.positions.retain(|position| !removed.contains(&position.node));
+        self.sinks.retain(|sink| !removed.contains(&sink.node));
+        self.stages.retain(|node, _| !removed.contains(node));
+    }
+}
+
 impl RecoveredStage {
     /// Deals what the stage holds to so many shares, by key. The progress of each is the one
     /// entry of [`Self::progress`] it gets.

@@ -8,13 +8,15 @@ use wasmill_model::Epoch;
 use super::StoreError;
 use super::base::{BaseEnd, remove};
 use super::codec::{Change, Entry, Name, Reader, Table};
-use super::compaction::{Compacted, Compaction, import};
+use super::compaction::{Compacted, Compaction, Sized, decide_from, import};
 use super::encode::{Builder, Known, decode_letter, encode};
+use super::files::{StateFiles, Version};
 use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, seal};
-use super::layout::{LOCK, Layout, base_path, segment_path};
+use super::layout::{LOCK, Layout, base_path, layer_path, segment_path};
 use super::log::{self, Segment};
 use super::merge::{Chunk, FileSource, Source, merge};
 use super::record::{EpochRecord, LetterId, LetterRecord, Recovered};
+use super::sorted::SortedFile;
 
 /// Room for a frame that is kept from one commit to the next.
 const FRAME_BYTES_KEPT: usize = 16 << 20;
@@ -27,12 +29,29 @@ pub struct StoreOptions {
     pub log_bytes_max: u64,
     /// Bytes of memory that a compaction takes.
     pub compaction_bytes_max: u64,
+    /// State stays on disk, and its blocks take so many bytes of memory; `None` says that it is
+    /// recovered into memory.
+    pub state_cache_bytes: Option<u64>,
+}
+
+impl StoreOptions {
+    /// For state that stays on disk, with so many bytes of memory for all that belongs to it: a
+    /// quarter for entries in use, half for blocks, the rest for indexes, filters and compactions.
+    #[must_use]
+    pub fn on_disk(cache_bytes: u64) -> Self {
+        Self {
+            // Entries of the log are in memory until it is folded.
+            log_bytes_max: (cache_bytes / 32).clamp(64 << 10, 64 << 20),
+            compaction_bytes_max: cache_bytes / 8,
+            state_cache_bytes: Some(cache_bytes / 2),
+        }
+    }
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         let log_bytes_max = if small_limits() { 128 << 10 } else { 16 << 20 };
-        Self { log_bytes_max, compaction_bytes_max: 64 << 20 }
+        Self { log_bytes_max, compaction_bytes_max: 64 << 20, state_cache_bytes: None }
     }
 }
 
@@ -53,8 +72,10 @@ pub struct JobStore {
     options: StoreOptions,
     /// Held by a compaction, too, so that nobody opens the store while one runs.
     lock: Arc<dyn DiskLock>,
-    /// The base's sequence number and bytes.
-    base: Option<(u64, u64)>,
+    /// The base, if there is one, and the layers above it, oldest first.
+    files: Vec<Sized>,
+    /// They, to look state up in, where it stays on disk.
+    state: Option<Arc<StateFiles>>,
     /// Segments before the last, with the bytes of each.
     segments: Vec<(u64, u64)>,
     segment: Segment,
@@ -78,20 +99,25 @@ impl JobStore {
         let lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
         kill_point("store-locked");
         let layout = Layout::read(&*disk, dir)?;
-        let base = layout.base.map(|sequence| open_base(&*disk, dir, sequence)).transpose()?;
-        let (base_epoch, base_bytes) = base.as_ref().map_or((0, 0), |base| (base.epoch, base.bytes));
-        let base_sequence = layout.base.unwrap_or(0);
+        let (mut files, mut bases, mut epoch) = (Vec::new(), Vec::new(), 0);
+        let base = layout.base.map(|sequence| (FileKind::Base, (1, sequence)));
+        for (kind, span) in base.into_iter().chain(layout.layers.iter().map(|layer| (FileKind::Layer, *layer))) {
+            let file = open_sorted(&*disk, dir, kind, span, options.state_cache_bytes.is_some())?;
+            epoch = file.epoch;
+            files.push(Sized { from: span.0, to: span.1, bytes: file.bytes });
+            bases.push(file.source);
+        }
 
         let mut chunk = Chunk::default();
-        let from = (base_sequence, base_epoch);
+        let from = (layout.folded(), epoch);
         let read = log::read(&*disk, dir, &layout.segments, None, from, |payload| Ok(chunk.push(payload).is_some()))?;
         // A process that was killed may have left its last frame unsynced, or its sync may have
         // failed: reading it does not tell. So it is written again before anybody acts on it.
         let mut last = read.last.and_then(|header| Some((log::with_header(chunk.last()?), header)));
 
         let mut sources = vec![chunk.into_source()];
-        sources.extend(base.map(|base| Source::File(base.source)));
-        let Builder { mut recovered, known, .. } = build(&mut sources, dir)?;
+        sources.extend(bases.into_iter().rev().map(Source::File));
+        let Builder { mut recovered, known, .. } = build(&mut sources, dir, options.state_cache_bytes.is_some())?;
         drop(sources);
         recovered.epoch = Epoch(read.epoch);
 
@@ -104,9 +130,14 @@ impl JobStore {
             remove(&*disk, path)?;
         }
         kill_point("store-opened");
-        let store = Self {
+        let state = match options.state_cache_bytes {
+            Some(bytes) => Some(Arc::new(StateFiles::new(bytes, version(&*disk, dir, &files, Epoch(epoch))?))),
+            None => None,
+        };
+        let mut store = Self {
             lock: lock.into(),
-            base: layout.base.map(|sequence| (sequence, base_bytes)),
+            files,
+            state,
             segments: read.segments.into_iter().filter(|(other, _)| *other != start).collect(),
             segment,
             sequence: read.sequence,
@@ -118,6 +149,11 @@ impl JobStore {
             options,
             disk,
         };
+        if store.state.is_some() && store.folded() < store.sequence {
+            // Lookups see sorted files only.
+            let compacted = store.begin_compaction()?.run()?;
+            store.finish_compaction(compacted)?;
+        }
         Ok((store, recovered))
     }
 
@@ -131,11 +167,12 @@ impl JobStore {
         let lock = dir.join(LOCK);
         let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
         let _lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
-        let Layout { base, segments, garbage } = Layout::read(disk, dir)?;
+        let Layout { base, layers, segments, garbage } = Layout::read(disk, dir)?;
         let segments = segments.into_iter().rev().map(|start| segment_path(dir, start));
+        let layers = layers.into_iter().rev().map(|layer| layer_path(dir, layer));
         let base = base.map(|sequence| base_path(dir, sequence));
-        // Old bases and segments must not come to life when what replaced them is gone.
-        for path in garbage.into_iter().chain(segments).chain(base) {
+        // Old files and segments must not come to life when what replaced them is gone.
+        for path in garbage.into_iter().chain(segments).chain(layers).chain(base) {
             remove(disk, &path)?;
             disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         }
@@ -198,6 +235,25 @@ impl JobStore {
         result.inspect_err(|error| self.poison = Some(error.to_string()))
     }
 
+    /// The state that stays on disk, where the options say that it does.
+    #[must_use]
+    pub fn state(&self) -> Option<&Arc<StateFiles>> {
+        self.state.as_ref()
+    }
+
+    /// The last sequence number that sorted files hold.
+    fn folded(&self) -> u64 {
+        self.files.last().map_or(0, |file| file.to)
+    }
+
+    fn base(&self) -> Option<u64> {
+        self.files.first().filter(|file| file.from == 1).map(|file| file.to)
+    }
+
+    fn layers(&self) -> Vec<(u64, u64)> {
+        self.files.iter().filter(|file| file.from > 1).map(|file| (file.from, file.to)).collect()
+    }
+
     /// Bytes of the log that a recovery reads besides the base.
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
@@ -207,10 +263,18 @@ impl JobStore {
     /// Whether it is time for [`JobStore::begin_compaction`].
     #[must_use]
     pub fn compaction_due(&self) -> bool {
-        self.log_bytes() > self.options.log_bytes_max.max(self.base.map_or(0, |(_, bytes)| bytes))
+        let base = if self.state.is_some() { 0 } else { self.files.iter().map(|file| file.bytes).sum() };
+        self.log_bytes() > self.options.log_bytes_max.max(base)
     }
 
-    /// Begins to fold the log so far into a new base. [`Compaction::run`] does it, on any thread,
+    /// Whether the log has grown so far that the next commit has to wait for a compaction: entries of
+    /// the log are in memory where state stays on disk.
+    #[must_use]
+    pub fn compaction_overdue(&self) -> bool {
+        self.state.is_some() && self.log_bytes() > 2 * self.options.log_bytes_max
+    }
+
+    /// Begins to fold the log so far into a sorted file. [`Compaction::run`] does it, on any thread,
     /// while commits go on; [`JobStore::finish_compaction`] ends it. It holds the store's lock.
     ///
     /// # Errors
@@ -221,18 +285,26 @@ impl JobStore {
         if Arc::strong_count(&self.lock) > 1 {
             return Err(StoreError::Compacting { path: self.dir.clone() });
         }
+        let log_bytes = self.log_bytes();
         self.roll()?;
         kill_point("compaction-begun");
+        let from = match &self.state {
+            Some(_) if self.folded() < self.sequence => decide_from(&self.files, log_bytes, self.folded() + 1),
+            _ => 1,
+        };
         Ok(Compaction {
             lock: self.lock.clone(),
             disk: self.disk.clone(),
             dir: self.dir.clone(),
-            base: self.base.map(|(sequence, _)| sequence),
+            base: self.base(),
+            layers: self.layers(),
+            from,
             segments: self.segments.iter().map(|(start, _)| *start).collect(),
             follow: self.segment.start,
             sequence: self.sequence,
             epoch: self.epoch,
             bytes_max: self.options.compaction_bytes_max,
+            filter_bytes_max: self.options.state_cache_bytes.map(|bytes| bytes / 5),
         })
     }
 
@@ -255,12 +327,20 @@ impl JobStore {
     /// Where a file cannot be removed, which leaves it until the store is opened again.
     pub fn finish_compaction(&mut self, compacted: Compacted) -> Result<(), StoreError> {
         kill_point("compaction-finish");
-        let Compacted { sequence, bytes, lock } = compacted;
+        let Compacted { made, file, lock } = compacted;
         drop(lock);
-        let before = self.base.replace((sequence, bytes)).filter(|(before, _)| *before != sequence);
-        let folded: Vec<_> = self.segments.extract_if(.., |(start, _)| *start <= sequence).collect();
-        let base = before.map(|(before, _)| base_path(&self.dir, before));
-        for path in folded.iter().map(|(start, _)| segment_path(&self.dir, *start)).chain(base) {
+        let replaced: Vec<_> = self.files.extract_if(.., |file| file.from >= made.from).collect();
+        self.files.push(made);
+        if let (Some(state), Some(file)) = (&self.state, file) {
+            let before = state.version();
+            let epoch = Epoch(file.span.epoch);
+            let older = before.files.iter().filter(|older| older.span.to < made.from).cloned();
+            state.replace(Version { files: [Arc::new(file)].into_iter().chain(older).collect(), epoch });
+        }
+        let folded: Vec<_> = self.segments.extract_if(.., |(start, _)| *start <= made.to).collect();
+        let files = replaced.iter().filter(|file| (file.from, file.to) != (made.from, made.to));
+        let files = files.map(|file| sorted_path(&self.dir, (file.from, file.to)));
+        for path in folded.iter().map(|(start, _)| segment_path(&self.dir, *start)).chain(files) {
             remove(&*self.disk, &path)?;
             kill_point("compaction-removed");
         }
@@ -283,7 +363,7 @@ impl JobStore {
         let mut letters = Vec::new();
         let wanted = |id: u64, have: usize| have < limit && id >= from.0 && !gone.contains(&id);
         // Ids rise, so those in the base come before those in the log.
-        if let Some((sequence, _)) = self.base
+        if let Some(sequence) = self.base()
             && let OpenBase { path, end, .. } = open_base(&*self.disk, &self.dir, sequence)?
             && let Some((_, offset)) = end.tables.iter().find(|(table, _)| *table == Table::Letters)
         {
@@ -311,10 +391,23 @@ impl JobStore {
         Ok(letters)
     }
 
-    /// Hands over what the log says of rejected rows, in order. `None` says that it is malformed.
+    /// Hands over what layers and log say of rejected rows, in order. `None` says that it is malformed.
     fn each_letter_change(&self, mut take: impl FnMut(Name<'_>, Change<'_>) -> Option<()>) -> Result<(), StoreError> {
-        let base = self.base.map(|(sequence, _)| open_base(&*self.disk, &self.dir, sequence)).transpose()?;
-        let from = (self.base.map_or(0, |(sequence, _)| sequence), base.map_or(0, |base| base.epoch));
+        let mut from = (0, 0);
+        if let Some(sequence) = self.base() {
+            from = (sequence, open_base(&*self.disk, &self.dir, sequence)?.epoch);
+        }
+        for layer in self.layers() {
+            let OpenBase { path, end, epoch, .. } = open_layer(&*self.disk, &self.dir, layer)?;
+            from = (layer.1, epoch);
+            let Some((_, offset)) = end.tables.iter().find(|(table, _)| *table == Table::Letters) else { continue };
+            let mut source = FileSource::open(&*self.disk, &path, FileKind::Layer, Some(*offset))?;
+            while let Some((Table::Letters, _, Entry { name, change })) = source.head() {
+                let malformed = || StoreError::corrupt(&path, *offset, "a rejected row is malformed");
+                take(name, change).ok_or_else(malformed)?;
+                source.advance()?;
+            }
+        }
         let segments: Vec<u64> = self.segments.iter().map(|(start, _)| *start).chain([self.segment.start]).collect();
         let mut in_payload = |payload: &[u8]| {
             let mut reader = Reader(payload);
@@ -349,7 +442,7 @@ impl JobStore {
     /// Where it cannot be read or is damaged.
     pub fn inspect(disk: &dyn Disk, file: &Path) -> Result<Recovered, StoreError> {
         let OpenBase { source, epoch, .. } = open_base_at(disk, file.to_owned())?;
-        let mut recovered = build(&mut [Source::File(source)], file)?.recovered;
+        let mut recovered = build(&mut [Source::File(source)], file, false)?.recovered;
         recovered.epoch = Epoch(epoch);
         Ok(recovered)
     }
@@ -364,8 +457,9 @@ impl JobStore {
 }
 
 /// Puts together what sources hold.
-fn build(sources: &mut [Source], path: &Path) -> Result<Builder, StoreError> {
+fn build(sources: &mut [Source], path: &Path, state_stays: bool) -> Result<Builder, StoreError> {
     let mut builder = Builder::default();
+    builder.state_stays = state_stays;
     merge(sources, |table, node, name, value| {
         let malformed = || StoreError::corrupt(path, 0, format!("an entry of {node:?} in {table:?} is malformed"));
         builder.take(table, node, name, value).ok_or_else(malformed)
@@ -383,16 +477,49 @@ pub(super) struct OpenBase {
 }
 
 pub(super) fn open_base(disk: &dyn Disk, dir: &Path, sequence: u64) -> Result<OpenBase, StoreError> {
-    let path = base_path(dir, sequence);
-    let base = open_base_at(disk, path)?;
-    if base.source.sequence() != sequence {
-        return Err(StoreError::corrupt(&base.path, 16, format!("the base of {sequence:x} was expected")));
+    open_sorted(disk, dir, FileKind::Base, (1, sequence), false)
+}
+
+pub(super) fn open_layer(disk: &dyn Disk, dir: &Path, span: (u64, u64)) -> Result<OpenBase, StoreError> {
+    open_sorted(disk, dir, FileKind::Layer, span, false)
+}
+
+/// Where a base or a layer is.
+fn sorted_path(dir: &Path, span: (u64, u64)) -> PathBuf {
+    if span.0 == 1 { base_path(dir, span.1) } else { layer_path(dir, span) }
+}
+
+fn open_sorted(
+    disk: &dyn Disk,
+    dir: &Path,
+    kind: FileKind,
+    (from, to): (u64, u64),
+    without_state: bool,
+) -> Result<OpenBase, StoreError> {
+    let path = sorted_path(dir, (from, to));
+    let source = if without_state {
+        FileSource::open_without_state(disk, &path, kind)?
+    } else {
+        FileSource::open(disk, &path, kind, None)?
+    };
+    let (epoch, end, bytes) = source.read_end()?;
+    if (end.from, source.sequence()) != (from, to) {
+        return Err(StoreError::corrupt(&path, 16, format!("frames {from:x} to {to:x} were expected")));
     }
-    Ok(base)
+    Ok(OpenBase { source, end, epoch, bytes, path })
 }
 
 pub(super) fn open_base_at(disk: &dyn Disk, path: PathBuf) -> Result<OpenBase, StoreError> {
     let source = FileSource::open(disk, &path, FileKind::Base, None)?;
     let (epoch, end, bytes) = source.read_end()?;
     Ok(OpenBase { source, end, epoch, bytes, path })
+}
+
+/// The files, to look state up in.
+fn version(disk: &dyn Disk, dir: &Path, files: &[Sized], epoch: Epoch) -> Result<Version, StoreError> {
+    let open = |file: &Sized| {
+        let kind = if file.from == 1 { FileKind::Base } else { FileKind::Layer };
+        SortedFile::open(disk, &sorted_path(dir, (file.from, file.to)), kind).map(Arc::new)
+    };
+    Ok(Version { files: files.iter().rev().map(open).collect::<Result<_, _>>()?, epoch })
 }

@@ -44,7 +44,7 @@ pub(crate) struct Model {
     meta: BTreeMap<String, Vec<u8>>,
     positions: BTreeMap<(NodeName, PartitionId), Position>,
     sinks: BTreeMap<(NodeName, u16), (u16, Vec<u8>)>,
-    state: BTreeMap<(NodeName, u16, Bytes, Bytes), Bytes>,
+    state: BTreeMap<(NodeName, u16, Bytes, Bytes), (Bytes, i64)>,
     timers: BTreeMap<(NodeName, Clock, Bytes, Bytes), (i64, u64)>,
     progress: BTreeMap<(NodeName, u16), (u16, ProgressRecord)>,
     panes: BTreeMap<(NodeName, i64, Bytes), (u32, Bytes)>,
@@ -79,10 +79,10 @@ impl Model {
             self.sinks.retain(|(other, share), _| other != node || share < shares);
         }
         for stage in &record.stages {
-            for Change { space, key, subkey, value } in stage.state.iter() {
+            for Change { space, key, subkey, value, written } in stage.state.iter() {
                 let place = (stage.node.clone(), space, key.into(), subkey.into());
                 match value {
-                    Some(value) => self.state.insert(place, value.into()),
+                    Some(value) => self.state.insert(place, (value.into(), written)),
                     None => self.state.remove(&place),
                 };
             }
@@ -129,8 +129,8 @@ impl Model {
         for ((node, share), (shares, handle)) in self.sinks.clone() {
             recovered.sinks.push(SinkRecord { node, share, shares, handle });
         }
-        for ((node, space, key, subkey), value) in self.state.clone() {
-            let entry = EntryChange { space, key, subkey, value: Some(value) };
+        for ((node, space, key, subkey), (value, written)) in self.state.clone() {
+            let entry = EntryChange { space, key, subkey, value: Some(value), written };
             recovered.stages.entry(node).or_default().state.push(entry);
         }
         for ((node, clock, key, tag), set) in self.timers.clone() {
@@ -190,10 +190,14 @@ fn stage(chance: &mut Chance, share: u16, shares: u16) -> StageRecord {
     };
     let mut state = BTreeMap::new();
     for key in names(chance, 12) {
-        let value = (chance.below(4) > 0).then(|| chance.value().into());
+        let times = [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX];
+        let value = (chance.below(4) > 0).then(|| (chance.value().into(), times[chance.below(5) as usize]));
         state.insert((chance.below(2) as u16, key, chance.name()), value);
     }
-    let entries = state.into_iter().map(|((space, key, subkey), value)| EntryChange { space, key, subkey, value });
+    let entries = state.into_iter().map(|((space, key, subkey), entry)| {
+        let (value, written) = entry.map_or((None, i64::MIN), |(value, written)| (Some(value), written));
+        EntryChange { space, key, subkey, value, written }
+    });
     let mut timers = BTreeMap::new();
     for key in names(chance, 6) {
         let clock = if chance.below(2) == 0 { Clock::Event } else { Clock::Processing };

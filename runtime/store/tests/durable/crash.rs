@@ -18,10 +18,30 @@ const WORKLOADS: u64 = 12;
 const CRASHES_PER_STOP: u64 = 5;
 const STATES_MIN: u64 = 10_000;
 
+/// So small that compactions spill.
+const IN_MEMORY: StoreOptions =
+    StoreOptions { compaction_bytes_max: 2_000, log_bytes_max: 16 << 20, state_cache_bytes: None };
+const ON_DISK: StoreOptions = StoreOptions { state_cache_bytes: Some(10_000), ..IN_MEMORY };
+
 fn open(disk: &SimulatedDisk) -> Result<(JobStore, Recovered), StoreError> {
-    // So small that compactions spill.
-    let options = StoreOptions { compaction_bytes_max: 2_000, ..StoreOptions::default() };
-    JobStore::open(Arc::new(disk.clone()), Path::new(DIR), options)
+    open_as(disk, IN_MEMORY)
+}
+
+/// Opens a store, and says everything it holds.
+fn open_as(disk: &SimulatedDisk, options: StoreOptions) -> Result<(JobStore, Recovered), StoreError> {
+    let open = |options| JobStore::open(Arc::new(disk.clone()), Path::new(DIR), options);
+    if options.state_cache_bytes.is_some() {
+        // This folds the log; the next reads what came of it.
+        drop(open(options)?);
+        let recovered = open(IN_MEMORY)?.1;
+        return Ok((open(options)?.0, recovered));
+    }
+    open(options)
+}
+
+/// Every other workload has its state on disk.
+fn options(seed: u64) -> StoreOptions {
+    if seed.is_multiple_of(2) { IN_MEMORY } else { ON_DISK }
 }
 
 /// How far a workload came.
@@ -42,7 +62,8 @@ impl Progress {
 /// Runs until something fails that a job does not survive.
 fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), StoreError> {
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let (mut store, _) = open(disk)?;
+    let options = options(seed);
+    let (mut store, _) = open_as(disk, options)?;
     let mut compaction = None;
     for step in 0..STEPS {
         match if step == 0 { 0 } else { chance.below(10) } {
@@ -84,7 +105,7 @@ fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), S
                 compaction = None;
                 store.close()?;
                 let recovered;
-                (store, recovered) = open(disk)?;
+                (store, recovered) = open_as(disk, options)?;
                 assert_eq!(sorted(recovered), progress.acknowledged.recovered());
             }
         }
@@ -96,9 +117,10 @@ fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), S
 }
 
 /// Opens what a crash left, crashing again now and then, and goes on.
-fn check(disk: &SimulatedDisk, progress: &Progress, seed: u64, what: &str) {
+fn check(disk: &SimulatedDisk, options: StoreOptions, progress: &Progress, seed: u64, what: &str) {
     let mut chance = Chance(seed);
     let mut disk = disk.clone();
+    let open = |disk: &SimulatedDisk| open_as(disk, options);
     if chance.below(3) == 0 {
         disk.fail_at(1 + chance.below(40), Fault::Stop, seed);
         let opened = open(&disk).map(|(_, recovered)| sorted(recovered));
@@ -129,26 +151,26 @@ fn check(disk: &SimulatedDisk, progress: &Progress, seed: u64, what: &str) {
 #[test]
 fn every_crash_leaves_whole_epochs_and_all_that_were_acknowledged() {
     let mut states = 0;
-    for seed in 0..WORKLOADS {
+    for workload in 0..WORKLOADS {
         let disk = SimulatedDisk::default();
-        run(&disk, seed, &mut Progress::default()).expect("nothing fails");
+        run(&disk, workload, &mut Progress::default()).expect("nothing fails");
         for operation in 1..=disk.operations() {
             for fault in [Fault::Stop, Fault::Io, Fault::Full] {
                 let disk = SimulatedDisk::default();
                 disk.fail_at(operation, fault, operation);
                 let mut progress = Progress::default();
                 // Where it stops is in the progress.
-                let _stopped = run(&disk, seed, &mut progress);
+                let _stopped = run(&disk, workload, &mut progress);
                 let crashes = if fault == Fault::Stop { CRASHES_PER_STOP } else { 2 };
                 for crash in 0..crashes {
-                    let what = format!("workload {seed}, operation {operation}, {fault:?}, crash {crash}");
-                    let seed = seed << 40 | operation << 20 | crash;
-                    check(&disk.crashed(seed), &progress, seed, &what);
+                    let what = format!("workload {workload}, operation {operation}, {fault:?}, crash {crash}");
+                    let seed = workload << 40 | operation << 20 | crash;
+                    check(&disk.crashed(seed), options(workload), &progress, seed, &what);
                     states += 1;
                 }
                 if fault != Fault::Stop {
-                    let what = format!("workload {seed}, operation {operation}, {fault:?}, killed");
-                    check(&disk.killed(), &progress, operation, &what);
+                    let what = format!("workload {workload}, operation {operation}, {fault:?}, killed");
+                    check(&disk.killed(), options(workload), &progress, operation, &what);
                     states += 1;
                 }
             }
@@ -212,16 +234,21 @@ fn full_disk_leaves_the_last_epoch() {
     store.commit(Epoch(4), &record(&mut chance, &model)).expect("there is room again");
 }
 
-/// A store with a base and two segments, and what it held one epoch before.
+/// A store with a base, a layer where state stays on disk, and two segments, and what it held one
+/// epoch before.
 fn grown(disk: &SimulatedDisk) -> (JobStore, Model, Model) {
-    let (mut store, _) = open(disk).expect("opens");
+    grown_as(disk, IN_MEMORY)
+}
+
+fn grown_as(disk: &SimulatedDisk, options: StoreOptions) -> (JobStore, Model, Model) {
+    let (mut store, _) = open_as(disk, options).expect("opens");
     let (mut chance, mut model, mut before) = (Chance(12), Model::default(), Model::default());
     for number in 0..7 {
         let record = record(&mut chance, &model);
         before = model.clone();
         store.commit(model.epoch.next(), &record).expect("commits");
         model.apply(model.epoch.next(), &record);
-        if number == 2 {
+        if number == 2 || (number == 3 && options == ON_DISK) {
             let compaction = store.begin_compaction().expect("begins");
             store.finish_compaction(compaction.run().expect("runs")).expect("finishes");
         }
@@ -245,18 +272,22 @@ fn flip_every_bit(disk: &SimulatedDisk, mut judge: impl FnMut(&Path, usize, Resu
 
 #[test]
 fn every_flipped_bit_of_a_closed_store_is_seen() {
-    let disk = SimulatedDisk::default();
-    let (store, ..) = grown(&disk);
-    store.close().expect("closes");
-    let mut bits = 0;
-    flip_every_bit(&disk, |path, bit, opened| match opened {
-        Err(StoreError::Corrupt { path: named, .. }) => {
-            assert_eq!(named, path, "bit {bit}");
-            bits += 1;
-        }
-        other => panic!("bit {bit} of {}: {other:?}", path.display()),
-    });
-    assert!(bits > 10_000, "{bits} bits");
+    for options in [IN_MEMORY, ON_DISK] {
+        let disk = SimulatedDisk::default();
+        let (store, ..) = grown_as(&disk, options);
+        store.close().expect("closes");
+        let layers = disk.files().keys().filter(|path| path.to_string_lossy().contains("layer-")).count();
+        assert_eq!(layers, usize::from(options == ON_DISK));
+        let mut bits = 0;
+        flip_every_bit(&disk, |path, bit, opened| match opened {
+            Err(StoreError::Corrupt { path: named, .. }) => {
+                assert_eq!(named, path, "bit {bit}");
+                bits += 1;
+            }
+            other => panic!("bit {bit} of {}: {other:?}", path.display()),
+        });
+        assert!(bits > 10_000, "{bits} bits");
+    }
 }
 
 #[test]

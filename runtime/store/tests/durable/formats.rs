@@ -29,7 +29,7 @@ fn position(offset: &[u8]) -> PositionRecord {
 }
 
 fn entry(space: u16, key: &[u8], subkey: &[u8], value: Option<&[u8]>) -> EntryChange {
-    EntryChange { space, key: key.into(), subkey: subkey.into(), value: value.map(Into::into) }
+    EntryChange { space, key: key.into(), subkey: subkey.into(), value: value.map(Into::into), written: i64::MIN }
 }
 
 fn timer(clock: Clock, key: &[u8], tag: &[u8], set: Option<(i64, u64)>) -> TimerRecord {
@@ -113,11 +113,12 @@ fn expected() -> Recovered {
 
 fn written() -> SimulatedDisk {
     let disk = SimulatedDisk::default();
-    let open = JobStore::open(Arc::new(disk.clone()), Path::new(DIR), StoreOptions::default());
+    // State that stays on disk makes layers.
+    let open = JobStore::open(Arc::new(disk.clone()), Path::new(DIR), StoreOptions::on_disk(1 << 20));
     let (mut store, _) = open.expect("opens");
     for (number, record) in (1..).zip(&epochs()) {
         store.commit(Epoch(number), record).expect("commits");
-        if number == 2 {
+        if number == 2 || number == 3 {
             let compaction = store.begin_compaction().expect("begins");
             store.finish_compaction(compaction.run().expect("runs")).expect("finishes");
         }
@@ -180,9 +181,9 @@ fn files_of_a_newer_version_are_refused_as_such() {
 #[test]
 fn error_of_damage_names_file_and_place() {
     let disk = stored();
-    disk.flip_bit(&Path::new(DIR).join("log-0000000000000003"), 8 * 40).expect("a bit");
+    disk.flip_bit(&Path::new(DIR).join("log-0000000000000004"), 8 * 40).expect("a bit");
     let error = open(&disk).expect_err("damaged");
-    let text = "/job/log-0000000000000003 is damaged at byte 32: the checksum of the frame's header does not match, \
+    let text = "/job/log-0000000000000004 is damaged at byte 32: the checksum of the frame's header does not match, \
                 and another follows at ";
     assert!(error.to_string().starts_with(text), "{error}");
 }

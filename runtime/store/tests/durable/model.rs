@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use wasmill_env::{RealDisk, SimulatedDisk};
 use wasmill_model::{Epoch, ErrorKind};
-use wasmill_store::{Compaction, JobStore, LetterId, StoreError, StoreOptions};
+use wasmill_store::{Compaction, JobStore, LetterId, Recovered, RecoveredStage, StoreError, StoreOptions};
 
 use crate::common::{Chance, Model, record, sorted};
 
@@ -39,8 +39,9 @@ proptest! {
     fn store_gives_back_what_the_model_holds(
         steps in prop::collection::vec(step(), 1..60),
         bytes_max in prop_oneof![Just(1_u64), Just(3_000), Just(1 << 20)],
+        state_cache_bytes in prop_oneof![Just(None), Just(Some(10_000_u64))],
     ) {
-        let options = StoreOptions { compaction_bytes_max: bytes_max, ..StoreOptions::default() };
+        let options = StoreOptions { compaction_bytes_max: bytes_max, state_cache_bytes, ..StoreOptions::default() };
         let mut disk = SimulatedDisk::default();
         let open = |disk: &SimulatedDisk| JobStore::open(Arc::new(disk.clone()), Path::new(DIR), options).expect("opens");
         let (mut store, _) = open(&disk);
@@ -57,12 +58,12 @@ proptest! {
                     compaction = None;
                     if matches!(step, Step::Kill) {
                         disk = disk.killed();
+                        drop(store);
                     } else {
                         store.close().expect("closes");
                     }
-                    let recovered;
-                    (store, recovered) = open(&disk);
-                    prop_assert_eq!(sorted(recovered), model.recovered());
+                    prop_assert_eq!(sorted(everything(&disk, options)), model.recovered());
+                    (store, _) = open(&disk);
                 }
                 Step::BeginCompaction => {
                     if compaction.is_some() {
@@ -89,9 +90,23 @@ proptest! {
             prop_assert_eq!(store.letters(LetterId(2), 2).expect("lists"), some);
         }
         drop(store);
-        let (_, recovered) = open(&disk.killed());
-        prop_assert_eq!(sorted(recovered), model.recovered());
+        prop_assert_eq!(sorted(everything(&disk.killed(), options)), model.recovered());
     }
+}
+
+/// Opens a store as a job does, and says all it holds, with state that stays on disk.
+fn everything(disk: &SimulatedDisk, options: StoreOptions) -> Recovered {
+    let open = |options| JobStore::open(Arc::new(disk.clone()), Path::new(DIR), options).expect("opens");
+    let (_, recovered) = open(options);
+    let (_, with_state) = open(StoreOptions { state_cache_bytes: None, ..options });
+    let but_state = |recovered: &Recovered| {
+        let mut recovered = recovered.clone();
+        recovered.stages.values_mut().for_each(|stage| stage.state.clear());
+        recovered.stages.retain(|_, stage| *stage != RecoveredStage::default());
+        recovered
+    };
+    assert_eq!(but_state(&recovered), but_state(&with_state));
+    with_state
 }
 
 #[test]

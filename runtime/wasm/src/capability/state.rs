@@ -80,6 +80,7 @@ pub(super) fn rows_within(call: &str, what: &str, column: &model::Column, bytes_
 fn violation(error: StateError) -> Violation {
     match error {
         StateError::UnknownSpace { .. } | StateError::RowCount { .. } => Violation::Contract(error.to_string()),
+        StateError::Unreadable { .. } => Violation::Host(error.to_string()),
         StateError::ReadTooLarge { .. } => Violation::Limit(error.to_string()),
     }
 }

@@ -10,7 +10,7 @@ use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
 use wasmill_model::{Column, Emission, Epoch, JobName, Outcome, Output, WindowShape};
 use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
-use wasmill_store::Recovered;
+use wasmill_store::{Recovered, StageStates};
 
 use super::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, name};
 
@@ -105,7 +105,7 @@ impl Graph {
             parts.push(part);
         }
         let plan = Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains };
-        JobParts { plan, nodes: parts, recovered, committer, clock, settings }
+        JobParts { plan, nodes: parts, recovered, states: StageStates::default(), committer, clock, settings }
     }
 
     pub(crate) async fn run(self) -> (JobHandle, Vec<Committed>) {
