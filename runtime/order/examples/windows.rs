@@ -1,4 +1,4 @@
-//! Nanoseconds per row of windows: `cargo run --release -p wasmill-order --example figures`.
+//! Nanoseconds per row of windows: `cargo run --release -p wasmill-order --example windows`.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 #![expect(clippy::disallowed_methods, reason = "measures this machine, not the job")]

@@ -1,4 +1,4 @@
-//! Nanoseconds per key of state in memory: `cargo run --release -p wasmill-store --example figures`.
+//! Nanoseconds per key of state in memory: `cargo run --release -p wasmill-store --example state`.
 
 #![expect(clippy::print_stdout, reason = "the figures are for people")]
 #![expect(clippy::disallowed_methods, reason = "measures this machine, not the job")]
