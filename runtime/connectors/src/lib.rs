@@ -15,11 +15,11 @@ mod error;
 mod file;
 mod generator;
 mod options;
-#[allow(dead_code, unused_imports, reason = "the sinks that use it come next")]
 mod outbox;
 mod stdin;
 mod stdout;
 mod text;
+mod topic;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,8 +35,14 @@ pub use error::is_broken_pipe;
 pub use options::ConfigError;
 
 /// Every connector there is.
-const CONNECTORS: &[Connector] =
-    &[file::CONNECTOR, generator::CONNECTOR, stdin::CONNECTOR, stdout::CONNECTOR, blackhole::CONNECTOR];
+const CONNECTORS: &[Connector] = &[
+    file::CONNECTOR,
+    generator::CONNECTOR,
+    stdin::CONNECTOR,
+    stdout::CONNECTOR,
+    topic::CONNECTOR,
+    blackhole::CONNECTOR,
+];
 
 /// A connector: what it is called and what it can make.
 struct Connector {

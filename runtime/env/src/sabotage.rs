@@ -61,6 +61,8 @@ pub const KILL_POINTS: &[&str] = &[
     "file-sink-truncated",
     "letters-written",
     // Topics and what is delivered after an epoch.
+    "outbox-deliver",
+    "outbox-delivered",
     "topic-append",
     "topic-appended",
     "topic-synced",

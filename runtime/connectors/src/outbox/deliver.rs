@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use wasmill_contract::ConnectorError;
-use wasmill_env::Clock;
+use wasmill_env::{Clock, kill_point};
 use wasmill_model::ErrorKind;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -76,7 +76,9 @@ pub(super) async fn run(
             shared.wake.notified().await;
             continue;
         };
+        kill_point("outbox-deliver");
         let delivered = deliver(&mut *target, &writer, &parcel, options, &*clock).await;
+        kill_point("outbox-delivered");
         let failed = delivered.is_err();
         {
             let mut state = shared.state();

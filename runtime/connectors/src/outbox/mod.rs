@@ -88,7 +88,7 @@ impl fmt::Display for RowId<'_> {
     }
 }
 
-/// Opens an outbox in front of `target`, and begins to deliver what `recovered` holds.
+/// Opens an outbox in front of `target`, which people call `location`, and begins to deliver what `recovered` holds.
 ///
 /// # Errors
 /// Where `recovered` is not what an outbox made.
@@ -98,9 +98,10 @@ pub(crate) fn open(
     recovered: Option<SinkHandle>,
     clock: Arc<dyn Clock>,
     options: OutboxOptions,
+    location: String,
     target: impl Target,
 ) -> Result<Box<dyn Sink>, ConnectorError> {
-    sink::open(site, share, recovered, clock, options, Box::new(target))
+    sink::open(site, share, recovered, clock, options, location, Box::new(target))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ struct Outbox {
     shared: Arc<Shared>,
     life: u64,
     options: OutboxOptions,
+    location: String,
     delivery: JoinHandle<()>,
 }
 
@@ -23,6 +24,7 @@ pub(super) fn open(
     recovered: Option<SinkHandle>,
     clock: Arc<dyn Clock>,
     options: OutboxOptions,
+    location: String,
     target: Box<dyn Target>,
 ) -> Result<Box<dyn Sink>, ConnectorError> {
     let (life, parcels) = match recovered {
@@ -32,7 +34,7 @@ pub(super) fn open(
     let writer = Writer::new(site, share, life);
     let shared = Arc::new(Shared::new(Ledger::recovered(parcels)));
     let delivery = tokio::spawn(deliver::run(Arc::clone(&shared), target, writer, options, clock));
-    Ok(Box::new(Outbox { shared, life, options, delivery }))
+    Ok(Box::new(Outbox { shared, life, options, location, delivery }))
 }
 
 impl Outbox {
@@ -85,6 +87,10 @@ impl Sink for Outbox {
             }
             if last { self.wait_for(0, 0).await } else { Ok(()) }
         })
+    }
+
+    fn location(&self) -> Option<String> {
+        Some(self.location.clone())
     }
 }
 

@@ -90,7 +90,15 @@ impl SinkFactory for Factory {
         clock: Arc<dyn Clock>,
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
         let site = Site::alone(Path::new("/"));
-        let opened = super::open(&site, share, recovered, clock, self.options, ToStore(Arc::clone(&self.store)));
+        let opened = super::open(
+            &site,
+            share,
+            recovered,
+            clock,
+            self.options,
+            "a store".to_owned(),
+            ToStore(Arc::clone(&self.store)),
+        );
         Box::pin(async move { opened })
     }
 }
