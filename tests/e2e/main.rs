@@ -8,3 +8,4 @@ mod project;
 mod state;
 mod stop;
 mod support;
+mod topics;

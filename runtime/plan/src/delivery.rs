@@ -128,7 +128,7 @@ impl PathFacts {
                 Some(Crash),
                 "for a run that ends: after a crash, the next run starts from the beginning and replaces the output",
             ),
-            (Recovery::Nothing, true, AtOnce | Deduplicated) if self.bounded => verdict(
+            (Recovery::Nothing, true, AtOnce) if self.bounded => verdict(
                 AtLeastOnce,
                 Some(if self.asked == Delivery::AtMostOnce { Crash } else { Sink }),
                 "after a crash, the next run starts from the beginning and rows already written are written again",

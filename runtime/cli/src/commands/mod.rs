@@ -10,6 +10,7 @@ mod new;
 mod run;
 mod schema;
 mod test;
+mod topic;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ enum Command {
     Graph(graph::GraphArgs),
     /// Run a job in the foreground; ends when bounded input ends
     Run(run::RunArgs),
+    /// Make, fill, read and remove topics
+    Topic(topic::TopicArgs),
     /// Look at what this machine has and lacks
     Doctor,
     /// Print the JSON Schema of the job file
@@ -100,6 +103,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Explain(args) => explain::explain(&args, &terminal),
         Command::Graph(args) => graph::graph(&args, &terminal),
         Command::Run(args) => run::run(args, &terminal, clock),
+        Command::Topic(args) => topic::topic(args, &terminal),
         Command::Doctor => doctor::doctor(&terminal),
         Command::Schema => schema::schema(&terminal),
         Command::CompileWorker => Ok(()),
