@@ -164,8 +164,9 @@ impl Partition {
             facts.push(self.facts(*name)?);
         }
         let expired = decide_expired(&facts, state.place, &self.config, now);
-        for name in state.segments[..expired].to_vec() {
-            done.bytes_freed += self.remove_segment(name)?;
+        for _ in 0..expired {
+            let Some(&oldest) = state.segments.first() else { break };
+            done.bytes_freed += self.remove_segment(oldest)?;
             done.expired_segments += 1;
             state.segments.remove(0);
             kill_point("topic-expired");
