@@ -22,7 +22,7 @@ use crate::metrics::{JobMetrics, NodeMetrics};
 use crate::operator_slot::{Moment, OperatorSlot, Produced};
 use crate::queue::QueueSender;
 use crate::signal::{Barrier, Signal};
-use crate::sink_slot::SinkSlot;
+use crate::sink_slot::{Meter, SinkSlot};
 use crate::window_slot::WindowSlot;
 
 /// Bytes of rejected rows that a task holds before it asks for an epoch.
@@ -154,10 +154,7 @@ impl Chain {
                 SlotKind::Operator(operator) => operator.process(port, &batch, at).await?,
                 SlotKind::Window(window) => window.process(&batch, at).await?,
                 SlotKind::Sink(sink) => {
-                    if sink.write(&batch).await? {
-                        let now = self.clock.monotonic_nanos();
-                        self.metrics.reached_sink(batch.len(), now.saturating_sub(batch.arrived_nanos()));
-                    }
+                    sink.write(&batch, Meter { clock: &*self.clock, metrics: &self.metrics }).await?;
                     Produced::default()
                 }
             };
@@ -303,11 +300,8 @@ impl Chain {
     pub(crate) async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
         for slot in &mut self.slots {
             if let SlotKind::Sink(sink) = &mut slot.kind {
-                let (clock, metrics) = (&*self.clock, &*self.metrics);
-                let left = |batch: &Batch| {
-                    metrics.reached_sink(batch.len(), clock.monotonic_nanos().saturating_sub(batch.arrived_nanos()));
-                };
-                sink.commit(barrier.epoch, barrier.last, left).await?;
+                let meter = Meter { clock: &*self.clock, metrics: &self.metrics };
+                sink.commit(barrier.epoch, barrier.last, meter).await?;
             }
         }
         Ok(())

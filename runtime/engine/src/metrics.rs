@@ -17,6 +17,7 @@ pub struct JobMetrics {
     nodes: Vec<Arc<NodeMetrics>>,
     epochs: AtomicU64,
     latency: Mutex<Histogram<u64>>,
+    visible: Mutex<Histogram<u64>>,
 }
 
 impl JobMetrics {
@@ -25,6 +26,7 @@ impl JobMetrics {
         Self {
             nodes: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
             epochs: AtomicU64::new(0),
+            visible: Mutex::new(latency.clone()),
             latency: Mutex::new(latency),
         }
     }
@@ -39,8 +41,12 @@ impl JobMetrics {
 
     /// Rows reached a sink `nanos` after the oldest of them had entered the host.
     pub(crate) fn reached_sink(&self, rows: usize, nanos: u64) {
-        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        latency.saturating_record_n(nanos.max(1), rows as u64);
+        record(&self.latency, rows, nanos);
+    }
+
+    /// Rows became visible behind a sink `nanos` after the oldest of them had entered the host.
+    pub(crate) fn became_visible(&self, rows: usize, nanos: u64) {
+        record(&self.visible, rows, nanos);
     }
 
     /// The counters of every node, in the order of the plan.
@@ -59,14 +65,30 @@ impl JobMetrics {
     /// counts as old as the oldest of its batch.
     #[must_use]
     pub fn latency(&self) -> LatencySnapshot {
-        let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        LatencySnapshot {
-            rows: latency.len(),
-            p50_nanos: latency.value_at_quantile(0.5),
-            p99_nanos: latency.value_at_quantile(0.99),
-            p999_nanos: latency.value_at_quantile(0.999),
-            max_nanos: latency.max(),
-        }
+        snapshot(&self.latency)
+    }
+
+    /// How long rows took until they were visible behind a sink: later than
+    /// [`JobMetrics::latency`] where a sink shows rows with their epoch.
+    #[must_use]
+    pub fn visible_latency(&self) -> LatencySnapshot {
+        snapshot(&self.visible)
+    }
+}
+
+fn record(histogram: &Mutex<Histogram<u64>>, rows: usize, nanos: u64) {
+    let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+    histogram.saturating_record_n(nanos.max(1), rows as u64);
+}
+
+fn snapshot(histogram: &Mutex<Histogram<u64>>) -> LatencySnapshot {
+    let histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+    LatencySnapshot {
+        rows: histogram.len(),
+        p50_nanos: histogram.value_at_quantile(0.5),
+        p99_nanos: histogram.value_at_quantile(0.99),
+        p999_nanos: histogram.value_at_quantile(0.999),
+        max_nanos: histogram.max(),
     }
 }
 

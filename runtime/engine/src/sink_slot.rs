@@ -17,6 +17,7 @@ use wasmill_model::{Batch, Epoch, NodeName, Visibility};
 use wasmill_spec::Delivery;
 
 use crate::error::JobError;
+use crate::metrics::JobMetrics;
 
 /// Bytes of rows that wait for their epoch before it is asked for. What comes in until then waits
 /// too: what one epoch of the sources holds.
@@ -27,6 +28,35 @@ pub(crate) struct SinkSlot {
     name: NodeName,
     sink: Box<dyn Sink>,
     waiting: Option<Waiting>,
+    /// What was written and is not visible yet; `None` where rows are visible at once.
+    hidden: Option<Hidden>,
+}
+
+/// Rows, and when the oldest of them entered the host.
+type Written = (usize, u64);
+
+/// Takes the time of rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Meter<'a> {
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) metrics: &'a JobMetrics,
+}
+
+impl Meter<'_> {
+    fn reached(self, (rows, arrived_nanos): Written) {
+        self.metrics.reached_sink(rows, self.clock.monotonic_nanos().saturating_sub(arrived_nanos));
+    }
+
+    fn visible(self, (rows, arrived_nanos): Written) {
+        self.metrics.became_visible(rows, self.clock.monotonic_nanos().saturating_sub(arrived_nanos));
+    }
+}
+
+/// Batches that become visible with their epoch.
+#[derive(Default)]
+struct Hidden {
+    open: Vec<Written>,
+    cut: VecDeque<(Epoch, Vec<Written>)>,
 }
 
 /// Rows that leave behind their epoch.
@@ -55,12 +85,12 @@ impl SinkSlot {
         let sink = opened.await.map_err(|cause| JobError::Sink { node: name.clone(), cause })?;
         let shows_at_once = direct || factory.capabilities().visibility == Visibility::AtOnce;
         let waits = delivery == Delivery::AtMostOnce && shows_at_once;
-        Ok(Self { name, sink, waiting: waits.then(Waiting::default) })
+        Ok(Self { name, sink, waiting: waits.then(Waiting::default), hidden: (!shows_at_once).then(Hidden::default) })
     }
 
     /// A sink that gets rows as they come.
     pub(crate) fn new(name: NodeName, sink: Box<dyn Sink>) -> Self {
-        Self { name, sink, waiting: None }
+        Self { name, sink, waiting: None, hidden: None }
     }
 
     fn failed(&self) -> impl FnOnce(ConnectorError) -> JobError + use<> {
@@ -73,16 +103,22 @@ impl SinkSlot {
         self.sink.location()
     }
 
-    /// Takes rows. `true` where they went to the sink, `false` where they wait.
-    pub(crate) async fn write(&mut self, batch: &Batch) -> Result<bool, JobError> {
+    /// Takes rows.
+    pub(crate) async fn write(&mut self, batch: &Batch, meter: Meter<'_>) -> Result<(), JobError> {
         if let Some(waiting) = &mut self.waiting {
             waiting.open_bytes += batch.byte_len();
             waiting.open.push(batch.clone());
-            return Ok(false);
+            return Ok(());
         }
         let written = self.sink.write(batch).await;
         written.map_err(self.failed())?;
-        Ok(true)
+        let written = (batch.len(), batch.arrived_nanos());
+        meter.reached(written);
+        match &mut self.hidden {
+            Some(hidden) => hidden.open.push(written),
+            None => meter.visible(written),
+        }
+        Ok(())
     }
 
     /// Whether so many rows wait that their epoch should end.
@@ -96,14 +132,17 @@ impl SinkSlot {
             waiting.open_bytes = 0;
             waiting.cut.push_back((epoch, std::mem::take(&mut waiting.open)));
         }
+        if let Some(hidden) = &mut self.hidden {
+            hidden.cut.push_back((epoch, std::mem::take(&mut hidden.open)));
+        }
         let prepared = self.sink.prepare(epoch).await;
         let handle = prepared.map_err(self.failed())?;
         kill_point("sink-prepared");
         Ok(SinkCut { node: self.name.clone(), share, handle })
     }
 
-    /// The epoch is durable. `left` hears of rows that waited for that.
-    pub(crate) async fn commit(&mut self, epoch: Epoch, last: bool, left: impl Fn(&Batch)) -> Result<(), JobError> {
+    /// The epoch is durable.
+    pub(crate) async fn commit(&mut self, epoch: Epoch, last: bool, meter: Meter<'_>) -> Result<(), JobError> {
         kill_point("sink-commit");
         let mut shown = epoch;
         if let Some(waiting) = &mut self.waiting {
@@ -112,7 +151,9 @@ impl SinkSlot {
                     let written = self.sink.write(&batch).await;
                     written.map_err(|cause| JobError::Sink { node: self.name.clone(), cause })?;
                     kill_point("sink-left");
-                    left(&batch);
+                    let written = (batch.len(), batch.arrived_nanos());
+                    meter.reached(written);
+                    meter.visible(written);
                 }
             }
             if last {
@@ -124,6 +165,12 @@ impl SinkSlot {
         }
         let done = self.sink.commit(shown, last).await;
         kill_point("sink-committed");
-        done.map_err(self.failed())
+        done.map_err(self.failed())?;
+        if let Some(hidden) = &mut self.hidden {
+            while let Some((_, written)) = hidden.cut.pop_front_if(|(cut, _)| *cut <= epoch) {
+                written.into_iter().for_each(|written| meter.visible(written));
+            }
+        }
+        Ok(())
     }
 }

@@ -6,15 +6,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::{Benchmark, Lab, Run, Take, Target};
+use super::{Benchmark, Lab, Run, Take, Target, durable};
 use crate::nexmark::{Kit, QUERIES};
 use crate::plugins::plugins;
 use crate::steps::{cargo, run, say};
 
 /// Events of a NEXMark run.
-const NEXMARK_EVENTS: u64 = 2_000_000;
+pub(super) const NEXMARK_EVENTS: u64 = 2_000_000;
 /// Events a second of NEXMark's event time.
-const NEXMARK_RATE: u64 = 10_000;
+pub(super) const NEXMARK_RATE: u64 = 10_000;
 /// Events of a counting run.
 const COUNT_EVENTS: u64 = 4_000_000;
 /// Keys of a counting run.
@@ -24,21 +24,23 @@ const COUNT_KEYS: u64 = 10_000;
 pub(super) fn all() -> Vec<Benchmark> {
     let mut all: Vec<Benchmark> = QUERIES.into_iter().map(nexmark).collect();
     all.extend([linear(), count(), boundary(), latency(), start()]);
+    all.extend(durable::all());
     all
 }
 
 /// The binary under test.
-fn wasmill(lab: &Lab) -> PathBuf {
+pub(super) fn wasmill(lab: &Lab) -> PathBuf {
     lab.root.join("target/release/wasmill")
 }
 
-/// The release binary with its plugins, and the example that is measured: together, as cargo builds
-/// what they share twice otherwise.
-fn build(lab: &Lab) -> anyhow::Result<()> {
+/// The release binary with its plugins, and the examples that are measured: together, as cargo
+/// builds what they share twice otherwise.
+pub(super) fn build(lab: &Lab) -> anyhow::Result<()> {
     plugins(false)?;
     say("building for release");
     let what = ["--package", "wasmill", "--bin", "wasmill", "--package", "wasmill-wasm", "--example", "boundary"];
-    run(cargo(&lab.root, &["build", "--release", "--quiet"]).args(what))
+    let store = ["--package", "wasmill-store", "--example", "commit"];
+    run(cargo(&lab.root, &["build", "--release", "--quiet"]).args(what).args(store))
 }
 
 /// A query as a job, file to file, against the native floor.
@@ -185,14 +187,14 @@ fn start() -> Benchmark {
 }
 
 /// A number out of the JSON that a program prints.
-fn number(command: &mut Command, path: &[&str]) -> anyhow::Result<f64> {
+pub(super) fn number(command: &mut Command, path: &[&str]) -> anyhow::Result<f64> {
     let printed: Value = serde_json::from_str(&output(command)?).context("the program printed no JSON")?;
     let found = path.iter().fold(&printed, |at, name| &at[*name]);
     found.as_f64().with_context(|| format!("the program printed no number at {}", path.join(".")))
 }
 
 /// What a program that succeeds prints.
-fn output(command: &mut Command) -> anyhow::Result<String> {
+pub(super) fn output(command: &mut Command) -> anyhow::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {

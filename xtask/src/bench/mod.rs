@@ -5,6 +5,7 @@
 //! a busy machine disturbs least. A benchmark is a [`Benchmark`] in a list of [`definitions::all`].
 
 mod definitions;
+mod durable;
 mod lab;
 mod table;
 

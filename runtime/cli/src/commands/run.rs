@@ -141,6 +141,7 @@ async fn job(
         nodes: running.handle.metrics().nodes(),
         epochs: running.handle.metrics().epochs(),
         latency: running.handle.metrics().latency(),
+        visible: running.handle.metrics().visible_latency(),
         locations: (running.handle.locations().iter())
             .map(|(node, place)| (node.clone(), place.strip_prefix("./").unwrap_or(place).to_owned()))
             .collect(),
@@ -377,6 +378,7 @@ struct Summary {
     roles: Vec<Role>,
     epochs: u64,
     latency: LatencySnapshot,
+    visible: LatencySnapshot,
     locations: HashMap<NodeName, String>,
     dead_letters: Option<String>,
 }
@@ -427,13 +429,8 @@ impl Summary {
             "late": self.late(),
             "epochs": self.epochs,
             "first_output_ms": self.first_output_nanos.map(|nanos| nanos as f64 / 1e6),
-            "latency": {
-                "rows": self.latency.rows,
-                "p50_nanos": self.latency.p50_nanos,
-                "p99_nanos": self.latency.p99_nanos,
-                "p999_nanos": self.latency.p999_nanos,
-                "max_nanos": self.latency.max_nanos,
-            },
+            "latency": latency_json(&self.latency),
+            "visible_latency": latency_json(&self.visible),
             "dead_letters": self.dead_letters,
             "sinks": sinks,
             "nodes": nodes,
@@ -468,6 +465,10 @@ impl Summary {
             let Self { latency, .. } = self;
             line("latency", format!("p50 {}, p99 {}", duration(latency.p50_nanos), duration(latency.p99_nanos)));
         }
+        if verbose && self.visible.rows > 0 {
+            let Self { visible, .. } = self;
+            line("visible", format!("p50 {}, p99 {}", duration(visible.p50_nanos), duration(visible.p99_nanos)));
+        }
         line("CPU time", duration(self.cpu_nanos));
         if verbose {
             let moment =
@@ -476,6 +477,16 @@ impl Summary {
         }
         text
     }
+}
+
+fn latency_json(latency: &LatencySnapshot) -> serde_json::Value {
+    json!({
+        "rows": latency.rows,
+        "p50_nanos": latency.p50_nanos,
+        "p99_nanos": latency.p99_nanos,
+        "p999_nanos": latency.p999_nanos,
+        "max_nanos": latency.max_nanos,
+    })
 }
 
 fn seconds(nanos: u64) -> f64 {

@@ -1,6 +1,7 @@
 //! Keyed counting as a plain native program, and the data for it.
 //!
 //!   count make --events N --keys K --out FILE     lines {"key":"k123","pad":"..."} of 100 bytes, zipf
+//!   count make ... --spread even                  the same, every key as often as every other
 //!   count run --in FILE --out FILE                one line a line: the key's count so far
 //!
 //! `run` parses with serde, counts in one hash map by key and writes in large blocks.
@@ -21,12 +22,13 @@ fn mix64(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Keys with a share of about 1/rank, by inverting the logarithm of the rank.
-fn make(events: u64, keys: u64, out: &str) {
+/// Keys with a share of about 1/rank, by inverting the logarithm of the rank; or, `even`, every key
+/// once in every `keys` events.
+fn make(events: u64, keys: u64, even: bool, out: &str) {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(out).unwrap());
     for i in 0..events {
         let u = (mix64(i) >> 11) as f64 / (1u64 << 53) as f64;
-        let rank = ((keys as f64 + 1.0).powf(u) as u64).clamp(1, keys);
+        let rank = if even { i % keys + 1 } else { ((keys as f64 + 1.0).powf(u) as u64).clamp(1, keys) };
         let key = format!("k{}", mix64(rank) % 1_000_000_000);
         let pad = 100 - 1 - 18 - key.len();
         writeln!(out, "{{\"key\":\"{key}\",\"pad\":\"{:x>pad$}\"}}", i % 1_000).unwrap();
@@ -73,9 +75,13 @@ fn run(input: &str, output: &str) {
 
 fn main() {
     let a: Vec<String> = std::env::args().collect();
-    let get = |k: &str| a.iter().position(|x| x == k).map(|i| a[i + 1].clone()).expect(k);
+    let find = |k: &str| a.iter().position(|x| x == k).map(|i| a[i + 1].clone());
+    let get = |k: &str| find(k).expect(k);
     match a[1].as_str() {
-        "make" => make(get("--events").parse().unwrap(), get("--keys").parse().unwrap(), &get("--out")),
+        "make" => {
+            let even = find("--spread").is_some_and(|spread| spread == "even");
+            make(get("--events").parse().unwrap(), get("--keys").parse().unwrap(), even, &get("--out"));
+        }
         "run" => run(&get("--in"), &get("--out")),
         other => panic!("{other}"),
     }
