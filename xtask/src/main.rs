@@ -4,8 +4,10 @@
 mod bench;
 mod crash;
 mod demo;
+mod document;
 mod flights;
 mod nexmark;
+mod planted;
 mod plugins;
 mod steps;
 mod test;
@@ -74,6 +76,17 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
+    /// Let bugs in, one after the other, and see that each is caught
+    Planted {
+        /// A part of the names of those to let in
+        filter: Option<String>,
+        /// Print one JSON object a bug
+        #[arg(long)]
+        json: bool,
+        /// The binary that runs the jobs
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Measure, compare, and update docs/benchmarks.md; fails where a target is not met
     Bench {
         /// A part of the names of those to run
@@ -97,6 +110,7 @@ fn main() -> ExitCode {
         Task::Flights { sample } => flights::flights(sample),
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
         Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
+        Task::Planted { filter, json, wasmill } => planted::planted(filter.as_deref(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
-use wasmill_env::{Clock, kill_point};
+use wasmill_env::{Clock, kill_point, planted};
 use wasmill_model::{Epoch, NodeName};
 
 use crate::error::JobError;
@@ -89,6 +89,9 @@ impl Coordinator {
                 && let Some((barrier, cuts)) = collected.take()
                 && let Some(mut committer) = self.committer.take()
             {
+                if planted("commit-before-durable") {
+                    self.tell(Order::Commit(barrier), false).await;
+                }
                 committing = Some(Box::pin(async move {
                     let result = committer.commit(barrier.epoch, cuts).await;
                     (committer, barrier, result)

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use wasmill_contract::{Operator, OperatorError, OperatorFactory, Share, StageCut};
+use wasmill_env::planted;
 use wasmill_model::{Batch, Clock, Descriptor, LogLevel, NodeName, Outcome, Timestamp};
 use wasmill_order::Timers;
 
@@ -151,8 +152,14 @@ impl OperatorSlot {
         self.operator.context().begin_call(at.watermark, at.wall);
         let result = self.operator.flush().await;
         self.settle(result)?;
-        let state = self.operator.context().state.take_changes();
-        let timers = self.timers.take_changes();
+        let mut state = self.operator.context().state.take_changes();
+        let mut timers = self.timers.take_changes();
+        if planted("state-not-in-cut") {
+            state = Default::default();
+        }
+        if planted("timers-not-in-cut") {
+            timers.clear();
+        }
         Ok(StageCut { node: self.name.clone(), share, state, timers, windows: None })
     }
 }

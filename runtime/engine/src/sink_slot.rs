@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use wasmill_contract::{ConnectorError, Share, Sink, SinkCut, SinkFactory, SinkHandle};
-use wasmill_env::{Clock, kill_point};
+use wasmill_env::{Clock, kill_point, planted};
 use wasmill_model::{Batch, Epoch, NodeName, Visibility};
 use wasmill_spec::Delivery;
 
@@ -78,13 +78,13 @@ impl SinkSlot {
         handle: Option<SinkHandle>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, JobError> {
-        let direct = delivery != Delivery::ExactlyOnce && factory.has_direct();
+        let direct = (delivery != Delivery::ExactlyOnce || planted("once-is-at-once")) && factory.has_direct();
         let clock = Arc::clone(clock);
         let opened =
             if direct { factory.open_direct(share, handle, clock) } else { factory.open(share, handle, clock) };
         let sink = opened.await.map_err(|cause| JobError::Sink { node: name.clone(), cause })?;
         let shows_at_once = direct || factory.capabilities().visibility == Visibility::AtOnce;
-        let waits = delivery == Delivery::AtMostOnce && shows_at_once;
+        let waits = delivery == Delivery::AtMostOnce && shows_at_once && !planted("most-once-leaves-early");
         Ok(Self { name, sink, waiting: waits.then(Waiting::default), hidden: (!shows_at_once).then(Hidden::default) })
     }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use wasmill_contract::{Aggregate, OperatorContext, OperatorError, OperatorFactory, Share, StageCut};
+use wasmill_env::planted;
 use wasmill_model::{Batch, Column, NodeName, PaneBatch, Results};
 use wasmill_order::{Fired, OrderError, Windows};
 use wasmill_store::{ChangeSet, MemoryState};
@@ -110,7 +111,11 @@ impl WindowSlot {
     }
 
     pub(crate) fn cut(&mut self, share: Share) -> StageCut {
-        let windows = Some(self.windows.take_changes());
+        let mut windows = self.windows.take_changes();
+        if planted("panes-not-in-cut") {
+            windows.entries.clear();
+        }
+        let windows = Some(windows);
         StageCut { node: self.name.clone(), share, state: ChangeSet::default(), timers: Vec::new(), windows }
     }
 }

@@ -72,7 +72,29 @@ pub const KILL_POINTS: &[&str] = &[
 ];
 
 /// Every bug that [`planted`] may let in, with what it does.
-pub const PLANTED_BUGS: &[(&str, &str)] = &[];
+pub const PLANTED_BUGS: &[(&str, &str)] = &[
+    ("acknowledge-before-sync", "an epoch counts once it is written, before it is synced"),
+    ("rename-before-sync", "a file of the log has its name before its bytes are durable"),
+    ("name-not-synced", "a file of the log has its name, and a crash may take it away again"),
+    ("checksum-not-verified", "frames are taken as they are read"),
+    ("last-frame-forgotten", "recovery does not write the last frame again, which nothing says is durable"),
+    ("failed-sync-forgotten", "a store goes on after a failed write as if nothing had happened"),
+    ("epochs-in-any-order", "the store takes any epoch as the next one"),
+    ("rescaled-to-others", "state is dealt to tasks by other key groups than rows are"),
+    ("undo-skipped", "what a failed call has written stays"),
+    ("state-not-in-cut", "changes of state are left out of the cut"),
+    ("timers-not-in-cut", "timers are left out of the cut"),
+    ("panes-not-in-cut", "open windows are left out of the cut"),
+    ("letters-not-in-cut", "rejected rows are left out of the cut"),
+    ("watermark-of-the-fastest", "the maximum of the inputs' watermarks instead of their minimum"),
+    ("barrier-not-aligned", "rows behind a barrier are worked off before the other inputs have theirs"),
+    ("commit-before-durable", "sinks are told to commit before the epoch is durable"),
+    ("positions-before-rows", "positions are committed of rows that are still in a buffer"),
+    ("file-not-truncated", "rows that were never committed stay in the file"),
+    ("half-a-line-kept", "a direct writer goes on behind half a row"),
+    ("most-once-leaves-early", "at-most-once: rows leave before their epoch is durable"),
+    ("once-is-at-once", "exactly-once: the sink is the direct one"),
+];
 
 /// Ends the process with signal 9 if `WASMILL_KILL` names this point and this passing.
 #[inline]

@@ -61,6 +61,13 @@ pub(crate) struct Verdict {
     findings: Findings,
 }
 
+impl Verdict {
+    /// Whether everything is as the mode promises.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.findings.mismatches == 0
+    }
+}
+
 /// SplitMix64: the same figures from the same seed, everywhere.
 struct Random(u64);
 
@@ -86,15 +93,15 @@ impl Random {
 /// Runs a campaign in each of the modes, prints what came of it, and fails where anything did.
 pub(crate) fn crash(kills: u64, seed: u64, modes: &[Mode], wasmill: &Path, json: bool) -> anyhow::Result<()> {
     let all = if modes.is_empty() { &Mode::ALL } else { modes };
-    let mut mismatches = 0;
+    let mut clean = true;
     for &mode in all {
         let began = now();
         let options = Options { kills, seed, mode, wasmill: wasmill.to_owned(), planted: None };
         let verdict = campaign(&options)?;
         report(&verdict, &options, began.elapsed(), json);
-        mismatches += verdict.findings.mismatches;
+        clean &= verdict.is_clean();
     }
-    if mismatches > 0 {
+    if !clean {
         bail!("what was shown is not what the input has to become");
     }
     Ok(())

@@ -27,7 +27,7 @@ pub(crate) enum Mode {
 impl Mode {
     pub(super) const ALL: [Self; 3] = [Self::ExactlyOnce, Self::AtLeastOnce, Self::AtMostOnce];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ExactlyOnce => "exactly-once",
             Self::AtLeastOnce => "at-least-once",

@@ -240,3 +240,18 @@ async fn one_kind_of_writer_goes_on_behind_the_other() {
     sink.commit(Epoch(3), true).await.expect("committed");
     assert_eq!(committed(directory.path()), [&b"a"[..], b"b", b"shown", b"c"]);
 }
+
+#[tokio::test]
+async fn rows_of_no_epoch_are_gone_though_none_follow() {
+    let directory = TempDir::new().expect("a directory");
+    let mut sink = open(directory.path(), "path = 'out.txt'", None).await;
+    sink.write(&batch(&["a"])).await.expect("written");
+    let handle = sink.prepare(Epoch(1)).await.expect("prepared");
+    sink.write(&batch(&["never committed"])).await.expect("written");
+    sink.prepare(Epoch(2)).await.expect("prepared");
+    drop(sink);
+    let mut sink = open(directory.path(), "path = 'out.txt'", Some(handle)).await;
+    sink.prepare(Epoch(2)).await.expect("prepared");
+    sink.commit(Epoch(2), true).await.expect("committed");
+    assert_eq!(committed(directory.path()), [b"a"]);
+}

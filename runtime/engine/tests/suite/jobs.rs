@@ -11,7 +11,7 @@ use wasmill_env::{RealClock, SimulatedClock};
 use wasmill_model::{Bitmap, Clock, Column, Emission, Epoch, Outcome, Output, Rejected, Rows, Timestamp, WindowShape};
 use wasmill_plan::{Extraction, NodeKind, Routing, TimeExtraction, TimeUnit, Watermarks};
 
-use crate::support::graph::{CutLog, Graph, counter, identity, rows, tumbling_model};
+use crate::support::graph::{CutLog, Graph, counter, delayed, identity, rows, tumbling_model};
 use crate::support::{Call, Got, KeepSink, ListSource, NativeOperator, Row, StuckSink};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,33 +158,6 @@ async fn sliding_windows_count_every_row_in_each_of_its_windows() {
         expected.push((start + 99, "a".to_owned(), format!("{start}..{}={count}", start + 100)));
     }
     assert_eq!(sink.committed(), expected);
-}
-
-/// Sets a timer 10 microseconds after each row; a timer that fires gives a row.
-fn delayed(clock: Clock) -> NativeOperator {
-    NativeOperator::new(move |context, call| match call {
-        Call::Process(_, batch) => {
-            let now = if clock == Clock::Event { 0 } else { context.wall.0 };
-            context.timers.push(TimerChange {
-                clock,
-                keys: Arc::clone(batch.keys()),
-                tags: Arc::clone(batch.values()),
-                times: Some(batch.times().iter().map(|time| now + time + 10).collect()),
-            });
-            Ok(Outcome::default())
-        }
-        Call::Timers(of, fired) => {
-            assert_eq!(of, clock);
-            let rows = Rows {
-                times: vec![],
-                keys: Column::default(),
-                values: fired.tags.clone(),
-                origins: (0..fired.times.len() as u32).collect(),
-            };
-            Ok(Outcome { emissions: vec![Emission { port: 0, output: Output::Rows(rows) }], rejected: vec![] })
-        }
-        _ => Ok(Outcome::default()),
-    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

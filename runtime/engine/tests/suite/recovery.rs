@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::graph::{CutLog, Graph, counter, rows, tumbling_model};
+use crate::support::graph::{CutLog, Graph, counter, delayed, rows, tumbling_model};
 use crate::support::{DirectSink, KeepSink, Row, name};
 use proptest::prelude::*;
 use tokio::runtime::Handle;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
 use wasmill_engine::{JobSettings, NodePart, start};
 use wasmill_env::{Disk, RealClock, SimulatedDisk};
-use wasmill_model::{Epoch, ErrorKind, WindowShape};
+use wasmill_model::{Clock, Epoch, ErrorKind, WindowShape};
 use wasmill_plan::{NodeKind, Routing};
 use wasmill_spec::Delivery;
 use wasmill_store::{JobStore, Recovered, SinkRecord, StoreOptions};
@@ -98,6 +98,22 @@ proptest! {
         for key in keys {
             prop_assert_eq!(seen.remove(key), Some((1..=500).collect::<Vec<_>>()), "{}", key);
         }
+    }
+
+    #[test]
+    fn timers_survive_deaths(deaths in deaths(), tasks in prop::collection::vec(1u16..5, 5)) {
+        let sink = KeepSink::default();
+        survive(&deaths, |run| {
+            let mut graph = Graph::new();
+            let source = graph.source(vec![rows(2_000, &["a", "b", "c"])], true, 1);
+            let stage = graph.stage(delayed(Clock::Event), tasks[run]);
+            let out = graph.sink(&sink);
+            graph.edge((source, 0), (stage, 0), Routing::Keyed);
+            graph.edge((stage, 0), (out, 0), Routing::Keyed);
+            graph
+        });
+        let times: Vec<i64> = sink.sorted().into_iter().map(|(time, ..)| time).collect();
+        prop_assert_eq!(times, (10..2_010).collect::<Vec<i64>>());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wasmill_env::{Disk, DiskFile, kill_point};
+use wasmill_env::{Disk, DiskFile, kill_point, planted};
 use wasmill_model::Epoch;
 
 use super::StoreError;
@@ -82,12 +82,16 @@ pub(crate) fn create_partial(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Dis
 pub(crate) fn complete(disk: &dyn Disk, path: &Path, file: &mut dyn DiskFile) -> Result<(), StoreError> {
     let partial = partial(path);
     kill_point("file-written");
-    file.sync_data().map_err(StoreError::io("sync", &partial))?;
+    if !planted("rename-before-sync") {
+        file.sync_data().map_err(StoreError::io("sync", &partial))?;
+    }
     kill_point("file-synced");
     disk.rename(&partial, path).map_err(StoreError::io("rename", &partial))?;
     kill_point("file-renamed");
     let folder = path.parent().unwrap_or(Path::new("."));
-    disk.sync_dir(folder).map_err(StoreError::io("sync", folder))?;
+    if !planted("name-not-synced") {
+        disk.sync_dir(folder).map_err(StoreError::io("sync", folder))?;
+    }
     kill_point("file-named");
     Ok(())
 }

@@ -16,7 +16,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wasmill_env::{Disk, DiskFile};
+use wasmill_env::{Disk, DiskFile, planted};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::StoreError;
@@ -221,7 +221,7 @@ impl FrameReader {
         if self.read_at(start, payload)? < len {
             return Ok(Found::Damaged("the file ends within a frame"));
         }
-        if xxh3_64(payload) != header.payload_checksum {
+        if xxh3_64(payload) != header.payload_checksum && !planted("checksum-not-verified") {
             return Ok(Found::Damaged("the checksum of the frame does not match"));
         }
         Ok(Found::Frame(header))

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, TimerChange};
 use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
-use wasmill_model::{Column, Emission, Epoch, JobName, Outcome, Output, WindowShape};
+use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowShape};
 use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
 use wasmill_store::{Recovered, StageStates};
 
@@ -183,4 +183,31 @@ pub(crate) fn tumbling_model(partitions: &[Vec<Row>], size: i64) -> Vec<Got> {
         .collect();
     model.sort();
     model
+}
+
+/// Sets a timer 10 microseconds after each row; a timer that fires gives a row.
+pub(crate) fn delayed(clock: Clock) -> NativeOperator {
+    NativeOperator::new(move |context, call| match call {
+        Call::Process(_, batch) => {
+            let now = if clock == Clock::Event { 0 } else { context.wall.0 };
+            context.timers.push(TimerChange {
+                clock,
+                keys: Arc::clone(batch.keys()),
+                tags: Arc::clone(batch.values()),
+                times: Some(batch.times().iter().map(|time| now + time + 10).collect()),
+            });
+            Ok(Outcome::default())
+        }
+        Call::Timers(of, fired) => {
+            assert_eq!(of, clock);
+            let rows = Rows {
+                times: vec![],
+                keys: Column::default(),
+                values: fired.tags.clone(),
+                origins: (0..fired.times.len() as u32).collect(),
+            };
+            Ok(Outcome { emissions: vec![Emission { port: 0, output: Output::Rows(rows) }], rejected: vec![] })
+        }
+        _ => Ok(Outcome::default()),
+    })
 }
