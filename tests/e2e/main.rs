@@ -1,6 +1,7 @@
 //! The binary as people use it: one file for each thing it promises.
 
 mod disk;
+mod faults;
 mod jobs;
 mod pictures;
 mod plugins;

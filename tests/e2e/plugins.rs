@@ -2,9 +2,12 @@
 
 use crate::support::{Done, embedded, guest, three_events};
 
+/// The first row that fails fails the job.
 #[track_caller]
 fn run(plugin: impl AsRef<[u8]>, stage: &str) -> Done {
-    three_events(Some(stage)).with("plugin.wasm", plugin).run(&["run", "job.toml"])
+    three_events(Some(&format!("{stage}\nfaults = {{ in_a_row = 0 }}")))
+        .with("plugin.wasm", plugin)
+        .run(&["run", "job.toml"])
 }
 
 #[test]
@@ -80,7 +83,8 @@ fn what_breaks_the_contract_is_said() {
 
 #[test]
 fn failed_jobs_leave_no_result() {
-    let folder = three_events(Some("")).with("plugin.wasm", guest("process", "(unreachable)"));
+    let stage = "faults = { in_a_row = 0 }";
+    let folder = three_events(Some(stage)).with("plugin.wasm", guest("process", "(unreachable)"));
     folder.run(&["run", "job.toml"]).fails(1, &["process trapped"]);
     assert!(!folder.has("out.jsonl"));
 }

@@ -95,7 +95,7 @@ fn rejected_rows_are_those_of_the_store() {
 #[test]
 fn a_job_that_failed_goes_on_once_its_plugin_is_mended() {
     let trap = guest("process", "unreachable");
-    let folder = three_events(Some("")).with("plugin.wasm", trap);
+    let folder = three_events(Some("faults = { in_a_row = 0 }")).with("plugin.wasm", trap);
     folder.run(&RUN[..4]).fails(1, &["trapped"]);
     assert!(!folder.has("out.jsonl"));
     let folder = folder.with("plugin.wasm", guest("no-such-function", ""));

@@ -42,6 +42,13 @@ impl Folder {
         std::fs::read_to_string(self.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// What the sink has written over all runs: `out.jsonl`, `out-1.jsonl` and so on.
+    pub(crate) fn results(&self) -> String {
+        let later = (1..).map(|run| format!("out-{run}.jsonl")).take_while(|name| self.has(name));
+        let first = Some("out.jsonl".to_owned()).filter(|name| self.has(name));
+        first.into_iter().chain(later).map(|name| self.read(&name)).collect()
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.path().join(name).exists()
     }
@@ -134,6 +141,12 @@ fn repository(path: &str) -> PathBuf {
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A plugin of `tests/guests` that is compiled from source.
+pub(crate) fn built_guest(name: &str) -> Vec<u8> {
+    let path = repository("target/guests").join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run cargo xtask plugins", path.display()))
 }
 
 /// A plugin of the world `stateless` that does `body` in `export`, and passes batches on as they

@@ -5,6 +5,7 @@
 //! One that goes on writes it again from the rows in its store, so that it holds each row of every
 //! committed epoch once, whatever was lost or half written before.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
-use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, DeadLetter};
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, letter_records};
 use wasmill_env::kill_point;
-use wasmill_model::{Epoch, ErrorKind, PartitionId, Timestamp};
-use wasmill_store::{LetterId, LetterRecord, StoreError};
+use wasmill_model::{Epoch, ErrorKind, LetterKind, LetterSubject, NodeName, Timestamp};
+use wasmill_store::{LetterId, LetterRecord, PositionRecord, StoreError};
 
 use crate::failure::Failure;
 
@@ -28,17 +29,19 @@ const PAGE_ROWS: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(crate) struct DeadLetters {
     path: PathBuf,
+    /// The source of each node that has one only.
+    sources: Arc<BTreeMap<NodeName, NodeName>>,
     written: Arc<AtomicBool>,
 }
 
 impl DeadLetters {
     /// Takes away what an earlier run left.
-    pub(crate) fn fresh(path: PathBuf) -> Result<Self, Failure> {
+    pub(crate) fn fresh(path: PathBuf, sources: BTreeMap<NodeName, NodeName>) -> Result<Self, Failure> {
         match std::fs::remove_file(&path) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Err(Failure::file("replace the dead letters", &path, &error))
             }
-            _ => Ok(Self { path, written: Arc::default() }),
+            _ => Ok(Self { path, sources: Arc::new(sources), written: Arc::default() }),
         }
     }
 
@@ -46,16 +49,17 @@ impl DeadLetters {
     /// from an id on.
     pub(crate) fn stored(
         path: PathBuf,
+        sources: BTreeMap<NodeName, NodeName>,
         page: impl Fn(LetterId, usize) -> Result<Vec<(LetterId, LetterRecord)>, StoreError>,
     ) -> Result<Self, Failure> {
-        let letters = Self::fresh(path)?;
+        let letters = Self::fresh(path, sources)?;
         let mut from = LetterId(0);
         loop {
             let rows = page(from, PAGE_ROWS).map_err(|error| Failure::of(error.kind(), &error))?;
             let Some((last, _)) = rows.last() else { return Ok(letters) };
             from = LetterId(last.0 + 1);
             let written =
-                append(None, &letters.path, |out| rows.iter().try_for_each(|(_, letter)| write_stored(out, letter)));
+                append(None, &letters.path, |out| rows.iter().try_for_each(|(_, letter)| write_line(out, letter)));
             written.map_err(|error| Failure::file("write the dead letters", &letters.path, &error))?;
             letters.written.store(true, Ordering::Relaxed);
         }
@@ -80,7 +84,12 @@ struct DeadLetterCommitter {
 
 impl Committer for DeadLetterCommitter {
     fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
-        let rejected: Vec<DeadLetter> = cuts.iter().flat_map(|cut| &cut.dead_letters).cloned().collect();
+        let sources = &self.letters.sources;
+        let mut rejected = Vec::new();
+        for letter in cuts.iter().flat_map(|cut| &cut.dead_letters) {
+            let source = sources.get(&letter.node).unwrap_or(&letter.node);
+            rejected.extend(letter_records(letter, source).map(|letter| LetterRecord { epoch, ..letter }));
+        }
         Box::pin(async move {
             self.inner.commit(epoch, cuts).await?;
             if !rejected.is_empty() {
@@ -88,7 +97,7 @@ impl Committer for DeadLetterCommitter {
                 let file = self.file.take();
                 let written = tokio::task::spawn_blocking({
                     let path = path.clone();
-                    move || append(file, &path, |out| rejected.iter().try_for_each(|letter| write_rows(out, letter)))
+                    move || append(file, &path, |out| rejected.iter().try_for_each(|letter| write_line(out, letter)))
                 });
                 let written = written.await.map_err(io::Error::other).and_then(|result| result);
                 self.file = Some(written.map_err(|error| CommitError {
@@ -137,13 +146,22 @@ fn append(
 struct Line<'a> {
     node: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    plugin: Option<&'a str>,
+    plugin: Option<String>,
+    kind: LetterKind,
+    /// Where it is no row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'static str>,
     reason: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stack: &'a [String],
+    epoch: Epoch,
     time: String,
     #[serde(flatten)]
     key: Bytes<'a>,
     #[serde(flatten)]
     value: Value<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,59 +184,38 @@ enum Value<'a> {
     Base64(String),
 }
 
-impl<'a> Line<'a> {
-    fn new(
-        node: &'a str,
-        plugin: Option<&'a str>,
-        reason: &'a str,
-        time: i64,
-        (key, value): (&'a [u8], &'a [u8]),
-        origin: Option<(PartitionId, u64)>,
-    ) -> Self {
-        Self {
-            node,
-            plugin,
-            reason,
-            time: Timestamp(time).to_string(),
-            key: str::from_utf8(key).map_or_else(|_| Bytes::Base64(BASE64.encode(key)), Bytes::Text),
-            value: str::from_utf8(value).map_or_else(|_| Value::Base64(BASE64.encode(value)), Value::Text),
-            partition: origin.map(|(partition, _)| partition.0),
-            offset: origin.map(|(_, offset)| offset),
-        }
-    }
-
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        out.write_all(b"\n")
-    }
+fn write_line(out: &mut impl Write, letter: &LetterRecord) -> io::Result<()> {
+    let LetterRecord { key, value, origin, .. } = letter;
+    let line = Line {
+        node: letter.node.as_str(),
+        plugin: letter.digest.map(|digest| digest.to_string()),
+        kind: letter.kind,
+        subject: Some(letter.subject).filter(|it| !matches!(it, LetterSubject::Row { .. })).map(LetterSubject::name),
+        reason: &letter.reason,
+        stack: &letter.stack,
+        epoch: letter.epoch,
+        time: Timestamp(letter.time).to_string(),
+        key: str::from_utf8(key).map_or_else(|_| Bytes::Base64(BASE64.encode(key)), Bytes::Text),
+        value: str::from_utf8(value).map_or_else(|_| Value::Base64(BASE64.encode(value)), Value::Text),
+        source: origin.as_ref().map(|origin| origin.node.as_str()),
+        partition: origin.as_ref().map(|origin| origin.partition.0),
+        offset: origin.as_ref().and_then(offset),
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
 }
 
-fn write_rows(out: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
-    let plugin = letter.digest.map(|digest| digest.to_string());
-    let rows = &letter.rows;
-    for (row, reason) in letter.reasons.iter().enumerate().take(rows.len()) {
-        let bytes = (rows.keys().row(row), rows.values().row(row));
-        let origin = rows.lineage().map(|lineage| (lineage.partition, lineage.offsets[row]));
-        Line::new(letter.node.as_str(), plugin.as_deref(), reason, rows.times()[row], bytes, origin).write(out)?;
-    }
-    Ok(())
-}
-
-fn write_stored(out: &mut impl Write, letter: &LetterRecord) -> io::Result<()> {
-    let plugin = letter.digest.map(|digest| digest.to_string());
-    let offset = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
-    let origin = letter.origin.as_ref();
-    let origin = origin.and_then(|origin| Some((origin.partition, offset(&origin.position.0)?)));
-    let bytes = (&letter.key[..], &letter.value[..]);
-    Line::new(letter.node.as_str(), plugin.as_deref(), &letter.reason, letter.time, bytes, origin).write(out)
+/// The offset of a row in its partition.
+pub(crate) fn offset(origin: &PositionRecord) -> Option<u64> {
+    origin.position.0[..].try_into().ok().map(u64::from_le_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use wasmill_contract::MemoryCommitter;
-    use wasmill_model::{BatchBuilder, Lineage, NodeName, PluginDigest};
+    use wasmill_contract::{DeadLetter, MemoryCommitter};
+    use wasmill_model::{BatchBuilder, Lineage, PartitionId, PluginDigest};
 
     use super::*;
 
@@ -230,8 +227,11 @@ mod tests {
         DeadLetter {
             node: NodeName::new("classify").expect("a name"),
             digest: Some(PluginDigest([0; 32])),
+            kind: LetterKind::Rejected,
+            subject: LetterSubject::default(),
             rows: rows.finish(0).with_lineage(Some(lineage)),
             reasons: vec!["no \"wheels\"".into(), "not text".into()],
+            stack: Vec::new(),
         }
     }
 
@@ -239,7 +239,7 @@ mod tests {
     async fn rejected_rows_are_written_with_their_epoch_and_only_then() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(".wasmill/job/dead-letters.jsonl");
-        let letters = DeadLetters::fresh(path.clone()).expect("nothing there");
+        let letters = DeadLetters::fresh(path.clone(), BTreeMap::new()).expect("nothing there");
         let mut committer = letters.committer(Box::new(MemoryCommitter::default()));
         committer.commit(Epoch(1), vec![Cut::default()]).await.expect("commits");
         assert!(!path.exists() && letters.path().is_none());
@@ -254,14 +254,14 @@ mod tests {
             text.lines().take(2).collect::<Vec<_>>(),
             [
                 format!(
-                    r#"{{"node":"classify","plugin":"sha256:{zeros}","reason":"no \"wheels\"","time":"1970-01-01T00:00:00.000Z","key":"k","value":"{{\"a\":1}}","partition":3,"offset":7}}"#
+                    r#"{{"node":"classify","plugin":"sha256:{zeros}","kind":"rejected","reason":"no \"wheels\"","epoch":2,"time":"1970-01-01T00:00:00.000Z","key":"k","value":"{{\"a\":1}}","source":"classify","partition":3,"offset":7}}"#
                 ),
                 format!(
-                    r#"{{"node":"classify","plugin":"sha256:{zeros}","reason":"not text","time":"1970-01-01T00:00:00.001Z","key_base64":"/w==","value_base64":"/g==","partition":3,"offset":15}}"#
+                    r#"{{"node":"classify","plugin":"sha256:{zeros}","kind":"rejected","reason":"not text","epoch":2,"time":"1970-01-01T00:00:00.001Z","key_base64":"/w==","value_base64":"/g==","source":"classify","partition":3,"offset":15}}"#
                 ),
             ]
         );
-        DeadLetters::fresh(path.clone()).expect("removed");
+        DeadLetters::fresh(path.clone(), BTreeMap::new()).expect("removed");
         assert!(!path.exists());
     }
 
@@ -269,7 +269,7 @@ mod tests {
     async fn a_place_that_cannot_be_written_fails_the_epoch() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("file"), "").expect("written");
-        let letters = DeadLetters::fresh(dir.path().join("file/x.jsonl")).expect("nothing there");
+        let letters = DeadLetters::fresh(dir.path().join("file/x.jsonl"), BTreeMap::new()).expect("nothing there");
         let mut committer = letters.committer(Box::new(MemoryCommitter::default()));
         let cut = Cut { dead_letters: vec![letter()], ..Cut::default() };
         let error = committer.commit(Epoch(1), vec![cut]).await.expect_err("no directory");

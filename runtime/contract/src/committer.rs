@@ -1,6 +1,8 @@
-use wasmill_model::{Batch, Epoch, ErrorKind, NodeName, PartitionId, PluginDigest, Position};
+use wasmill_model::{
+    Batch, Epoch, ErrorKind, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position,
+};
 use wasmill_order::{TimerEntry, WindowChanges};
-use wasmill_store::ChangeSet;
+use wasmill_store::{ChangeSet, LetterId};
 
 use crate::{BoxFuture, Share, SinkHandle};
 
@@ -32,8 +34,10 @@ pub struct Cut {
     pub stages: Vec<StageCut>,
     /// Prepared handles of its sinks.
     pub sinks: Vec<SinkCut>,
-    /// Rejected rows.
+    /// What could not be processed.
     pub dead_letters: Vec<DeadLetter>,
+    /// Dead letters of earlier epochs that were processed again in this one.
+    pub replayed: Vec<LetterId>,
 }
 
 /// Positions of a source as of a barrier.
@@ -71,17 +75,31 @@ pub struct SinkCut {
     pub handle: SinkHandle,
 }
 
-/// Rows that cannot be processed, with why.
+/// What cannot be processed, with why: rows of one kind and one subject.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// The node that rejected them.
+    /// The node that could not.
     pub node: NodeName,
-    /// The plugin that did, where it was one.
+    /// Its plugin, where it has one.
     pub digest: Option<PluginDigest>,
+    /// Why.
+    pub kind: LetterKind,
+    /// What they are: only of a row is all of it here.
+    pub subject: LetterSubject,
     /// The rows.
     pub rows: Batch,
-    /// Why, one reason a row.
+    /// Why in words, one reason a row.
     pub reasons: Vec<String>,
+    /// Where the plugin was, its innermost function first; empty where it did not trap.
+    pub stack: Vec<String>,
+}
+
+impl DeadLetter {
+    /// Bytes that it takes, roughly.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.rows.byte_len() + self.reasons.iter().chain(&self.stack).map(String::len).sum::<usize>()
+    }
 }
 
 /// Why an epoch was not committed.

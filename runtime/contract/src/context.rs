@@ -62,6 +62,13 @@ impl OperatorContext {
         self.state.mark();
     }
 
+    /// Drops what a call has asked for and said. State stays as it is.
+    pub fn forget_call(&mut self) {
+        self.timers.clear();
+        self.metrics.clear();
+        self.log.clear();
+    }
+
     /// Takes back every effect of the call, but for its log lines: they may say what went wrong.
     pub fn undo_call(&mut self) {
         self.state.undo();

@@ -22,7 +22,7 @@ pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a
 pub use committer::{CommitError, Committer, Cut, DeadLetter, MemoryCommitter, SinkCut, SourceCut, StageCut};
 pub use connector::{Bounds, ConnectorError, Share, SinkCapabilities, SourceCapabilities};
 pub use context::{LogLine, MetricUpdate, OperatorContext, TimerChange};
-pub use operator::{Aggregate, Operator, OperatorError, OperatorFactory};
-pub use records::{epoch_record, pane_entry, timer_entry, window_progress};
+pub use operator::{Aggregate, OpenError, Operator, OperatorError, OperatorFactory};
+pub use records::{epoch_record, letter_records, pane_entry, timer_entry, window_progress};
 pub use sink::{Sink, SinkFactory, SinkHandle};
 pub use source::{BatchLimit, Source, SourceEvent, SourceFactory, SourcePartition};

@@ -1,8 +1,13 @@
+use std::fmt;
+
 use wasmill_model::{
-    Batch, Clock, Column, Descriptor, ErrorKind, Firings, Folded, Outcome, PaneBatch, PluginDigest, Results, Timestamp,
+    Batch, Clock, Column, Descriptor, ErrorKind, Firings, Folded, LetterKind, Outcome, PaneBatch, PluginDigest,
+    Results, Timestamp,
 };
 
 use crate::{BoxFuture, OperatorContext};
+
+const FRAMES_SHOWN: usize = 8;
 
 /// A loaded plugin with the configuration of one stage: makes instances of it.
 pub trait OperatorFactory: Send + Sync {
@@ -16,20 +21,31 @@ pub trait OperatorFactory: Send + Sync {
     ///
     /// # Errors
     /// Where instantiation or `open` fails, or the plugin is an aggregate.
-    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>>;
+    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, Box<OpenError>>>;
 
     /// A fresh, opened instance of an aggregate.
     ///
     /// # Errors
     /// Where instantiation or `open` fails, or the plugin is not an aggregate.
-    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>>;
+    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, Box<OpenError>>>;
+}
+
+/// Why an instance could not be opened, and what the host keeps for it: another may be.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct OpenError {
+    /// What went wrong.
+    pub cause: OperatorError,
+    /// What the host keeps.
+    pub context: OperatorContext,
 }
 
 /// One instance of an operator.
 ///
 /// After an error of kind [`OperatorError::Trap`], [`OperatorError::Deadline`],
 /// [`OperatorError::Limit`], [`OperatorError::Contract`] or [`OperatorError::Host`] the instance is dead: only
-/// [`Operator::close`] may follow.
+/// [`Operator::context`] and [`Operator::close`] may follow. After any error what it remembers may
+/// be half of a call, so the engine lets it go.
 pub trait Operator: Send {
     /// Handles rows that came in by `port`.
     ///
@@ -100,6 +116,9 @@ pub trait Aggregate: Send {
 
     /// What the host keeps for it.
     fn context(&mut self) -> &mut OperatorContext;
+
+    /// Ends the instance.
+    fn close(self: Box<Self>) -> OperatorContext;
 }
 
 /// Why a call of an operator failed.
@@ -122,12 +141,14 @@ pub enum OperatorError {
         reason: String,
     },
     /// The guest trapped.
-    #[error("{call} trapped: {reason}")]
+    #[error("{call} trapped: {reason}{}", Frames(stack))]
     Trap {
         /// The function that was called.
         call: &'static str,
-        /// What kind of trap, and where in the guest.
+        /// What kind of trap.
         reason: String,
+        /// Where the guest was, its innermost function first.
+        stack: Vec<String>,
     },
     /// The guest did not return in time.
     #[error("{call} did not return within {limit_ms} ms")]
@@ -176,5 +197,31 @@ impl OperatorError {
             Self::Instance(_) => ErrorKind::Internal,
             _ => ErrorKind::Plugin,
         }
+    }
+
+    /// Why what the call was given cannot be processed.
+    #[must_use]
+    pub fn letter_kind(&self) -> LetterKind {
+        match self {
+            Self::Retry { .. } | Self::Fatal { .. } | Self::Contract { .. } | Self::Instance(_) | Self::Host { .. } => {
+                LetterKind::Error
+            }
+            Self::Trap { .. } => LetterKind::Trap,
+            Self::Deadline { .. } => LetterKind::Timeout,
+            Self::Limit { .. } => LetterKind::Limit,
+        }
+    }
+}
+
+/// The innermost functions of a stack, for people.
+struct Frames<'a>(&'a [String]);
+
+impl fmt::Display for Frames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, frame) in self.0.iter().take(FRAMES_SHOWN).enumerate() {
+            f.write_str(if place == 0 { " in " } else { " < " })?;
+            f.write_str(frame)?;
+        }
+        Ok(())
     }
 }

@@ -27,6 +27,7 @@ pub fn epoch_record(cuts: Vec<Cut>, source_of: impl Fn(&NodeName) -> NodeName) -
             let source = source_of(&letter.node);
             record.dead_letters.extend(letter_records(letter, &source));
         }
+        record.dropped_letters.extend(cut.replayed);
     }
     record
 }
@@ -42,14 +43,17 @@ fn stage_record(cut: StageCut) -> StageRecord {
     }
 }
 
-/// Rejected rows one by one.
-fn letter_records<'a>(letter: &'a DeadLetter, source: &'a NodeName) -> impl Iterator<Item = LetterRecord> + 'a {
+/// What a dead letter holds, one by one, without its epoch. `source` is where its rows come from.
+pub fn letter_records<'a>(letter: &'a DeadLetter, source: &'a NodeName) -> impl Iterator<Item = LetterRecord> + 'a {
     let rows = &letter.rows;
     letter.reasons.iter().enumerate().take(rows.len()).map(move |(row, reason)| LetterRecord {
         epoch: wasmill_model::Epoch::default(),
         node: letter.node.clone(),
         digest: letter.digest,
+        kind: letter.kind,
+        subject: letter.subject,
         reason: reason.clone(),
+        stack: letter.stack.clone(),
         time: rows.times()[row],
         key: rows.keys().row(row).to_vec(),
         value: rows.values().row(row).to_vec(),

@@ -158,7 +158,7 @@ fn decide_spaces(stored: &Spaces, now: &Spaces, dropped: Dropped) -> Option<(Spa
 fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageFact>) {
     let mut stages = BTreeMap::new();
     for (node, part) in plan.nodes.iter().zip(parts) {
-        if let (NodeKind::Stage { window }, NodePart::Stage(factory)) = (&node.kind, part) {
+        if let (NodeKind::Stage { window, .. }, NodePart::Stage(factory)) = (&node.kind, part) {
             let spaces = factory.descriptor().spaces.iter();
             let spaces = spaces.map(|space| Some((space.name.clone(), space.schema_version)));
             let (plugin, spaces) = (factory.digest().to_string(), spaces.collect());

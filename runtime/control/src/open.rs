@@ -16,7 +16,7 @@ pub struct Opened {
     pub recovered: Recovered,
     /// Where its stages have their state.
     pub states: StageStates,
-    /// Whether the job has nothing left to do.
+    /// Whether the job has nothing left to do: it has finished, and nothing is to be replayed.
     pub finished: bool,
     /// Makes its epochs durable.
     pub committer: StoreCommitter,
@@ -36,7 +36,7 @@ pub fn open(
     dropped: Dropped,
 ) -> Result<Opened, ControlError> {
     let (store, mut recovered) = JobStore::open(disk, dir, options)?;
-    let finished = identity::is_finished(&recovered);
+    let finished = identity::is_finished(&recovered) && recovered.replays.is_empty();
     let Resumption { facts, numbers, removed } = identity::decide_resume(plan, parts, &recovered, dropped)?;
     recovered.forget(&removed);
     let shares = stateful_shares(plan, parts).max(1);

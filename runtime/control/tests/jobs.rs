@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wasmill_contract::{
-    Aggregate, BoxFuture, Committer, Cut, DeadLetter, Operator, OperatorContext, OperatorError, OperatorFactory, Share,
-    StageCut,
+    Aggregate, BoxFuture, Committer, Cut, DeadLetter, OpenError, Operator, OperatorContext, OperatorError,
+    OperatorFactory, Share, StageCut,
 };
 use wasmill_control::{ControlError, Dropped, Opened, open};
 use wasmill_engine::NodePart;
 use wasmill_env::{Disk, Fault, SimulatedDisk};
 use wasmill_model::{
-    BatchBuilder, Column, ColumnBuilder, ColumnSet, Descriptor, Epoch, ErrorKind, JobName, NodeName, PluginDigest,
-    SpaceDescriptor, Timestamp, WindowShape,
+    BatchBuilder, Column, ColumnBuilder, ColumnSet, Descriptor, Epoch, ErrorKind, JobName, LetterKind, LetterSubject,
+    NodeName, PluginDigest, SpaceDescriptor, Timestamp, WindowShape,
 };
+use wasmill_plan::FaultPolicy;
 use wasmill_plan::{Chain, Edge, Node, NodeKind, Plan};
 use wasmill_store::{ChangeSet, EntryChange, LetterId, StoreError, StoreOptions};
 
@@ -35,12 +36,16 @@ impl OperatorFactory for Described {
         self.1
     }
 
-    fn open(&self, _: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>> {
-        Box::pin(async { Err(OperatorError::Instance("only described".into())) })
+    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, Box<OpenError>>> {
+        Box::pin(async {
+            Err(Box::new(OpenError { cause: OperatorError::Instance("only described".into()), context }))
+        })
     }
 
-    fn open_aggregate(&self, _: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>> {
-        Box::pin(async { Err(OperatorError::Instance("only described".into())) })
+    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, Box<OpenError>>> {
+        Box::pin(async {
+            Err(Box::new(OpenError { cause: OperatorError::Instance("only described".into()), context }))
+        })
     }
 }
 
@@ -65,7 +70,11 @@ fn stage(digest: u8, spaces: &[(&str, u32)]) -> NodePart {
 fn plan(job: &str, stage: &str, window: Option<WindowShape>) -> Plan {
     Plan {
         job: JobName::new(job).expect("a name"),
-        nodes: vec![Node { name: name(stage), kind: NodeKind::Stage { window }, chain: 0 }],
+        nodes: vec![Node {
+            name: name(stage),
+            kind: NodeKind::Stage { window, faults: FaultPolicy::default() },
+            chain: 0,
+        }],
         edges: Vec::<Edge>::new(),
         chains: vec![Chain { nodes: vec![0], parallelism: 1 }],
     }
@@ -266,8 +275,15 @@ async fn rejected_rows_belong_to_their_epoch() {
     let mut opened = take(&disk, &plan("job", "count", None), stage(1, &[("seen", 1)])).expect("its own state");
     let mut rows = BatchBuilder::default();
     rows.push(Timestamp(7), b"k", b"v");
-    let letter =
-        DeadLetter { node: name("count"), digest: None, rows: rows.finish(0), reasons: vec!["too small".into()] };
+    let letter = DeadLetter {
+        node: name("count"),
+        digest: None,
+        kind: LetterKind::Rejected,
+        subject: LetterSubject::default(),
+        rows: rows.finish(0),
+        reasons: vec!["too small".into()],
+        stack: vec![],
+    };
     let cut = Cut { dead_letters: vec![letter], ..Cut::default() };
     opened.committer.commit(Epoch(2), vec![cut]).await.expect("a disk without faults");
     drop(opened);

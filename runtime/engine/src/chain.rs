@@ -11,16 +11,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{Cut, DeadLetter, OperatorFactory, Share};
+use wasmill_contract::{Cut, DeadLetter, Share};
 use wasmill_env::{Clock as HostClock, kill_point, planted};
-use wasmill_model::{Batch, Clock, Column, NodeName, PluginDigest, Timestamp, key_group, share_of};
+use wasmill_model::{Batch, Clock, Column, LetterKind, LetterSubject, NodeName, Timestamp, key_group, share_of};
 use wasmill_spec::NewKey;
+use wasmill_store::LetterId;
 
 use crate::error::JobError;
 use crate::extract;
 use crate::metrics::{JobMetrics, NodeMetrics};
 use crate::operator_slot::{Moment, OperatorSlot, Produced};
 use crate::queue::QueueSender;
+use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
 use crate::sink_slot::{Meter, SinkSlot};
 use crate::window_slot::WindowSlot;
@@ -32,7 +34,6 @@ const DEAD_LETTER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 pub(crate) struct Slot {
     pub(crate) name: NodeName,
     pub(crate) kind: SlotKind,
-    pub(crate) digest: Option<PluginDigest>,
     pub(crate) metrics: Arc<NodeMetrics>,
 }
 
@@ -92,6 +93,8 @@ pub(crate) struct Chain {
     watermark: Timestamp,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
+    /// Dead letters of earlier epochs that were processed again.
+    replayed: Vec<LetterId>,
 }
 
 impl Chain {
@@ -112,6 +115,7 @@ impl Chain {
             watermark: Timestamp::MIN,
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
+            replayed: Vec::new(),
         }
     }
 
@@ -130,27 +134,59 @@ impl Chain {
         self.drain().await
     }
 
-    /// Rows that a source could not make into events.
-    pub(crate) fn reject(&mut self, slot: usize, rows: Batch, reasons: Vec<String>) {
-        let slot = &self.slots[slot];
-        slot.metrics.rejected(rows.len());
-        self.dead_letter_bytes += rows.byte_len() + reasons.iter().map(String::len).sum::<usize>();
-        self.dead_letters.push(DeadLetter { node: slot.name.clone(), digest: slot.digest, rows, reasons });
+    /// Dead letters of an earlier epoch for one of the nodes. They are done with when this epoch is.
+    pub(crate) async fn replay(&mut self, replay: Replay) -> Result<(), Stopped> {
+        let Replay { ids, slot, port, rows, malformed } = replay;
+        self.replayed.extend(ids);
+        if let Some((rows, reasons)) = malformed {
+            self.malformed(rows, reasons);
+        }
+        if !rows.is_empty() {
+            self.work.push_back((slot, port, rows));
+        }
+        self.drain().await
     }
 
-    /// Whether so many rows were rejected, or wait for their epoch, that it should end.
+    /// Rows that the source of the chain could not make into events.
+    pub(crate) fn malformed(&mut self, rows: Batch, reasons: Vec<String>) {
+        self.keep(
+            0,
+            DeadLetter {
+                node: self.head().clone(),
+                digest: None,
+                kind: LetterKind::Malformed,
+                subject: LetterSubject::default(),
+                rows,
+                reasons,
+                stack: Vec::new(),
+            },
+        );
+    }
+
+    /// Keeps a dead letter of a slot for the cut.
+    fn keep(&mut self, slot: usize, letter: DeadLetter) {
+        self.slots[slot].metrics.rejected(letter.rows.len());
+        self.dead_letter_bytes += letter.byte_len();
+        self.dead_letters.push(letter);
+    }
+
+    /// Whether it holds so much that an epoch should take it away.
     pub(crate) fn wants_epoch(&self) -> bool {
-        let waiting = self.slots.iter().any(|slot| matches!(&slot.kind, SlotKind::Sink(sink) if sink.wants_epoch()));
-        self.dead_letter_bytes > DEAD_LETTER_BYTES_MAX || waiting
+        let in_slot = |slot: &Slot| match &slot.kind {
+            SlotKind::Operator(operator) => operator.wants_epoch(),
+            SlotKind::Sink(sink) => sink.wants_epoch(),
+            SlotKind::Source | SlotKind::Window(_) => false,
+        };
+        self.dead_letter_bytes > DEAD_LETTER_BYTES_MAX || self.slots.iter().any(in_slot)
     }
 
     async fn drain(&mut self) -> Result<(), Stopped> {
         while let Some((place, port, batch)) = self.work.pop_front() {
-            let mut at = self.moment();
+            let at = self.moment();
             let slot = &mut self.slots[place];
             slot.metrics.batch_in(batch.len(), batch.values().data().len());
             let produced = match &mut slot.kind {
-                SlotKind::Source => Produced { outputs: vec![(0, batch)], rejected: None },
+                SlotKind::Source => Produced { outputs: vec![(0, batch)], letters: Vec::new() },
                 SlotKind::Operator(operator) => operator.process(port, &batch, at).await?,
                 SlotKind::Window(window) => window.process(&batch, at).await?,
                 SlotKind::Sink(sink) => {
@@ -163,16 +199,20 @@ impl Chain {
             }
             self.send(place, produced).await?;
             // Timers that the call set for a time that has passed fire at once.
-            at.monotonic_nanos = self.clock.monotonic_nanos();
-            self.fire_timers(place, at, false).await?;
+            if let SlotKind::Operator(operator) = &self.slots[place].kind
+                && [Clock::Event, Clock::Processing].iter().any(|&clock| operator.is_due(clock, at))
+            {
+                let at = Moment { monotonic_nanos: self.clock.monotonic_nanos(), ..at };
+                self.fire_timers(place, at, false).await?;
+            }
         }
         Ok(())
     }
 
     /// Sends on what slot `place` produced: into this chain's work, or to other tasks.
     async fn send(&mut self, place: usize, produced: Produced) -> Result<(), Stopped> {
-        if let Some((rows, reasons)) = produced.rejected {
-            self.reject(place, rows, reasons);
+        for letter in produced.letters {
+            self.keep(place, letter);
         }
         for (port, batch) in produced.outputs {
             self.slots[place].metrics.out(batch.len());
@@ -263,40 +303,43 @@ impl Chain {
 
     /// Ends an epoch: what the chain holds becomes its cut, and the barrier goes on.
     pub(crate) async fn barrier(&mut self, barrier: Barrier) -> Result<Cut, Stopped> {
-        let mut cut = Cut { dead_letters: self.take_dead_letters(), ..Cut::default() };
-        if planted("letters-not-in-cut") {
-            cut.dead_letters.clear();
-        }
+        let mut cut = Cut::default();
         let at = self.moment();
-        for slot in &mut self.slots {
-            match &mut slot.kind {
+        for place in 0..self.slots.len() {
+            match &mut self.slots[place].kind {
                 SlotKind::Source => {}
-                SlotKind::Operator(operator) => cut.stages.push(operator.cut(self.share, at).await?),
+                SlotKind::Operator(operator) => {
+                    let (stage, letters) = operator.cut(self.share, at).await?;
+                    cut.stages.push(stage);
+                    letters.into_iter().for_each(|letter| self.keep(place, letter));
+                }
                 SlotKind::Window(window) => cut.stages.push(window.cut(self.share)),
                 SlotKind::Sink(sink) => cut.sinks.push(sink.cut(self.share, barrier.epoch).await?),
             }
         }
         kill_point("stages-cut");
+        cut.dead_letters = self.take_dead_letters();
+        if planted("letters-not-in-cut") {
+            cut.dead_letters.clear();
+        }
+        cut.replayed = std::mem::take(&mut self.replayed);
         self.broadcast(&Signal::Barrier(barrier)).await?;
         Ok(cut)
     }
 
-    /// Rejected rows that no cut has taken yet.
+    /// Dead letters that no cut has taken yet.
     pub(crate) fn take_dead_letters(&mut self) -> Vec<DeadLetter> {
         self.dead_letter_bytes = 0;
         std::mem::take(&mut self.dead_letters)
     }
 
     /// Puts a fresh instance in the place of the first node's, on the same state and timers.
-    pub(crate) async fn restart_first(&mut self, factory: &dyn OperatorFactory) -> Result<(), JobError> {
-        let mut slot = self.slots.remove(0);
-        slot.kind = match slot.kind {
-            SlotKind::Operator(operator) => SlotKind::Operator(operator.restarted(factory).await?),
-            SlotKind::Window(window) => SlotKind::Window(window.restarted(factory).await?),
-            other @ (SlotKind::Source | SlotKind::Sink(_)) => other,
-        };
-        self.slots.insert(0, slot);
-        Ok(())
+    pub(crate) async fn restart_first(&mut self) -> Result<(), JobError> {
+        match &mut self.slots[0].kind {
+            SlotKind::Operator(operator) => operator.restart().await,
+            SlotKind::Window(window) => window.restart().await,
+            SlotKind::Source | SlotKind::Sink(_) => Ok(()),
+        }
     }
 
     /// The epoch is durable: sinks make its rows visible.

@@ -33,6 +33,33 @@ pub enum JobError {
         #[source]
         cause: OperatorError,
     },
+    /// A plugin fails on whatever it is given.
+    #[error(
+        "stage {node:?}: {failed} rows or timers in a row failed and none succeeded, the last one so: {cause}",
+        node = node.as_str()
+    )]
+    AlwaysFails {
+        /// The stage.
+        node: NodeName,
+        /// How many failed.
+        failed: u64,
+        /// What was wrong with the last one.
+        #[source]
+        cause: OperatorError,
+    },
+    /// A fresh instance failed in calls that had succeeded before.
+    #[error(
+        "stage {node:?}: a fresh instance of the plugin does not get as far as the one before it, with the same \
+         calls: {cause}",
+        node = node.as_str()
+    )]
+    Replay {
+        /// The stage.
+        node: NodeName,
+        /// How it failed.
+        #[source]
+        cause: OperatorError,
+    },
     /// Timers of an operator fire at once again and again.
     #[error(
         "stage {node:?}: on-timers set timers that were due at once {rounds} times in a row; \
@@ -101,7 +128,7 @@ impl JobError {
         match self {
             Self::Source { cause, .. } | Self::Sink { cause, .. } => cause.kind(),
             Self::Stage { cause, .. } => cause.kind(),
-            Self::TimerStorm { .. } => ErrorKind::Plugin,
+            Self::AlwaysFails { .. } | Self::Replay { .. } | Self::TimerStorm { .. } => ErrorKind::Plugin,
             Self::Commit(error) => error.kind,
             Self::Order { cause, .. } => cause.kind(),
             Self::Deal { cause, .. } => cause.kind(),

@@ -8,6 +8,10 @@
 //! Rows, watermarks and barriers travel in one ordered stream of [`signal::Signal`]s. A watermark
 //! never overtakes a row, and a row never overtakes a barrier.
 //!
+//! # Faults
+//! A call of a plugin that fails is taken apart until the rows are known that it fails on: those
+//! go to the dead letters, all others go on once, in order ([`operator_slot`], [`window_slot`]).
+//!
 //! # Bounds
 //! Every queue is bounded in rows and bytes ([`queue`]); a full one stops its sender, up to the
 //! source.
@@ -17,11 +21,14 @@ mod chain;
 mod coordinator;
 mod error;
 mod extract;
+mod faults;
+mod history;
 mod job;
 mod metrics;
 mod operator_slot;
 mod outcome;
 mod queue;
+mod replay;
 mod signal;
 mod sink_slot;
 mod source_head;

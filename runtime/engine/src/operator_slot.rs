@@ -1,18 +1,36 @@
+//! An operator in a task, with its timers, and what happens when one of its calls fails.
+//!
+//! # Faults
+//! An operator may keep state in the memory of its instance until it is flushed. So the slot keeps
+//! what the operator was given since its state was last complete: since the last cut, or the last
+//! time it was flushed in between. After a call that fails it takes state and timers back to that
+//! point, opens a fresh instance, makes the same calls again with their outputs dropped, and flushes:
+//! the state is that of just before the call. Then it makes the call again in halves, each half the
+//! same way, until it has the single rows or timers that fail. Those go to the dead letters; to the
+//! operator they never came.
+//!
+//! # Ordering
+//! Halves are worked off from the left: rows go on in the order they came in.
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{Operator, OperatorError, OperatorFactory, Share, StageCut};
+use wasmill_contract::{DeadLetter, Operator, OperatorContext, Share, StageCut};
 use wasmill_env::planted;
-use wasmill_model::{Batch, Clock, Descriptor, LogLevel, NodeName, Outcome, Timestamp};
+use wasmill_model::{Batch, Clock, Firings, LetterKind, LetterSubject, Outcome, Timestamp};
 use wasmill_order::Timers;
 
 use crate::error::JobError;
-use crate::metrics::NodeMetrics;
+use crate::faults::{Attempts, Fault, Plugin, log_lines, settle};
+use crate::history::{Call, History, Pending, Step};
 use crate::outcome::{self, Origin};
 
 /// Timers that one call of an operator is given.
 const FIRINGS_MAX: usize = 1_024;
 /// How many times in a row timers may set timers that are due at once.
 const TIMER_ROUNDS_MAX: u32 = 10_000;
+/// How often a fresh instance may fail in calls that succeeded before.
+const REPLAYS_MAX: u32 = 3;
 
 /// The times a call is made at.
 #[derive(Debug, Clone, Copy)]
@@ -22,97 +40,312 @@ pub(crate) struct Moment {
     pub(crate) monotonic_nanos: u64,
 }
 
-/// What a call produced: batches by output port, and rows for the dead-letter queue.
+/// What a call produced: batches by output port, and what goes to the dead-letter queue.
 #[derive(Debug, Default)]
 pub(crate) struct Produced {
     pub(crate) outputs: Vec<(u16, Batch)>,
-    pub(crate) rejected: Option<(Batch, Vec<String>)>,
+    pub(crate) letters: Vec<DeadLetter>,
 }
 
 /// An operator in a task, with its timers.
 pub(crate) struct OperatorSlot {
-    name: NodeName,
-    operator: Box<dyn Operator>,
+    plugin: Plugin,
+    instance: Instance,
     timers: Timers,
     watermarks: bool,
-    metrics: Arc<NodeMetrics>,
+    /// `None` for an operator that declares no state: nothing outlives its calls.
+    history: Option<History>,
+    pending: Pending,
+}
+
+/// The instance, or what is left of one that could not be replaced.
+struct Instance(Option<Box<dyn Operator>>);
+
+impl Instance {
+    fn get(&mut self) -> &mut dyn Operator {
+        &mut **self.0.as_mut().expect("an operator is there but while another is opened in its place")
+    }
+
+    fn context(&mut self) -> &mut OperatorContext {
+        self.get().context()
+    }
 }
 
 impl OperatorSlot {
-    pub(crate) fn new(
-        name: NodeName,
-        operator: Box<dyn Operator>,
-        descriptor: &Descriptor,
-        metrics: Arc<NodeMetrics>,
-        timers: Timers,
-    ) -> Self {
-        Self { name, operator, timers, watermarks: descriptor.watermarks, metrics }
+    pub(crate) fn new(plugin: Plugin, operator: Box<dyn Operator>, timers: Timers) -> Self {
+        let descriptor = plugin.factory().descriptor();
+        let (watermarks, stateful) = (descriptor.watermarks, !descriptor.spaces.is_empty());
+        let history = stateful.then(History::default);
+        Self { plugin, instance: Instance(Some(operator)), timers, watermarks, history, pending: Pending::default() }
     }
 
     /// A fresh instance on the same state, with the same timers.
-    pub(crate) async fn restarted(self, factory: &dyn OperatorFactory) -> Result<Self, JobError> {
-        let opened = factory.open(self.operator.close()).await;
-        let operator = opened.map_err(|cause| JobError::Stage { node: self.name.clone(), cause })?;
-        Ok(Self { operator, ..self })
+    pub(crate) async fn restart(&mut self) -> Result<(), JobError> {
+        if let Some(operator) = self.instance.0.take() {
+            let mut operator = self.plugin.open(operator.close()).await?;
+            // The first instance has said and done that already.
+            operator.context().forget_call();
+            self.instance.0 = Some(operator);
+        }
+        Ok(())
     }
 
-    fn failed(&self, cause: OperatorError) -> JobError {
-        JobError::Stage { node: self.name.clone(), cause }
+    /// One call, with all of its effects or none.
+    async fn attempt(&mut self, call: &Call, at: Moment, quiet: bool) -> Result<Outcome, Fault> {
+        let operator = self.instance.get();
+        operator.context().begin_call(at.watermark, at.wall);
+        let result = match call {
+            Call::Rows(port, rows) => operator.process(*port, rows).await,
+            Call::Fired(clock, fired) => operator.on_timers(*clock, fired).await,
+            Call::Watermark => operator.on_watermark(at.watermark).await,
+        };
+        let context = operator.context();
+        let outcome = settle(context, self.plugin.metrics(), result, quiet)?;
+        for change in context.timers.drain(..) {
+            for (row, (key, tag)) in change.keys.iter().zip(change.tags.iter()).enumerate() {
+                match &change.times {
+                    Some(times) => self.timers.set(change.clock, key, tag, Timestamp(times[row])),
+                    None => self.timers.delete(change.clock, key, tag),
+                }
+            }
+        }
+        Ok(outcome)
     }
 
-    /// After a call: its effects count if it succeeded, and are undone if it failed.
-    fn settle<T>(&mut self, result: Result<T, OperatorError>) -> Result<T, JobError> {
-        let context = self.operator.context();
-        let lines = std::mem::take(&mut context.log);
-        log_lines(&context.span, lines);
-        match result {
-            Ok(value) => {
-                let metrics = std::mem::take(&mut context.metrics);
-                if !metrics.is_empty() {
-                    self.metrics.guest(metrics);
+    async fn flush(&mut self, at: Moment, quiet: bool) -> Result<(), Fault> {
+        let operator = self.instance.get();
+        operator.context().begin_call(at.watermark, at.wall);
+        let result = operator.flush().await;
+        settle(operator.context(), self.plugin.metrics(), result, quiet)
+    }
+
+    /// A call succeeded for the first time: what came of it goes on, and it is remembered.
+    fn accept(&mut self, call: Call, outcome: Outcome, at: Moment, produced: &mut Produced) {
+        let Outcome { emissions, rejected } = outcome;
+        match &call {
+            Call::Rows(port, rows) => {
+                if let Some((rows, reasons)) = outcome::rejected_rows(rows, &rejected) {
+                    produced.letters.push(DeadLetter {
+                        node: self.plugin.name().clone(),
+                        digest: Some(self.plugin.factory().digest()),
+                        kind: LetterKind::Rejected,
+                        subject: LetterSubject::Row { port: *port },
+                        rows,
+                        reasons,
+                        stack: Vec::new(),
+                    });
                 }
-                for change in context.timers.drain(..) {
-                    for (row, (key, tag)) in change.keys.iter().zip(change.tags.iter()).enumerate() {
-                        match &change.times {
-                            Some(times) => self.timers.set(change.clock, key, tag, Timestamp(times[row])),
-                            None => self.timers.delete(change.clock, key, tag),
-                        }
-                    }
-                }
-                Ok(value)
+                produced.outputs.extend(outcome::batches(
+                    emissions,
+                    &rejected,
+                    Origin::Batch(rows),
+                    at.monotonic_nanos,
+                ));
             }
-            Err(cause) => {
-                context.undo_call();
-                Err(self.failed(cause))
+            Call::Fired(_, fired) => {
+                produced.outputs.extend(outcome::batches(emissions, &[], Origin::Firings(fired), at.monotonic_nanos));
             }
+            Call::Watermark => {
+                let origin = Origin::Watermark(at.watermark);
+                produced.outputs.extend(outcome::batches(emissions, &[], origin, at.monotonic_nanos));
+            }
+        }
+        if !matches!(call, Call::Watermark) {
+            self.plugin.succeeded();
+        }
+        self.remember(at, Step::Called(call));
+    }
+
+    fn remember(&mut self, at: Moment, step: Step) {
+        if let Some(history) = &mut self.history {
+            history.push(at, step);
         }
     }
 
+    /// Makes a call, whatever it takes.
+    async fn call(&mut self, call: Call, at: Moment) -> Result<Produced, JobError> {
+        let mut produced = Produced::default();
+        match self.attempt(&call, at, false).await {
+            Ok(outcome) => self.accept(call, outcome, at, &mut produced),
+            Err(fault) => self.isolate(call, fault, at, &mut produced).await?,
+        }
+        if self.history.as_ref().is_some_and(History::is_full) {
+            produced.letters.extend(self.checkpoint(at).await?);
+        }
+        Ok(produced)
+    }
+
+    /// Finds what a failed call fails on.
+    async fn isolate(&mut self, call: Call, fault: Fault, at: Moment, produced: &mut Produced) -> Result<(), JobError> {
+        let mut attempts = Attempts::default();
+        let mut known = Some(fault);
+        let mut open = VecDeque::from([call]);
+        while let Some(call) = open.pop_front() {
+            let result = match known.take() {
+                Some(fault) => Err(fault),
+                None => self.attempt(&call, at, false).await,
+            };
+            let fault = match result {
+                Ok(outcome) => {
+                    self.accept(call, outcome, at, produced);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            self.plugin.blame(&fault)?;
+            let again = self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await;
+            let halves = if again { None } else { call.halves() };
+            if again {
+                open.push_front(call);
+            } else if halves.is_none() {
+                produced.letters.push(self.verdict(call, fault, at)?);
+            }
+            for half in halves.into_iter().flatten().rev() {
+                open.push_front(half);
+            }
+            produced.letters.extend(self.recover(at).await?);
+        }
+        Ok(())
+    }
+
+    fn verdict(&mut self, call: Call, fault: Fault, at: Moment) -> Result<DeadLetter, JobError> {
+        let (subject, rows) = call.into_letter(at);
+        let Self { plugin, instance, .. } = self;
+        plugin.verdict(fault, &instance.context().span, subject, rows)
+    }
+
+    /// A fresh instance where the one before stood after its last call that succeeded.
+    async fn recover(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
+        if self.history.is_none() {
+            self.restart().await?;
+            return Ok(Vec::new());
+        }
+        self.replay().await?;
+        // So that the same calls need not be made again after the next failure.
+        self.checkpoint(at).await
+    }
+
+    /// Takes everything back to where the history begins.
+    async fn rewind(&mut self) -> Result<(), JobError> {
+        self.instance.context().state.revert();
+        self.timers.revert();
+        self.restart().await
+    }
+
+    /// Takes everything back to where the history begins, and makes its calls again.
+    async fn replay(&mut self) -> Result<(), JobError> {
+        let history = self.history.take().unwrap_or_default();
+        let mut replays = 0;
+        let result = 'replay: loop {
+            if let Err(error) = self.rewind().await {
+                break Err(error);
+            }
+            for (at, step) in history.steps() {
+                let cause = match step {
+                    Step::Taken(clock, fired) => {
+                        self.take_timers(*clock, fired);
+                        continue;
+                    }
+                    Step::Called(call) => match self.attempt(call, *at, true).await {
+                        Ok(_) => continue,
+                        Err(fault) => fault.cause,
+                    },
+                };
+                replays += 1;
+                if replays == REPLAYS_MAX {
+                    break 'replay Err(JobError::Replay { node: self.plugin.name().clone(), cause });
+                }
+                continue 'replay;
+            }
+            break Ok(());
+        };
+        self.history = Some(history);
+        result
+    }
+
+    fn take_timers(&mut self, clock: Clock, fired: &Firings) {
+        for (key, tag) in fired.keys.iter().zip(fired.tags.iter()) {
+            self.timers.delete(clock, key, tag);
+        }
+    }
+
+    /// Completes the state and forgets the history.
+    async fn checkpoint(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
+        let mut attempts = Attempts::default();
+        let mut letters = Vec::new();
+        while let Err(fault) = self.flush(at, false).await {
+            self.plugin.blame(&fault)?;
+            if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
+                self.replay().await?;
+            } else {
+                letters = self.isolate_flush(fault).await?;
+                break;
+            }
+        }
+        self.complete();
+        Ok(letters)
+    }
+
+    /// The state is complete: its changes are taken.
+    fn complete(&mut self) {
+        let state = self.instance.context().state.checkpoint();
+        self.pending.add(state, self.timers.take_changes());
+        if let Some(history) = &mut self.history {
+            history.clear();
+        }
+    }
+
+    /// Finds after which calls a flush fails, and leaves those out. What they produced has left.
+    async fn isolate_flush(&mut self, fault: Fault) -> Result<Vec<DeadLetter>, JobError> {
+        let steps = self.history.as_mut().map(History::take).unwrap_or_default();
+        if !steps.iter().any(|(_, step)| matches!(step, Step::Called(_))) {
+            log_lines(&self.instance.context().span, fault.log);
+            return Err(self.plugin.failed(fault.cause));
+        }
+        self.rewind().await?;
+        let mut letters = Vec::new();
+        for (at, step) in steps {
+            let mut open = match step {
+                Step::Taken(clock, fired) => {
+                    self.take_timers(clock, &fired);
+                    self.complete();
+                    continue;
+                }
+                Step::Called(call) => VecDeque::from([call]),
+            };
+            while let Some(call) = open.pop_front() {
+                let result = match self.attempt(&call, at, true).await {
+                    Ok(_) => self.flush(at, true).await,
+                    Err(fault) => Err(fault),
+                };
+                let Err(fault) = result else {
+                    self.complete();
+                    continue;
+                };
+                self.plugin.blame(&fault)?;
+                match call.halves() {
+                    Some(halves) => halves.into_iter().rev().for_each(|half| open.push_front(half)),
+                    None => letters.push(self.verdict(call, fault, at)?),
+                }
+                self.rewind().await?;
+            }
+        }
+        Ok(letters)
+    }
+
     pub(crate) async fn process(&mut self, port: u16, input: &Batch, at: Moment) -> Result<Produced, JobError> {
-        self.operator.context().begin_call(at.watermark, at.wall);
-        let result = self.operator.process(port, input).await;
-        let outcome = self.settle(result)?;
-        Ok(Produced {
-            rejected: outcome::rejected_rows(input, &outcome.rejected),
-            outputs: outcome::batches(outcome.emissions, &outcome.rejected, Origin::Batch(input), at.monotonic_nanos),
-        })
+        self.call(Call::Rows(port, input.clone()), at).await
     }
 
     /// Fires timers of one clock that are due, at most one call's worth. `None` once none is due.
     pub(crate) async fn fire(&mut self, clock: Clock, at: Moment) -> Result<Option<Produced>, JobError> {
-        let now = match clock {
-            Clock::Event => at.watermark,
-            Clock::Processing => at.wall,
-        };
-        let fired = self.timers.due(clock, now, FIRINGS_MAX);
+        let fired = self.timers.due(clock, now(clock, at), FIRINGS_MAX);
         if fired.times.is_empty() {
             return Ok(None);
         }
-        self.operator.context().begin_call(at.watermark, at.wall);
-        let result = self.operator.on_timers(clock, &fired).await;
-        let Outcome { emissions, .. } = self.settle(result)?;
-        let outputs = outcome::batches(emissions, &[], Origin::Firings(&fired), at.monotonic_nanos);
-        Ok(Some(Produced { outputs, rejected: None }))
+        let fired = Arc::new(fired);
+        self.remember(at, Step::Taken(clock, Arc::clone(&fired)));
+        self.call(Call::Fired(clock, fired), at).await.map(Some)
     }
 
     /// The error of timers that never cease, once `rounds` is too many.
@@ -120,27 +353,19 @@ impl OperatorSlot {
         if rounds < TIMER_ROUNDS_MAX {
             return Ok(());
         }
-        Err(JobError::TimerStorm { node: self.name.clone(), rounds })
+        Err(JobError::TimerStorm { node: self.plugin.name().clone(), rounds })
     }
 
     pub(crate) async fn on_watermark(&mut self, at: Moment) -> Result<Produced, JobError> {
         if !self.watermarks {
             return Ok(Produced::default());
         }
-        self.operator.context().begin_call(at.watermark, at.wall);
-        let result = self.operator.on_watermark(at.watermark).await;
-        let Outcome { emissions, .. } = self.settle(result)?;
-        let outputs = outcome::batches(emissions, &[], Origin::Watermark(at.watermark), at.monotonic_nanos);
-        Ok(Produced { outputs, rejected: None })
+        self.call(Call::Watermark, at).await
     }
 
     /// Whether timers of the clock are due.
     pub(crate) fn is_due(&self, clock: Clock, at: Moment) -> bool {
-        let now = match clock {
-            Clock::Event => at.watermark,
-            Clock::Processing => at.wall,
-        };
-        self.timers.next_due(clock).is_some_and(|deadline| deadline <= now)
+        self.timers.next_due(clock).is_some_and(|deadline| deadline <= now(clock, at))
     }
 
     /// When the next processing-time timer is due.
@@ -148,35 +373,30 @@ impl OperatorSlot {
         self.timers.next_due(Clock::Processing)
     }
 
-    pub(crate) async fn cut(&mut self, share: Share, at: Moment) -> Result<StageCut, JobError> {
-        self.operator.context().begin_call(at.watermark, at.wall);
-        let result = self.operator.flush().await;
-        self.settle(result)?;
-        let mut state = self.operator.context().state.take_changes();
-        let mut timers = self.timers.take_changes();
+    /// Whether it holds so much that an epoch should come early.
+    pub(crate) fn wants_epoch(&self) -> bool {
+        !self.pending.is_empty() || self.history.as_ref().is_some_and(History::wants_epoch)
+    }
+
+    pub(crate) async fn cut(&mut self, share: Share, at: Moment) -> Result<(StageCut, Vec<DeadLetter>), JobError> {
+        let letters = self.checkpoint(at).await?;
+        // Nothing has changed since: this ends the epoch.
+        let rest = self.instance.context().state.take_changes();
+        let (state, mut timers) = self.pending.take();
+        let mut state = state.and_then(rest);
         if planted("state-not-in-cut") {
             state = Default::default();
         }
         if planted("timers-not-in-cut") {
             timers.clear();
         }
-        Ok(StageCut { node: self.name.clone(), share, state, timers, windows: None })
+        Ok((StageCut { node: self.plugin.name().clone(), share, state, timers, windows: None }, letters))
     }
 }
 
-/// Log lines of a plugin, with the stage they come from.
-pub(crate) fn log_lines(span: &tracing::Span, lines: Vec<wasmill_contract::LogLine>) {
-    if lines.is_empty() {
-        return;
+fn now(clock: Clock, at: Moment) -> Timestamp {
+    match clock {
+        Clock::Event => at.watermark,
+        Clock::Processing => at.wall,
     }
-    span.in_scope(|| {
-        for line in lines {
-            match line.level {
-                LogLevel::Debug => tracing::debug!(target: "plugin", "{}", line.message),
-                LogLevel::Info => tracing::info!(target: "plugin", "{}", line.message),
-                LogLevel::Warn => tracing::warn!(target: "plugin", "{}", line.message),
-                LogLevel::Error => tracing::error!(target: "plugin", "{}", line.message),
-            }
-        }
-    });
 }

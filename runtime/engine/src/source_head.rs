@@ -91,7 +91,7 @@ impl SourceHead {
                 self.epoch_bytes.0 += batch.byte_len() as u64;
                 let extracted = extract::extract(batch, &self.extraction);
                 if let Some((rows, reasons)) = extracted.rejected {
-                    chain.reject(0, rows, reasons);
+                    chain.malformed(rows, reasons);
                 }
                 if !extracted.events.is_empty() {
                     self.watermarks.observe(partition, extracted.events.times(), now, self.clock.wall());
@@ -102,7 +102,7 @@ impl SourceHead {
             }
             SourceEvent::Malformed { partition: _, offset, bytes, reason } => {
                 let row = extract::single_row(&bytes, now, self.clock.wall());
-                chain.reject(0, row, vec![format!("{reason} (at offset {offset})")]);
+                chain.malformed(row, vec![format!("{reason} (at offset {offset})")]);
             }
             SourceEvent::PartitionEnd(partition) => {
                 self.watermarks.end(partition);

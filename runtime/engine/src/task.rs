@@ -18,6 +18,7 @@ use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks};
 use crate::chain::{Chain, Stopped};
 use crate::error::JobError;
 use crate::queue::{Arrival, QueueReceiver};
+use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
 use crate::source_head::SourceHead;
 
@@ -70,6 +71,10 @@ pub(crate) struct Task {
     pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// An epoch was asked for, and has not come.
+    pub(crate) epoch_wanted: bool,
+    /// Dead letters that are to be processed again before anything else.
+    pub(crate) replays: Vec<Replay>,
     /// The last barrier has passed: nothing comes in any more, and senders may go away.
     pub(crate) ended: bool,
 }
@@ -96,6 +101,9 @@ impl Task {
     }
 
     async fn work(&mut self) -> Result<(), Stopped> {
+        for replay in std::mem::take(&mut self.replays) {
+            self.chain.replay(replay).await?;
+        }
         loop {
             match self.next().await {
                 Next::Order(Order::Inject(barrier)) => self.inject(barrier).await?,
@@ -176,6 +184,7 @@ impl Task {
 
     async fn inject(&mut self, barrier: Barrier) -> Result<(), Stopped> {
         let Head::Source(source) = &mut self.head else { return Ok(()) };
+        self.epoch_wanted = false;
         let positions = source.cut();
         let mut cut = self.chain.barrier(barrier).await?;
         self.ended = barrier.last;
@@ -226,6 +235,7 @@ impl Task {
                     Aligned::Aligned(_) => {}
                 }
                 kill_point("barrier-aligned");
+                self.epoch_wanted = false;
                 let cut = self.chain.barrier(barrier).await?;
                 self.ended = barrier.last;
                 self.report_cut(barrier, cut).await;
@@ -246,11 +256,15 @@ impl Task {
     }
 
     async fn ask_for_epoch(&mut self) {
+        if self.epoch_wanted {
+            return;
+        }
         let source_wants = match &self.head {
             Head::Source(source) => source.wants_epoch(),
             Head::Inputs(_) => false,
         };
         if source_wants || self.chain.wants_epoch() {
+            self.epoch_wanted = true;
             self.report(Report::EpochWanted).await;
         }
     }

@@ -7,10 +7,12 @@ use wasmill_contract::{
 use wasmill_env::{Clock, SimulatedClock};
 use wasmill_model::{Batch, Epoch, NodeName, Timestamp, WindowShape};
 use wasmill_order::{Timers, Windows};
+use wasmill_plan::FaultPolicy;
 use wasmill_store::{MemoryState, StateBackend};
 
 use crate::chain::{Chain, Output, Slot, SlotKind, Stopped, Target};
 use crate::error::JobError;
+use crate::faults::Plugin;
 use crate::metrics::JobMetrics;
 use crate::operator_slot::OperatorSlot;
 use crate::signal::Barrier;
@@ -20,9 +22,9 @@ use crate::window_slot::WindowSlot;
 /// One stage by itself, driven by hand in virtual time: for golden cases.
 ///
 /// The stage runs as it does in a job, in a task of its own, without queues and without another
-/// stage. Everything it does is done when a call returns.
+/// stage. Everything it does is done when a call returns. Where it fails, the call does: a case of
+/// a test that traps does not hold.
 pub struct StageTrial {
-    factory: Arc<dyn OperatorFactory>,
     chain: Chain,
     clock: Arc<SimulatedClock>,
     collected: Arc<Mutex<Vec<(u16, Batch)>>>,
@@ -55,39 +57,34 @@ impl StageTrial {
         let metrics = Arc::new(JobMetrics::new(names));
         let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
         let collected = Arc::new(Mutex::new(Vec::new()));
+        let context = context(&name, &*factory);
+        let faults = FaultPolicy { in_a_row_max: 0, retries_max: 0, ..FaultPolicy::default() };
+        let plugin = Plugin::new(name.clone(), factory, faults, Arc::clone(&clock) as Arc<dyn Clock>, metrics.node(0));
         let kind = match window {
             None => {
-                let operator = factory.open(context(&name, &*factory)).await.map_err(|cause| stage(&name, cause))?;
-                SlotKind::Operator(OperatorSlot::new(
-                    name.clone(),
-                    operator,
-                    factory.descriptor(),
-                    metrics.node(0),
-                    Timers::default(),
-                ))
+                let operator = plugin.open(context).await?;
+                SlotKind::Operator(OperatorSlot::new(plugin, operator, Timers::default()))
             }
             Some(shape) => {
-                let opened = factory.open_aggregate(context(&name, &*factory)).await;
-                let aggregate = opened.map_err(|cause| stage(&name, cause))?;
+                let aggregate = plugin.open_aggregate(context).await?;
                 let windows = Windows::new(shape).map_err(|cause| JobError::Order { node: name.clone(), cause })?;
-                SlotKind::Window(WindowSlot::new(name.clone(), aggregate, windows, metrics.node(0)))
+                SlotKind::Window(WindowSlot::new(plugin, aggregate, windows))
             }
         };
         let sinks = (0..outputs).map(|port| {
             let collector = Collector { port: port as u16, collected: Arc::clone(&collected) };
             let kind = SlotKind::Sink(SinkSlot::new(name.clone(), Box::new(collector)));
-            (Slot { name: name.clone(), kind, digest: None, metrics: metrics.node(port + 1) }, Vec::new())
+            (Slot { name: name.clone(), kind, metrics: metrics.node(port + 1) }, Vec::new())
         });
         let to_sinks = (0..outputs).map(|port| Output {
             port: port as u16,
             key: None,
             target: Target::Local { slot: port + 1, port: 0 },
         });
-        let digest = Some(factory.digest());
-        let first = Slot { name: name.clone(), kind, digest, metrics: metrics.node(0) };
+        let first = Slot { name: name.clone(), kind, metrics: metrics.node(0) };
         let nodes = std::iter::once((first, to_sinks.collect())).chain(sinks).collect();
         let chain = Chain::new(nodes, Share::WHOLE, Arc::clone(&clock) as Arc<dyn Clock>, metrics);
-        Ok(Self { factory, chain, clock, collected, rejected: Vec::new(), epoch: Epoch(0) })
+        Ok(Self { chain, clock, collected, rejected: Vec::new(), epoch: Epoch(0) })
     }
 
     /// Rows for an input port.
@@ -134,7 +131,7 @@ impl StageTrial {
     /// Where the operator fails.
     pub async fn restart(&mut self) -> Result<(), JobError> {
         self.flush().await?;
-        self.chain.restart_first(&*self.factory).await
+        self.chain.restart_first().await
     }
 
     /// What the stage did since this was last called.
@@ -149,10 +146,6 @@ fn context(name: &NodeName, factory: &dyn OperatorFactory) -> OperatorContext {
     let mut state = MemoryState::default();
     state.declare(&factory.descriptor().spaces);
     OperatorContext::new(name.clone(), Share::WHOLE, Box::new(state))
-}
-
-fn stage(name: &NodeName, cause: wasmill_contract::OperatorError) -> JobError {
-    JobError::Stage { node: name.clone(), cause }
 }
 
 fn failed(stopped: Stopped) -> JobError {

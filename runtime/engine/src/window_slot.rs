@@ -1,112 +1,192 @@
+//! An aggregate in a task, with its windows.
+//!
+//! # Faults
+//! An aggregate is a function of what it is given: the host keeps the accumulators. So after a call
+//! that fails a fresh instance gets the same rows or panes in halves, until the single ones that fail
+//! are found. Those go to the dead letters, and the accumulators are as if they had never come.
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{Aggregate, OperatorContext, OperatorError, OperatorFactory, Share, StageCut};
+use wasmill_contract::{Aggregate, DeadLetter, OperatorContext, Share, StageCut};
 use wasmill_env::planted;
-use wasmill_model::{Batch, Column, NodeName, PaneBatch, Results};
+use wasmill_model::{Batch, Column, LetterKind, LetterSubject, PaneBatch, Results};
 use wasmill_order::{Fired, OrderError, Windows};
-use wasmill_store::{ChangeSet, MemoryState};
+use wasmill_store::ChangeSet;
 
 use crate::error::JobError;
-use crate::metrics::NodeMetrics;
-use crate::operator_slot::{Moment, Produced, log_lines};
+use crate::faults::{Attempts, Fault, Plugin, settle};
+use crate::operator_slot::{Moment, Produced};
 use crate::outcome;
 
 /// Panes that one call of an aggregate is given.
 const PANES_MAX: usize = 4_096;
 /// The port that results leave by.
 const RESULTS: u16 = 0;
+/// The port that rows come in by.
+const INPUT: LetterSubject = LetterSubject::Row { port: 0 };
 
 /// An aggregate in a task, with its windows.
 pub(crate) struct WindowSlot {
-    name: NodeName,
-    aggregate: Box<dyn Aggregate>,
+    plugin: Plugin,
+    /// `None` only while another is opened in its place.
+    aggregate: Option<Box<dyn Aggregate>>,
     windows: Windows,
-    metrics: Arc<NodeMetrics>,
 }
 
 impl WindowSlot {
-    pub(crate) fn new(
-        name: NodeName,
-        aggregate: Box<dyn Aggregate>,
-        windows: Windows,
-        metrics: Arc<NodeMetrics>,
-    ) -> Self {
-        Self { name, aggregate, windows, metrics }
+    pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows) -> Self {
+        Self { plugin, aggregate: Some(aggregate), windows }
     }
 
-    /// A fresh instance for the same windows. An aggregate keeps nothing, so its state is empty.
-    pub(crate) async fn restarted(mut self, factory: &dyn OperatorFactory) -> Result<Self, JobError> {
-        let context = self.aggregate.context();
-        let (stage, share) = (context.stage.clone(), context.share);
-        let fresh = OperatorContext::new(stage, share, Box::new(MemoryState::default()));
-        let opened = factory.open_aggregate(fresh).await;
-        let aggregate = opened.map_err(|cause| JobError::Stage { node: self.name.clone(), cause })?;
-        Ok(Self { aggregate, ..self })
+    fn aggregate(&mut self) -> &mut dyn Aggregate {
+        &mut **self.aggregate.as_mut().expect("an aggregate is there but while another is opened in its place")
     }
 
-    /// After a call: log lines and metrics leave, and errors name the stage.
-    fn settle<T>(&mut self, result: Result<T, OperatorError>) -> Result<T, JobError> {
-        let context = self.aggregate.context();
-        let lines = std::mem::take(&mut context.log);
-        log_lines(&context.span, lines);
-        let metrics = std::mem::take(&mut context.metrics);
-        let result = result.map_err(|cause| JobError::Stage { node: self.name.clone(), cause })?;
-        if !metrics.is_empty() {
-            self.metrics.guest(metrics);
+    fn begin_call(&mut self, at: Moment) -> &mut dyn Aggregate {
+        let aggregate = self.aggregate();
+        aggregate.context().begin_call(at.watermark, at.wall);
+        aggregate
+    }
+
+    fn settle<T>(&mut self, result: Result<T, wasmill_contract::OperatorError>) -> Result<T, Fault> {
+        let Self { plugin, aggregate, .. } = self;
+        let context: &mut OperatorContext =
+            aggregate.as_mut().expect("an aggregate is there but while another is opened in its place").context();
+        settle(context, plugin.metrics(), result, false)
+    }
+
+    /// A fresh instance for the same windows.
+    pub(crate) async fn restart(&mut self) -> Result<(), JobError> {
+        if let Some(aggregate) = self.aggregate.take() {
+            let mut aggregate = self.plugin.open_aggregate(aggregate.close()).await?;
+            // The first instance has said that already.
+            aggregate.context().forget_call();
+            self.aggregate = Some(aggregate);
         }
-        Ok(result)
+        Ok(())
     }
 
     fn order(&self, cause: OrderError) -> JobError {
-        JobError::Order { node: self.name.clone(), cause }
+        JobError::Order { node: self.plugin.name().clone(), cause }
     }
 
     pub(crate) async fn process(&mut self, input: &Batch, at: Moment) -> Result<Produced, JobError> {
+        let mut produced = Produced::default();
+        let mut attempts = Attempts::default();
+        let mut open = VecDeque::from([input.clone()]);
+        while let Some(rows) = open.pop_front() {
+            let fault = match self.fold(&rows, at).await? {
+                Ok(letter) => {
+                    self.plugin.succeeded();
+                    produced.letters.extend(letter);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            self.plugin.blame(&fault)?;
+            if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
+                open.push_front(rows);
+            } else if let Some([first, second]) = halves(rows.len()) {
+                open.push_front(rows.gather(&second));
+                open.push_front(rows.gather(&first));
+            } else {
+                produced.letters.push(self.verdict(fault, INPUT, rows)?);
+            }
+            self.restart().await?;
+        }
+        Ok(produced)
+    }
+
+    /// Adds rows to their windows, or none of them.
+    async fn fold(&mut self, input: &Batch, at: Moment) -> Result<Result<Option<DeadLetter>, Fault>, JobError> {
         let mut assignment = self.windows.assign(input).map_err(|cause| self.order(cause))?;
         let on_time = match assignment.on_time.take() {
-            Some(on_time) => {
-                self.metrics.late(input.len() - on_time.count());
-                input.keep(&on_time)
-            }
+            Some(on_time) => input.keep(&on_time),
             None => input.clone(),
         };
-        if on_time.is_empty() {
-            return Ok(Produced::default());
+        let late = input.len() - on_time.len();
+        let mut letter = None;
+        if !on_time.is_empty() {
+            let aggregate = self.begin_call(at);
+            let result = aggregate.fold(&assignment.accumulators, &assignment.groups, &on_time).await;
+            let folded = match self.settle(result) {
+                Ok(folded) => folded,
+                Err(fault) => {
+                    self.windows.abandon();
+                    return Ok(Err(fault));
+                }
+            };
+            self.windows.store(&assignment, &folded).map_err(|cause| self.order(cause))?;
+            let rejected = outcome::rejected_rows(&on_time, &folded.rejected);
+            letter = rejected.map(|(rows, reasons)| DeadLetter {
+                node: self.plugin.name().clone(),
+                digest: Some(self.plugin.factory().digest()),
+                kind: LetterKind::Rejected,
+                subject: INPUT,
+                rows,
+                reasons,
+                stack: Vec::new(),
+            });
         }
-        self.aggregate.context().begin_call(at.watermark, at.wall);
-        let result = self.aggregate.fold(&assignment.accumulators, &assignment.groups, &on_time).await;
-        let folded = self.settle(result)?;
-        self.windows.store(&assignment, &folded).map_err(|cause| self.order(cause))?;
-        Ok(Produced { outputs: Vec::new(), rejected: outcome::rejected_rows(&on_time, &folded.rejected) })
+        if late > 0 {
+            self.plugin.metrics().late(late);
+        }
+        Ok(Ok(letter))
+    }
+
+    fn verdict(&mut self, fault: Fault, subject: LetterSubject, rows: Batch) -> Result<DeadLetter, JobError> {
+        let span = self.aggregate().context().span.clone();
+        self.plugin.verdict(fault, &span, subject, rows)
     }
 
     /// Fires windows that the watermark has passed, at most one call's worth of panes. `None` once
     /// none is due.
     pub(crate) async fn fire(&mut self, at: Moment) -> Result<Option<Produced>, JobError> {
-        let Some(Fired { panes, accumulators, merge }) = self.windows.fire(at.watermark, PANES_MAX) else {
-            return Ok(None);
-        };
-        let accumulators = match merge {
-            Some(groups) => self.merge(&accumulators, &groups, panes.keys.len(), at).await?,
-            None => accumulators,
-        };
-        self.aggregate.context().begin_call(at.watermark, at.wall);
-        let result = self.aggregate.finish(&panes, &accumulators).await;
-        let results = self.settle(result)?;
-        let batch = rows(panes, results, at.monotonic_nanos);
-        let outputs = if batch.is_empty() { Vec::new() } else { vec![(RESULTS, batch)] };
-        Ok(Some(Produced { outputs, rejected: None }))
+        let Some(fired) = self.windows.fire(at.watermark, PANES_MAX) else { return Ok(None) };
+        let mut produced = Produced::default();
+        let mut attempts = Attempts::default();
+        let mut open = VecDeque::from([fired]);
+        while let Some(fired) = open.pop_front() {
+            let fault = match self.finish(&fired, at).await {
+                Ok(results) => {
+                    self.plugin.succeeded();
+                    let batch = rows(&fired.panes, results, at.monotonic_nanos);
+                    if !batch.is_empty() {
+                        produced.outputs.push((RESULTS, batch));
+                    }
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            self.plugin.blame(&fault)?;
+            if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
+                open.push_front(fired);
+            } else if let Some([first, second]) = halves(fired.panes.starts.len()) {
+                open.push_front(part(&fired, &second));
+                open.push_front(part(&fired, &first));
+            } else {
+                let rows = pane_rows(fired, at.monotonic_nanos);
+                produced.letters.push(self.verdict(fault, LetterSubject::Pane, rows)?);
+            }
+            self.restart().await?;
+        }
+        Ok(Some(produced))
     }
 
-    async fn merge(
-        &mut self,
-        accumulators: &Column,
-        groups: &[u32],
-        panes: usize,
-        at: Moment,
-    ) -> Result<Column, JobError> {
-        self.aggregate.context().begin_call(at.watermark, at.wall);
-        let result = self.aggregate.merge(accumulators, groups, panes as u32).await;
+    /// The results of panes.
+    async fn finish(&mut self, fired: &Fired, at: Moment) -> Result<Results, Fault> {
+        let Fired { panes, accumulators, merge } = fired;
+        let merged;
+        let accumulators = match merge {
+            Some(groups) => {
+                let result = self.begin_call(at).merge(accumulators, groups, panes.starts.len() as u32).await;
+                merged = self.settle(result)?;
+                &merged
+            }
+            None => accumulators,
+        };
+        let result = self.begin_call(at).finish(panes, accumulators).await;
         self.settle(result)
     }
 
@@ -116,15 +196,45 @@ impl WindowSlot {
             windows.entries.clear();
         }
         let windows = Some(windows);
-        StageCut { node: self.name.clone(), share, state: ChangeSet::default(), timers: Vec::new(), windows }
+        let node = self.plugin.name().clone();
+        StageCut { node, share, state: ChangeSet::default(), timers: Vec::new(), windows }
     }
 }
 
+/// The rows of both halves, where there are two.
+fn halves(rows: usize) -> Option<[Vec<u32>; 2]> {
+    let (rows, half) = (rows as u32, rows as u32 / 2);
+    (half > 0).then(|| [(0..half).collect(), (half..rows).collect()])
+}
+
+/// Some of the panes, in a row, with their accumulators.
+fn part(fired: &Fired, some: &[u32]) -> Fired {
+    let Fired { panes, accumulators, merge } = fired;
+    let pick = |bounds: &[i64]| some.iter().map(|&pane| bounds[pane as usize]).collect();
+    let panes = PaneBatch { starts: pick(&panes.starts), ends: pick(&panes.ends), keys: panes.keys.gather(some) };
+    let Some(groups) = merge else {
+        return Fired { panes, accumulators: accumulators.gather(some), merge: None };
+    };
+    let first = some.first().copied().unwrap_or(0);
+    let is_mine = |group: u32| group.checked_sub(first).is_some_and(|group| (group as usize) < some.len());
+    let mine: Vec<u32> = (0..groups.len() as u32).filter(|&member| is_mine(groups[member as usize])).collect();
+    let groups = mine.iter().map(|&member| groups[member as usize] - first).collect();
+    Fired { panes, accumulators: accumulators.gather(&mine), merge: Some(groups) }
+}
+
+/// A pane for the dead letters: each of its accumulators as a row.
+fn pane_rows(fired: Fired, now_nanos: u64) -> Batch {
+    let Fired { panes, accumulators, merge } = fired;
+    let groups = merge.unwrap_or_else(|| (0..accumulators.len() as u32).collect());
+    let times = groups.iter().map(|&pane| panes.ends[pane as usize].saturating_sub(1)).collect();
+    Batch::new(Arc::new(times), Arc::new(panes.keys.gather(&groups)), Arc::new(accumulators), now_nanos)
+}
+
 /// Results as events: the key of their pane, at the last microsecond of its window.
-fn rows(panes: PaneBatch, results: Results, now_nanos: u64) -> Batch {
+fn rows(panes: &PaneBatch, results: Results, now_nanos: u64) -> Batch {
     let last = |pane: usize| panes.ends[pane].saturating_sub(1);
-    let (times, keys) = if results.panes.is_empty() {
-        ((0..panes.ends.len()).map(last).collect(), panes.keys)
+    let (times, keys): (_, Column) = if results.panes.is_empty() {
+        ((0..panes.ends.len()).map(last).collect(), panes.keys.clone())
     } else {
         let times = results.panes.iter().map(|&pane| last(pane as usize)).collect();
         (times, panes.keys.gather(&results.panes))

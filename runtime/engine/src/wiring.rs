@@ -14,10 +14,12 @@ use crate::batching::AdaptiveBatch;
 use crate::chain::{Chain, Output, Slot, SlotKind, Target};
 use crate::coordinator::TaskLink;
 use crate::error::JobError;
+use crate::faults::Plugin;
 use crate::job::{JobParts, NodePart};
 use crate::metrics::JobMetrics;
 use crate::operator_slot::OperatorSlot;
 use crate::queue::{QueueReceiver, QueueSender, queue};
+use crate::replay::{Replay, Replays};
 use crate::sink_slot::SinkSlot;
 use crate::source_head::SourceHead;
 use crate::task::{Head, Inputs, Order, Report, Task};
@@ -49,6 +51,7 @@ struct Dealt {
     stages: HashMap<(NodeName, u16), RecoveredStage>,
     /// By sink and share.
     sinks: HashMap<(NodeName, u16), SinkHandle>,
+    replays: Replays,
 }
 
 impl Dealt {
@@ -61,6 +64,7 @@ impl Dealt {
         for PositionRecord { node, partition, position } in recovered.positions {
             dealt.positions.insert((node, partition), position);
         }
+        dealt.replays = Replays::new(recovered.replays, parallelism);
         for (node, stage) in recovered.stages {
             let Some(shares) = parallelism(&node) else { continue };
             let split = stage.split(&node, shares).map_err(|cause| JobError::Deal { node: node.clone(), cause })?;
@@ -97,7 +101,9 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
         for index in 0..chain.parallelism {
             let share = Share { index, of: chain.parallelism };
             let mut slots = Vec::with_capacity(chain.nodes.len());
-            for &node in &chain.nodes {
+            let mut replays = Vec::new();
+            for (slot, &node) in chain.nodes.iter().enumerate() {
+                replays.extend(replays_of(parts, &mut dealt, node, share, slot));
                 slots.push(
                     open_slot(
                         parts,
@@ -137,11 +143,26 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                 orders: receive_orders,
                 reports: report.clone(),
                 clock: Arc::clone(&parts.clock),
+                epoch_wanted: false,
+                replays,
                 ended: false,
             });
         }
     }
     Ok(wired)
+}
+
+/// Dead letters of one share of a node that are to be processed again. What a source could not make
+/// into events it may be able to now: the job file may say something else.
+fn replays_of(parts: &JobParts, dealt: &mut Dealt, node: usize, share: Share, slot: usize) -> Vec<Replay> {
+    let planned = &parts.plan.nodes[node];
+    let mut replays = dealt.replays.take(&planned.name, share.index, slot);
+    if let NodeKind::Source { extraction, .. } = &planned.kind {
+        for replay in &mut replays {
+            replay.extract(extraction);
+        }
+    }
+    replays
 }
 
 /// Edges into the first node of a chain: the inputs of its tasks.
@@ -191,17 +212,18 @@ async fn open_slot(
 ) -> Result<(Slot, Vec<Output>), JobError> {
     let planned = &parts.plan.nodes[node];
     let name = planned.name.clone();
-    let failed = |cause| JobError::Stage { node: name.clone(), cause };
-    let (kind, digest) = match (&parts.nodes[node], &planned.kind) {
-        (NodePart::Source(_), _) => (SlotKind::Source, None),
-        (NodePart::Stage(factory), NodeKind::Stage { window }) => {
+    let kind = match (&parts.nodes[node], &planned.kind) {
+        (NodePart::Source(_), _) => SlotKind::Source,
+        (NodePart::Stage(factory), NodeKind::Stage { window, faults }) => {
             let held = dealt.stages.remove(&(name.clone(), share.index)).unwrap_or_default();
             let spaces = &factory.descriptor().spaces;
             let state = parts.states.open(&name, (share.index, share.of), epoch, spaces, held.state);
             let context = OperatorContext::new(name.clone(), share, state);
-            let kind = match window {
+            let (clock, metrics) = (Arc::clone(&parts.clock), metrics.node(node));
+            let plugin = Plugin::new(name.clone(), Arc::clone(factory), *faults, clock, metrics);
+            match window {
                 Some(shape) => {
-                    let aggregate = factory.open_aggregate(context).await.map_err(failed)?;
+                    let aggregate = plugin.open_aggregate(context).await?;
                     let windows = Windows::new(*shape);
                     let order = |cause| JobError::Order { node: name.clone(), cause };
                     let mut windows = windows.map_err(order)?;
@@ -209,25 +231,22 @@ async fn open_slot(
                         let panes = held.panes.into_iter().map(pane_entry);
                         windows.load(window_progress(progress), panes.collect()).map_err(order)?;
                     }
-                    SlotKind::Window(WindowSlot::new(name.clone(), aggregate, windows, metrics.node(node)))
+                    SlotKind::Window(WindowSlot::new(plugin, aggregate, windows))
                 }
                 None => {
-                    let operator = factory.open(context).await.map_err(failed)?;
+                    let operator = plugin.open(context).await?;
                     let mut timers = Timers::default();
                     timers.load(held.timers.into_iter().map(timer_entry));
-                    let slot =
-                        OperatorSlot::new(name.clone(), operator, factory.descriptor(), metrics.node(node), timers);
-                    SlotKind::Operator(slot)
+                    SlotKind::Operator(OperatorSlot::new(plugin, operator, timers))
                 }
-            };
-            (kind, Some(factory.digest()))
+            }
         }
         (NodePart::Sink(factory), _) => {
             let handle = dealt.sinks.remove(&(name.clone(), share.index));
             let slot = SinkSlot::open(name.clone(), &**factory, parts.settings.delivery, share, handle, &parts.clock);
             let slot = slot.await?;
             locations.extend(slot.location().map(|location| (name.clone(), location)));
-            (SlotKind::Sink(slot), None)
+            SlotKind::Sink(slot)
         }
         (NodePart::Stage(_), _) => panic!("node {name} of the plan is no stage"),
     };
@@ -239,7 +258,7 @@ async fn open_slot(
         Output { port: edge.output, key: edge.key.clone(), target }
     });
     let outputs = outputs.collect();
-    Ok((Slot { name: planned.name.clone(), kind, digest, metrics: metrics.node(node) }, outputs))
+    Ok((Slot { name: planned.name.clone(), kind, metrics: metrics.node(node) }, outputs))
 }
 
 async fn open_source(

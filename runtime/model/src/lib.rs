@@ -5,6 +5,7 @@
 mod batch;
 mod column;
 mod error;
+mod letter;
 mod name;
 mod operator;
 mod position;
@@ -15,6 +16,7 @@ mod window;
 pub use batch::{Batch, BatchBuilder, Lineage};
 pub use column::{Bitmap, Column, ColumnBuilder, ColumnError};
 pub use error::ErrorKind;
+pub use letter::{LetterKind, LetterSubject};
 pub use name::{GroupName, JobName, NameError, NodeName, TopicName};
 pub use operator::{
     Clock, ColumnSet, Descriptor, Emission, Failure, Firings, Folded, LogLevel, Outcome, Output, PaneBatch,

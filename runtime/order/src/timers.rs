@@ -24,6 +24,8 @@ pub struct Timers {
     due: [BTreeSet<(i64, u64, u32)>; 2],
     changed: Vec<u32>,
     next_order: u64,
+    /// As of the last set of changes.
+    next_order_taken: u64,
     bytes: u64,
 }
 
@@ -37,8 +39,8 @@ struct Record {
     /// Time and order, `None` where the timer is gone but its change has not been taken.
     set: Option<(i64, u64)>,
     changed: bool,
-    /// Whether the last set of changes left it in place.
-    taken: bool,
+    /// What the last set of changes left: time and order, `None` where it was not set.
+    taken: Option<(i64, u64)>,
 }
 
 /// A timer as it is stored, or that it is gone.
@@ -129,7 +131,7 @@ impl Timers {
         let mut changed = std::mem::take(&mut self.changed);
         changed.retain(|&slot| {
             let record = &self.records[slot as usize];
-            let came_and_went = record.set.is_none() && !record.taken;
+            let came_and_went = record.set.is_none() && record.taken.is_none();
             if came_and_went {
                 self.release(slot);
             }
@@ -144,7 +146,7 @@ impl Timers {
         for slot in changed {
             let record = &mut self.records[slot as usize];
             record.changed = false;
-            record.taken = record.set.is_some();
+            record.taken = record.set;
             let (key, tag) = record.parts();
             let set = record.set.map(|(time, order)| (Timestamp(time), order));
             entries.push(TimerEntry { clock: record.clock, key: key.into(), tag: tag.into(), set });
@@ -152,7 +154,22 @@ impl Timers {
                 self.release(slot);
             }
         }
+        self.next_order_taken = self.next_order;
         entries
+    }
+
+    /// Takes back everything since [`Timers::take_changes`]: the same calls may be made again.
+    pub fn revert(&mut self) {
+        for slot in std::mem::take(&mut self.changed) {
+            let record = &mut self.records[slot as usize];
+            record.changed = false;
+            let taken = record.taken;
+            self.put(slot, taken);
+            if taken.is_none() {
+                self.release(slot);
+            }
+        }
+        self.next_order = self.next_order_taken;
     }
 
     /// Puts in what was stored, in order of writing, with nothing changed since.
@@ -160,13 +177,14 @@ impl Timers {
         for TimerEntry { clock, key, tag, set } in entries {
             let slot = self.find_or_insert(clock, &key, &tag);
             self.put(slot, set.map(|(time, order)| (time.0, order)));
-            self.records[slot as usize].taken = set.is_some();
+            self.records[slot as usize].taken = self.records[slot as usize].set;
             match set {
                 Some((_, order)) => self.next_order = self.next_order.max(order.saturating_add(1)),
                 None if self.records[slot as usize].changed => {}
                 None => self.release(slot),
             }
         }
+        self.next_order_taken = self.next_order;
     }
 
     fn hash(&self, clock: Clock, key: &[u8], tag: &[u8]) -> u64 {
@@ -192,7 +210,7 @@ impl Timers {
         }
         let key_len = u32::try_from(key.len()).expect("a key is a row of a column, shorter than 4 GiB");
         let name = [key, tag].concat().into_boxed_slice();
-        let record = Record { hash, clock, name, key_len, set: None, changed: false, taken: false };
+        let record = Record { hash, clock, name, key_len, set: None, changed: false, taken: None };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.records[slot as usize] = record;
@@ -224,7 +242,7 @@ impl Timers {
 
     fn note_change(&mut self, slot: u32) {
         let record = &mut self.records[slot as usize];
-        if record.set.is_none() && !record.taken && !record.changed {
+        if record.set.is_none() && record.taken.is_none() && !record.changed {
             self.release(slot);
         } else if !record.changed {
             record.changed = true;
@@ -325,6 +343,7 @@ mod tests {
         Delete(Clock, u8, u8),
         Due(Clock, i64, usize),
         Take,
+        Revert,
         Recover,
     }
 
@@ -335,6 +354,7 @@ mod tests {
             2 => (clock(), 0..4_u8, 0..3_u8).prop_map(|(c, k, t)| Step::Delete(c, k, t)),
             2 => (clock(), 0..20_i64, 0..4_usize).prop_map(|(c, now, limit)| Step::Due(c, now, limit)),
             1 => Just(Step::Take),
+            1 => Just(Step::Revert),
             1 => Just(Step::Recover),
         ]
     }
@@ -346,6 +366,7 @@ mod tests {
             let mut timers = Timers::default();
             let mut model: Vec<(Clock, u8, u8, i64)> = Vec::new();
             let mut stored = BTreeMap::new();
+            let mut taken = model.clone();
             for step in steps {
                 match step {
                     Step::Set(clock, key, tag, time) => {
@@ -366,7 +387,12 @@ mod tests {
                         let got = times.iter().enumerate().map(|(i, &time)| (clock, keys.row(i)[0], tags.row(i)[0], time));
                         prop_assert_eq!(got.collect::<Vec<_>>(), due);
                     }
+                    Step::Revert => {
+                        timers.revert();
+                        model = taken.clone();
+                    }
                     Step::Take | Step::Recover => {
+                        taken = model.clone();
                         let changes = timers.take_changes();
                         for TimerEntry { clock, key, tag, set } in changes {
                             let gone = stored.remove(&(clock, key.clone(), tag.clone()));

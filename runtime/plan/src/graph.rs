@@ -1,6 +1,6 @@
 use wasmill_model::{JobName, NodeName, WindowShape};
 use wasmill_scan::Pointer;
-use wasmill_spec::{NewKey, TimeUnit};
+use wasmill_spec::{FaultPolicy, NewKey, TimeUnit};
 
 /// A job, ready to run.
 ///
@@ -47,6 +47,8 @@ pub enum NodeKind {
     Stage {
         /// The windows of an aggregate.
         window: Option<WindowShape>,
+        /// How far failures of its plugin may go.
+        faults: FaultPolicy,
     },
     /// Rows go out.
     Sink,

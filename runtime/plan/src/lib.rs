@@ -22,4 +22,4 @@ pub use facts::{Facts, Recovery, SinkFacts, SourceFacts};
 pub use graph::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks};
 pub use picture::Picture;
 pub use planner::{Planned, plan};
-pub use wasmill_spec::TimeUnit;
+pub use wasmill_spec::{FaultPolicy, TimeUnit};

@@ -234,7 +234,7 @@ fn kind(node: NodeSpec<'_>) -> NodeKind {
                 idle_micros: source.watermark.idle.map(|idle| idle.micros()),
             },
         },
-        NodeSpec::Stage(stage) => NodeKind::Stage { window: stage.window },
+        NodeSpec::Stage(stage) => NodeKind::Stage { window: stage.window, faults: stage.faults },
         NodeSpec::Sink(_) => NodeKind::Sink,
     }
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -133,6 +134,26 @@ pub struct StageSpec {
     pub config: serde_json::Value,
     /// What an instance may use.
     pub limits: LimitsSpec,
+    /// How far its failures may go.
+    pub faults: FaultPolicy,
+}
+
+/// What a stage does about its plugin when a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultPolicy {
+    /// So many rows, timers or panes may fail one after the other, and go to the dead letters; the
+    /// next one that fails before any has succeeded fails the job.
+    pub in_a_row_max: u64,
+    /// A call that asks to be tried again is, so many times; then it has failed.
+    pub retries_max: u32,
+    /// The wait before the first time; each is twice the one before.
+    pub backoff: Duration,
+}
+
+impl Default for FaultPolicy {
+    fn default() -> Self {
+        Self { in_a_row_max: 100, retries_max: 5, backoff: Duration::from_millis(100) }
+    }
 }
 
 /// What one instance of a plugin may use; the host's default where nothing is said.

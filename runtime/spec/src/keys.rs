@@ -124,6 +124,7 @@ pub(crate) const STAGE: Shape = Shape {
         optional("window", "The windows of an aggregate.", || WINDOW.schema()),
         optional("config", "What the plugin gets to read.", || json!({"type": "object"})),
         optional("limits", "What an instance of the plugin may use.", || LIMITS.schema()),
+        optional("faults", "How far failures of the plugin may go.", || FAULTS.schema()),
     ],
     planned: &[
         ("ordered", "a sequential convoy"),
@@ -157,6 +158,17 @@ pub(crate) const WINDOW: Shape = Shape {
 pub(crate) const LIMITS: Shape = Shape {
     what: "`limits`",
     keys: &[optional("memory", "Linear memory of an instance.", size), optional("call", "Time of one call.", period)],
+    planned: &[],
+    open: false,
+};
+
+pub(crate) const FAULTS: Shape = Shape {
+    what: "`faults`",
+    keys: &[
+        optional("in_a_row", "So many rows may fail one after the other before the job does; default 100.", count),
+        optional("retries", "How often a call that asks for it is made again; default 5.", count),
+        optional("backoff", "The wait before the first retry, then twice as long; default \"100ms\".", period),
+    ],
     planned: &[],
     open: false,
 };
@@ -249,6 +261,10 @@ fn size() -> Value {
 
 fn parallelism() -> Value {
     json!({"type": "integer", "minimum": 1, "maximum": PARALLELISM_MAX})
+}
+
+fn count() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": u16::MAX})
 }
 
 fn delivery() -> Value {

@@ -5,8 +5,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
-    Delivery, EpochSpec, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, PortRef, SinkSpec, SourceSpec, StageSpec,
-    StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, PortRef, SinkSpec, SourceSpec,
+    StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::read::{Problems, Reader};
@@ -16,6 +16,9 @@ const ZERO: Period = Period::from_micros(0);
 const MILLISECOND: Period = Period::from_millis(1);
 const HOUR: Period = Period::from_millis(3_600_000);
 const CENTURY: Period = Period::from_micros(u64::MAX);
+
+/// Most times that a call is made again.
+const RETRIES_MAX: u16 = 100;
 
 /// Most sliding windows that one event may belong to.
 const OVERLAP_MAX: i64 = 1_000;
@@ -150,6 +153,13 @@ fn stage(p: &mut Problems, name: &str, item: &Item) -> Option<StageSpec> {
         limits.memory = table.size(p, "memory", ByteSize::from_bytes(64 << 10)..=ByteSize::from_bytes(4 << 30));
         limits.call = table.period(p, "call", MILLISECOND..=HOUR);
     }
+    let mut faults = FaultPolicy::default();
+    if let Some(table) = reader.table(p, "faults", &keys::FAULTS) {
+        faults.in_a_row_max = table.integer(p, "in_a_row", 0..=u16::MAX).map_or(faults.in_a_row_max, Into::into);
+        faults.retries_max = table.integer(p, "retries", 0..=RETRIES_MAX).map_or(faults.retries_max, Into::into);
+        let backoff = table.period(p, "backoff", MILLISECOND..=Period::from_millis(30_000));
+        faults.backoff = backoff.map_or(faults.backoff, Period::as_duration);
+    }
     Some(StageSpec {
         // Without a plugin there is an error already.
         plugin: plugin(p, &reader).unwrap_or(PluginRef::Path(String::new())),
@@ -158,6 +168,7 @@ fn stage(p: &mut Problems, name: &str, item: &Item) -> Option<StageSpec> {
         window: window(p, &reader),
         config: config(p, &reader),
         limits,
+        faults,
     })
 }
 

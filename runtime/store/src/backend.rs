@@ -1,4 +1,5 @@
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 
 use wasmill_model::{Bitmap, Column, ColumnBuilder, ErrorKind, SpaceDescriptor, Timestamp};
 
@@ -11,7 +12,7 @@ pub const READ_BYTES_MAX: usize = 256 << 20;
 /// # Calls and undo
 /// Writes apply at once, so that an operator reads what it wrote. [`StateBackend::mark`] starts a
 /// call; [`StateBackend::undo`] takes back everything since the last mark, as if the call had
-/// never been made.
+/// never been made. [`StateBackend::revert`] takes back every call since the last [`ChangeSet`].
 ///
 /// # Invariants
 /// - A read between two marks sees exactly the writes so far.
@@ -64,8 +65,17 @@ pub trait StateBackend: Send {
     /// Takes back what was written since the last mark.
     fn undo(&mut self);
 
-    /// What changed since this was last called, each entry once with its latest value, and starts
-    /// collecting anew. Part of the cut of an epoch.
+    /// Takes back everything since the last [`StateBackend::take_changes`] or
+    /// [`StateBackend::checkpoint`], the clocks included: the same calls may be made again, at the
+    /// times they were made at. Is a mark, too.
+    fn revert(&mut self);
+
+    /// What changed so far in this epoch, as [`StateBackend::take_changes`] gives it, which then has
+    /// what changes from here on: both are parts of one cut.
+    fn checkpoint(&mut self) -> ChangeSet;
+
+    /// What changed since this or [`StateBackend::checkpoint`] was last called, each entry once with
+    /// its latest value, and starts collecting anew. Ends an epoch.
     fn take_changes(&mut self) -> ChangeSet;
 
     /// Entries that exist. A backend on disk counts exactly what was written since it was opened, and
@@ -162,6 +172,19 @@ impl ChangeSet {
         let mut changes: Vec<_> = self.iter().collect();
         changes.sort_unstable();
         changes
+    }
+
+    /// With later changes of the same epoch: of two changes of one entry the later one counts.
+    #[must_use]
+    pub fn and_then(self, later: Self) -> Self {
+        if self.is_empty() || later.is_empty() {
+            return if self.is_empty() { later } else { self };
+        }
+        let all = self.iter().chain(later.iter());
+        let latest: BTreeMap<_, _> = all.map(|change| ((change.space, change.key, change.subkey), change)).collect();
+        let mut both = Self::with_capacity(latest.len());
+        latest.into_values().for_each(|change| both.push(change));
+        both
     }
 
     fn at(&self, place: &Place) -> Change<'_> {

@@ -410,14 +410,24 @@ impl StateBackend for DiskState {
         self.memory.undo();
     }
 
-    fn take_changes(&mut self) -> ChangeSet {
-        self.epoch = self.epoch.next();
+    fn revert(&mut self) {
+        self.memory.revert();
+    }
+
+    fn checkpoint(&mut self) -> ChangeSet {
+        let epoch = self.epoch.next();
         for (space, part) in self.memory.spaces.iter().zip(&mut self.parts) {
             for &slot in &space.changed {
-                part.pin(slot, Pin::until(self.epoch));
+                part.pin(slot, Pin::until(epoch));
             }
         }
         self.memory.take_changes()
+    }
+
+    fn take_changes(&mut self) -> ChangeSet {
+        let changes = self.checkpoint();
+        self.epoch = self.epoch.next();
+        changes
     }
 
     fn entries(&self) -> u64 {
@@ -481,6 +491,8 @@ mod tests {
         state: DiskState,
         store: JobStore,
         fold_every: u64,
+        /// Changes of checkpoints since the last commit.
+        early: ChangeSet,
     }
 
     fn node() -> NodeName {
@@ -501,7 +513,7 @@ mod tests {
     impl Committed {
         fn new(bytes_max: usize, cache: u64, fold_every: u64) -> Self {
             let store = open(&SimulatedDisk::default(), cache);
-            Self { state: state(&store, (0, 1), bytes_max), store, fold_every }
+            Self { state: state(&store, (0, 1), bytes_max), store, fold_every, early: ChangeSet::default() }
         }
     }
 
@@ -548,9 +560,17 @@ mod tests {
         fn undo(&mut self) {
             self.state.undo();
         }
+        fn revert(&mut self) {
+            self.state.revert();
+        }
+        fn checkpoint(&mut self) -> ChangeSet {
+            let changes = self.state.checkpoint();
+            self.early = std::mem::take(&mut self.early).and_then(changes.clone());
+            changes
+        }
         fn take_changes(&mut self) -> ChangeSet {
             let changes = self.state.take_changes();
-            commit(&mut self.store, &changes);
+            commit(&mut self.store, &std::mem::take(&mut self.early).and_then(changes.clone()));
             if self.store.epoch().0.is_multiple_of(self.fold_every) {
                 fold(&mut self.store);
             }

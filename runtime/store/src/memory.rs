@@ -10,6 +10,8 @@
 //! - A record is used while its entry exists, its change has not been taken, or sub-keys hang on it.
 //! - The undo log holds a record at most once per mark, the list of changes at most once per
 //!   [`StateBackend::take_changes`], the expiry queue at most once.
+//! - What an entry was before its first change stands beside the list of changes, and in the undo
+//!   log what it was before later ones: so an entry that changes once costs one copy of its value.
 //! - No order that anybody sees depends on hashes.
 
 use std::cmp::Reverse;
@@ -65,9 +67,11 @@ pub(crate) struct Space {
     pub(crate) changed: Vec<u32>,
     /// How much of `changed` stood at the mark.
     changed_at_mark: usize,
-    log: Vec<Before>,
-    /// Values of `log`, one behind the other.
-    log_values: Vec<u8>,
+    /// What the entries of `changed` were before.
+    at_cut: Log,
+    /// The times as of the last [`ChangeSet`].
+    clock_at_cut: (i64, i64),
+    log: Log,
     /// Slots by the time to look at them. Writing an entry again leaves its place, which is then
     /// too early: whoever looks puts it back.
     expiry: BinaryHeap<Reverse<(i64, u32)>>,
@@ -100,8 +104,30 @@ pub(crate) struct Record {
     queued: bool,
 }
 
-/// An entry before its first write since the mark.
-#[derive(Debug)]
+/// Entries as they were, the latest last.
+#[derive(Debug, Default)]
+struct Log {
+    entries: Vec<Before>,
+    /// Their values, one behind the other.
+    values: Vec<u8>,
+}
+
+impl Log {
+    #[inline]
+    fn push(&mut self, slot: u32, record: &Record) {
+        let (value_len, written) = (record.value.len() as u32, record.written);
+        self.entries.push(Before { slot, value_len, written, exists: record.exists });
+        self.values.extend_from_slice(record.value.as_slice());
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.values.clear();
+    }
+}
+
+/// An entry before a write.
+#[derive(Debug, Clone, Copy)]
 struct Before {
     slot: u32,
     value_len: u32,
@@ -286,6 +312,15 @@ impl StateBackend for MemoryState {
         }
     }
 
+    fn revert(&mut self) {
+        self.spaces.iter_mut().for_each(Space::revert);
+        self.mark += u64::from(self.mark > 0);
+    }
+
+    fn checkpoint(&mut self) -> ChangeSet {
+        self.take_changes()
+    }
+
     fn take_changes(&mut self) -> ChangeSet {
         let mut changes = ChangeSet::with_capacity(self.spaces.iter().map(|space| space.changed.len()).sum());
         for (place, space) in self.spaces.iter_mut().enumerate() {
@@ -315,8 +350,9 @@ impl Space {
             free: Vec::new(),
             changed: Vec::new(),
             changed_at_mark: 0,
-            log: Vec::new(),
-            log_values: Vec::new(),
+            at_cut: Log::default(),
+            clock_at_cut: (i64::MIN, i64::MIN),
+            log: Log::default(),
             expiry: BinaryHeap::new(),
             writes: 0,
             entries: 0,
@@ -454,23 +490,18 @@ impl Space {
             return;
         }
         self.writes += 1;
-        if mark != record.marked && mark != 0 {
-            self.log.push(Before {
-                slot,
-                value_len: record.value.len() as u32,
-                written: record.written,
-                exists: record.exists,
-            });
-            self.log_values.extend_from_slice(record.value.as_slice());
+        let first_change = change && !record.changed;
+        if first_change {
+            self.at_cut.push(slot, record);
+            self.changed.push(slot);
+        } else if mark != record.marked && mark != 0 {
+            self.log.push(slot, record);
         }
         let now = self.now;
         self.set(slot, value, now);
         let record = &mut self.records[slot as usize];
         record.marked = mark;
-        if change && !record.changed {
-            record.changed = true;
-            self.changed.push(slot);
-        }
+        record.changed |= first_change;
         if self.ttl.is_some() {
             self.queue(slot);
         }
@@ -509,30 +540,49 @@ impl Space {
 
     fn forget_log(&mut self) {
         self.log.clear();
-        self.log_values.clear();
         self.changed_at_mark = self.changed.len();
     }
 
     fn undo(&mut self) {
-        let log = std::mem::take(&mut self.log);
-        let values = std::mem::take(&mut self.log_values);
-        let mut end = values.len();
-        for before in log.iter().rev() {
-            let start = end - before.value_len as usize;
-            self.set(before.slot, before.exists.then_some(&values[start..end]), before.written);
+        let mut log = std::mem::take(&mut self.log);
+        self.roll_back(&mut log, 0);
+        self.log = log;
+        self.drop_changes(self.changed_at_mark);
+    }
+
+    /// Takes back everything since the last [`ChangeSet`].
+    fn revert(&mut self) {
+        self.log.clear();
+        self.drop_changes(0);
+        (self.now, self.start) = self.clock_at_cut;
+    }
+
+    /// Takes back changes from that place in the list on.
+    fn drop_changes(&mut self, from: usize) {
+        let mut at_cut = std::mem::take(&mut self.at_cut);
+        for &slot in &self.changed[from..] {
+            self.records[slot as usize].changed = false;
+        }
+        self.changed.truncate(from);
+        self.roll_back(&mut at_cut, from);
+        self.at_cut = at_cut;
+        self.forget_log();
+    }
+
+    /// Puts entries back as a log has them, and takes them out of it.
+    fn roll_back(&mut self, log: &mut Log, from: usize) {
+        for place in (from..log.entries.len()).rev() {
+            let before = log.entries[place];
+            let start = log.values.len() - before.value_len as usize;
+            self.set(before.slot, before.exists.then_some(&log.values[start..]), before.written);
+            log.values.truncate(start);
             if self.ttl.is_some() {
                 self.queue(before.slot);
             }
-            end = start;
         }
-        for slot in self.changed.drain(self.changed_at_mark..) {
-            self.records[slot as usize].changed = false;
-        }
-        for before in &log {
+        for before in log.entries.drain(from..) {
             self.release(before.slot);
         }
-        (self.log, self.log_values) = (log, values);
-        self.forget_log();
     }
 
     fn take_changes(&mut self, space: u16, into: &mut ChangeSet) {
@@ -551,6 +601,8 @@ impl Space {
         }
         changed.clear();
         self.changed = changed;
+        self.at_cut.clear();
+        self.clock_at_cut = (self.now, self.start);
         self.forget_log();
     }
 
@@ -594,6 +646,7 @@ impl Space {
         if ttl.map(|ttl| ttl.clock) != self.ttl.map(|ttl| ttl.clock) {
             // Times of another clock mean nothing: entries count from its first time on.
             (self.now, self.start) = (i64::MIN, i64::MIN);
+            self.clock_at_cut = (i64::MIN, i64::MIN);
             self.records.iter_mut().for_each(|record| record.written = i64::MIN);
         }
         self.ttl = ttl;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use wasmill_model::{Clock, Column, ColumnBuilder, SpaceDescriptor, Timestamp, Ttl};
 
-use crate::{Change, StateBackend, StateError};
+use crate::{Change, ChangeSet, StateBackend, StateError};
 
 /// One test for every case of the suite, on backends that the expression makes.
 #[macro_export]
@@ -16,6 +16,7 @@ macro_rules! state_backend_suite {
         $crate::state_backend_suite!($make; absent_entries_have_no_bit_and_no_bytes, reads_see_earlier_writes,
             later_rows_of_one_call_win, an_empty_value_exists, scan_goes_by_subkey_from_the_start_given,
             undo_takes_back_to_the_last_mark, undo_of_a_first_write_leaves_no_change, changes_come_once,
+            revert_takes_back_to_the_last_changes, revert_takes_back_the_clock,
             entries_and_bytes_are_exact, wrong_calls_change_nothing, an_entry_expires_at_its_last_write_plus_lifetime,
             expired_entries_leave_as_deletions, behaves_as_the_model);
     };
@@ -161,6 +162,53 @@ pub fn undo_of_a_first_write_leaves_no_change(make: Make<'_>) {
     assert_eq!(state.take_changes().sorted(), [change(0, "a", "", Some("3"))]);
 }
 
+pub fn revert_takes_back_to_the_last_changes(make: Make<'_>) {
+    let mut state = two_spaces(make);
+    let long = "x".repeat(100);
+    put(&mut *state, 0, &[("a", "", "1"), ("b", "s", &long)]);
+    state.take_changes();
+    for _ in 0..2 {
+        for value in ["2", "", &long] {
+            state.mark();
+            put(&mut *state, 0, &[("a", "", value), ("c", "s", value), ("b", "s", value)]);
+            put(&mut *state, 1, &[("a", "", value)]);
+        }
+        state.mark();
+        state.delete_many(0, &column(&["a", "c"]), &column(&["", "s"])).expect("a valid delete");
+        state.revert();
+        let seen = get(&mut *state, 0, &[("a", ""), ("b", "s"), ("c", "s")]);
+        assert_eq!(seen, [some("1"), some(&long), None]);
+        assert_eq!(get(&mut *state, 1, &[("a", "")]), [None]);
+        assert_eq!((state.entries(), state.bytes()), (2, 104));
+        state.undo();
+        assert_eq!(get(&mut *state, 0, &[("a", "")]), [some("1")]);
+    }
+    assert_eq!(state.take_changes().sorted(), []);
+    put(&mut *state, 0, &[("a", "", "3")]);
+    assert_eq!(state.take_changes().sorted(), [change(0, "a", "", Some("3"))]);
+}
+
+pub fn revert_takes_back_the_clock(make: Make<'_>) {
+    let mut state = make();
+    state.declare(&[space(Some(Ttl { clock: Clock::Event, micros: 10 }))]);
+    state.advance(Timestamp(100), Timestamp::MIN);
+    put(&mut *state, 0, &[("a", "", "1")]);
+    state.take_changes();
+    state.advance(Timestamp(110), Timestamp::MIN);
+    state.mark();
+    put(&mut *state, 0, &[("b", "", "2")]);
+    assert_eq!(get(&mut *state, 0, &[("a", "")]), [None]);
+    state.revert();
+    state.advance(Timestamp(109), Timestamp::MIN);
+    assert_eq!(get(&mut *state, 0, &[("a", ""), ("b", "")]), [some("1"), None]);
+    assert_eq!(state.take_changes().sorted(), []);
+    for _ in 0..100 {
+        state.advance(Timestamp(110), Timestamp::MIN);
+    }
+    assert_eq!(get(&mut *state, 0, &[("a", "")]), [None]);
+    assert_eq!(state.take_changes().sorted(), [change(0, "a", "", None)]);
+}
+
 pub fn changes_come_once(make: Make<'_>) {
     let mut state = two_spaces(make);
     put(&mut *state, 1, &[("b", "", "1"), ("a", "t", "2"), ("a", "s", "3"), ("b", "", "4")]);
@@ -251,6 +299,8 @@ enum Step {
     Advance(i64),
     Mark,
     Undo,
+    Revert,
+    Checkpoint,
     Take,
 }
 
@@ -266,6 +316,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8_i64).prop_map(Step::Advance),
         2 => Just(Step::Mark),
         1 => Just(Step::Undo),
+        1 => Just(Step::Revert),
+        1 => Just(Step::Checkpoint),
         1 => Just(Step::Take),
     ]
 }
@@ -282,13 +334,15 @@ type Entries = BTreeMap<Place, (Vec<u8>, i64)>;
 /// The second space lives this long.
 const LIFETIME: i64 = 10;
 
-/// The naive model: a sorted map, and a copy of it for undo.
+/// The naive model: a sorted map, and copies of it for undo and revert.
 #[derive(Debug, Default)]
 struct Model {
     now: i64,
     entries: Entries,
     touched: BTreeSet<Place>,
     marked: Option<(Entries, BTreeSet<Place>)>,
+    /// As of the last changes.
+    cut: (Entries, i64),
     /// What somebody has who applies every set of changes.
     replica: BTreeMap<Place, Vec<u8>>,
 }
@@ -324,6 +378,7 @@ fn run(make: Make<'_>, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let ttl = Ttl { clock: Clock::Event, micros: LIFETIME as u64 };
     state.declare(&[space(None), space(Some(ttl))]);
     state.advance(Timestamp(0), Timestamp(0));
+    state.take_changes();
     let mut model = Model::default();
     for step in steps {
         match step {
@@ -372,14 +427,22 @@ fn run(make: Make<'_>, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     (model.entries, model.touched) = (entries, touched);
                 }
             }
-            Step::Take => {
-                take(&mut *state, &mut model)?;
+            Step::Revert => {
+                state.revert();
+                (model.entries, model.now) = model.cut.clone();
+                model.touched.clear();
+                model.marked = model.marked.is_some().then(|| (model.entries.clone(), model.touched.clone()));
+            }
+            Step::Take | Step::Checkpoint => {
+                let changes = if matches!(step, Step::Take) { state.take_changes() } else { state.checkpoint() };
+                take(changes, &mut model)?;
+                model.cut = (model.entries.clone(), model.now);
                 model.marked = model.marked.is_some().then(|| (model.entries.clone(), model.touched.clone()));
             }
         }
         check(&mut *state, &model)?;
     }
-    take(&mut *state, &mut model)
+    take(state.take_changes(), &mut model)
 }
 
 fn check(state: &mut dyn StateBackend, model: &Model) -> Result<(), TestCaseError> {
@@ -407,8 +470,7 @@ fn check(state: &mut dyn StateBackend, model: &Model) -> Result<(), TestCaseErro
 
 /// Every change is one of an entry that was touched or has expired, and whoever applies all
 /// changes has what is alive, and nothing else that still lives.
-fn take(state: &mut dyn StateBackend, model: &mut Model) -> Result<(), TestCaseError> {
-    let changes = state.take_changes();
+fn take(changes: ChangeSet, model: &mut Model) -> Result<(), TestCaseError> {
     let changes = changes.sorted();
     let name = |change: &Change<'_>| (change.space, change.key.to_vec(), change.subkey.to_vec());
     let once = changes.windows(2).all(|pair| name(&pair[0]) < name(&pair[1]));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmill_contract::{Aggregate, BoxFuture, Operator, OperatorContext, OperatorError};
+use wasmill_contract::{Aggregate, BoxFuture, OpenError, Operator, OperatorContext, OperatorError};
 use wasmill_model::{Batch, Clock, Column, Descriptor, Firings, Folded, Outcome, PaneBatch, Results, Timestamp};
 use wasmtime::component::{ComponentNamedList, InstancePre, Lift, Lower};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
@@ -11,10 +11,11 @@ use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use crate::abi::{self, BatchRef, ColumnRef, FiringsRef, PanesRef};
 use crate::guest::{Guest, Violation};
 use crate::outcome::{Given, REASON_BYTES_MAX};
-use crate::world::{AggregateExports, Bind, Export, OperatorExports, World};
+use crate::world::{AggregateExports, Bind, Export, Exports, OperatorExports, World};
 use crate::{InstanceLimits, text};
 
-const FRAMES_SHOWN: usize = 8;
+/// Functions of a guest's stack that an error keeps.
+const FRAMES_MAX: usize = 32;
 const FRAME_BYTES_MAX: usize = 160;
 
 /// What an instance is made from.
@@ -36,29 +37,33 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// A fresh instance, and what `bind` finds in it. Counts as part of `call`, within `deadline`.
-    async fn make<E>(
+    /// A store that nothing runs in yet.
+    fn new(mold: &Mold, context: Option<OperatorContext>) -> Self {
+        let store = Guest::store(&mold.engine, Arc::clone(&mold.limits), mold.tick, context);
+        Self { store, dead: false }
+    }
+
+    /// Makes the instance, and returns what `bind` finds in it. Counts as part of `call`, within
+    /// `deadline`.
+    async fn instantiate<E>(
+        &mut self,
         mold: &Mold,
-        context: Option<OperatorContext>,
         call: &'static str,
         deadline: Duration,
         bind: impl FnOnce(&World, &mut Bind<'_>) -> wasmtime::Result<E>,
-    ) -> Result<(Self, E), OperatorError> {
-        let mut store = Guest::store(&mold.engine, Arc::clone(&mold.limits), mold.tick, context);
+    ) -> Result<E, OperatorError> {
+        let store = &mut self.store;
         store.data_mut().begin(call, deadline);
         store.set_epoch_deadline(1);
-        let made = match mold.pre.instantiate_async(&mut store).await {
-            Ok(instance) => bind(&mold.world, &mut Bind { store: &mut store, instance }),
+        let made = match mold.pre.instantiate_async(&mut *store).await {
+            Ok(instance) => bind(&mold.world, &mut Bind { store, instance }),
             Err(error) => Err(error),
         };
-        match made {
-            Ok(exports) => Ok((Self { store, dead: false }, exports)),
-            Err(error) => Err(match explain(store.data(), call, deadline, &error) {
-                // Nothing of the guest ran and no limit of it was met: the pool is exhausted.
-                OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
-                error => error,
-            }),
-        }
+        made.map_err(|error| match explain(self.store.data(), call, deadline, &error) {
+            // Nothing of the guest ran and no limit of it was met: the pool is exhausted.
+            OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
+            error => error,
+        })
     }
 
     async fn call<P, R>(
@@ -114,43 +119,44 @@ impl Live {
 /// Calls `describe` in an instance that lives no longer.
 pub(crate) async fn describe(mold: &Mold, config: &[u8]) -> Result<Descriptor, OperatorError> {
     let deadline = mold.limits.describe;
-    let (mut live, describe) = Live::make(mold, None, "describe", deadline, World::describe).await?;
+    let mut live = Live::new(mold, None);
+    let describe = live.instantiate(mold, "describe", deadline, World::describe).await?;
     let said = live.call("describe", deadline, describe, (config,)).await?;
     crate::outcome::descriptor(said, mold.world.is_timed(), mold.world.is_aggregate())
 }
 
-async fn open<E>(
-    mold: &Mold,
-    config: &[u8],
-    context: OperatorContext,
-    bind: impl FnOnce(&World, &mut Bind<'_>) -> wasmtime::Result<E>,
-) -> Result<(Live, E), OperatorError> {
-    let deadline = mold.limits.open;
-    let bind = |world: &World, at: &mut Bind<'_>| Ok((world.open(at)?, bind(world, at)?));
-    let (mut live, (open, exports)) = Live::make(mold, Some(context), "open", deadline, bind).await?;
-    live.call("open", deadline, open, (config,)).await?;
-    Ok((live, exports))
-}
-
-/// An instance of an operator.
-pub(crate) struct WasmOperator {
+/// An opened instance with the functions of its world.
+pub(crate) struct Opened<E> {
     live: Live,
-    exports: OperatorExports,
+    exports: E,
     descriptor: Arc<Descriptor>,
     limits: Arc<InstanceLimits>,
 }
 
-impl WasmOperator {
+/// An instance of an operator.
+pub(crate) type WasmOperator = Opened<OperatorExports>;
+/// An instance of an aggregate.
+pub(crate) type WasmAggregate = Opened<AggregateExports>;
+
+impl<E: Exports> Opened<E> {
     pub(crate) async fn open(
         mold: &Mold,
         config: &[u8],
         descriptor: Arc<Descriptor>,
         context: OperatorContext,
-    ) -> Result<Self, OperatorError> {
-        let (live, exports) = open(mold, config, context, OperatorExports::of).await?;
-        let exports =
-            exports.ok_or_else(|| OperatorError::Instance("the plugin is an aggregate, not an operator".into()))?;
-        Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits) })
+    ) -> Result<Self, Box<OpenError>> {
+        let mut live = Live::new(mold, Some(context));
+        let deadline = mold.limits.open;
+        let bind = |world: &World, at: &mut Bind<'_>| Ok((world.open(at)?, E::of(world, at)?));
+        let opened = async {
+            let (open, exports) = live.instantiate(mold, "open", deadline, bind).await?;
+            live.call("open", deadline, open, (config,)).await?;
+            exports.ok_or_else(|| OperatorError::Instance(E::MISSING.into()))
+        };
+        match opened.await {
+            Ok(exports) => Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits) }),
+            Err(cause) => Err(Box::new(OpenError { cause, context: live.close() })),
+        }
     }
 
     fn given(&self, call: &'static str, rows: Option<usize>) -> Given<'_> {
@@ -207,32 +213,6 @@ fn untimed(call: &'static str) -> OperatorError {
     OperatorError::Contract { call, reason: "the plugin does not export `timed`".into() }
 }
 
-/// An instance of an aggregate.
-pub(crate) struct WasmAggregate {
-    live: Live,
-    exports: AggregateExports,
-    descriptor: Arc<Descriptor>,
-    limits: Arc<InstanceLimits>,
-}
-
-impl WasmAggregate {
-    pub(crate) async fn open(
-        mold: &Mold,
-        config: &[u8],
-        descriptor: Arc<Descriptor>,
-        context: OperatorContext,
-    ) -> Result<Self, OperatorError> {
-        let (live, exports) = open(mold, config, context, AggregateExports::of).await?;
-        let exports =
-            exports.ok_or_else(|| OperatorError::Instance("the plugin is an operator, not an aggregate".into()))?;
-        Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits) })
-    }
-
-    fn given(&self, call: &'static str, rows: usize) -> Given<'_> {
-        Given { call, rows: Some(rows), ports: 0, limits: &self.limits }
-    }
-}
-
 impl Aggregate for WasmAggregate {
     fn fold<'a>(
         &'a mut self,
@@ -243,7 +223,7 @@ impl Aggregate for WasmAggregate {
         Box::pin(async move {
             let params = (ColumnRef::of(accumulators), groups, BatchRef::of(input, self.descriptor.columns));
             let folded = self.live.call("fold", self.limits.process, self.exports.fold, params).await?;
-            let folded = self.given("fold", input.len()).folded(folded, accumulators.len());
+            let folded = self.given("fold", Some(input.len())).folded(folded, accumulators.len());
             self.live.checked(folded)
         })
     }
@@ -257,7 +237,7 @@ impl Aggregate for WasmAggregate {
         Box::pin(async move {
             let params = (ColumnRef::of(accumulators), groups, count);
             let merged = self.live.call("merge", self.limits.process, self.exports.merge, params).await?;
-            let merged = self.given("merge", 0).accumulators(merged, count as usize);
+            let merged = self.given("merge", Some(0)).accumulators(merged, count as usize);
             self.live.checked(merged)
         })
     }
@@ -271,13 +251,17 @@ impl Aggregate for WasmAggregate {
             let bounds = PanesRef { starts: &panes.starts, ends: &panes.ends, keys: ColumnRef::of(&panes.keys) };
             let params = (bounds, ColumnRef::of(accumulators));
             let results = self.live.call("finish", self.limits.process, self.exports.finish, params).await?;
-            let results = self.given("finish", 0).results(results, panes.starts.len());
+            let results = self.given("finish", Some(0)).results(results, panes.starts.len());
             self.live.checked(results)
         })
     }
 
     fn context(&mut self) -> &mut OperatorContext {
         self.live.context()
+    }
+
+    fn close(self: Box<Self>) -> OperatorContext {
+        self.live.close()
     }
 }
 
@@ -292,7 +276,7 @@ fn explain(guest: &Guest, call: &'static str, deadline: Duration, error: &wasmti
         Some(Violation::Contract(reason)) => return OperatorError::Contract { call, reason: reason.clone() },
         Some(Violation::Host(reason)) => return OperatorError::Host { call, reason: reason.clone() },
         Some(panicked @ Violation::Panicked(_)) => {
-            return OperatorError::Trap { call, reason: panicked.to_string() };
+            return OperatorError::Trap { call, reason: panicked.to_string(), stack: Vec::new() };
         }
         None => {}
     }
@@ -309,26 +293,19 @@ fn explain(guest: &Guest, call: &'static str, deadline: Duration, error: &wasmti
         return OperatorError::Contract { call, reason: text::clean(root, REASON_BYTES_MAX) };
     };
     let mut reason = trap.to_string().trim_start_matches("wasm trap: ").to_owned();
-    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        frames(&mut reason, backtrace);
-    }
     if let Some(complaint) = &guest.call.complaint {
         reason.push_str("; it logged: ");
         reason.push_str(&text::clean(complaint.clone(), REASON_BYTES_MAX));
     }
-    OperatorError::Trap { call, reason }
+    let stack = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+    OperatorError::Trap { call, reason, stack }
 }
 
-/// Adds the guest's innermost functions to the text of a trap.
-fn frames(reason: &mut String, backtrace: &WasmBacktrace) {
-    for (place, frame) in backtrace.frames().iter().take(FRAMES_SHOWN).enumerate() {
-        reason.push_str(if place == 0 { " in " } else { " < " });
-        match frame.func_name() {
-            Some(name) => {
-                let readable = format!("{:#}", rustc_demangle::demangle(name));
-                reason.push_str(&text::clean(readable, FRAME_BYTES_MAX));
-            }
-            None => reason.push_str(&format!("function {}", frame.func_index())),
-        }
-    }
+/// The guest's innermost functions.
+fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
+    let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
+        Some(name) => text::clean(format!("{:#}", rustc_demangle::demangle(name)), FRAME_BYTES_MAX),
+        None => format!("function {}", frame.func_index()),
+    };
+    backtrace.frames().iter().take(FRAMES_MAX).map(name).collect()
 }

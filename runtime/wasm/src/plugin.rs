@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use wasmill_contract::{Aggregate, BoxFuture, Operator, OperatorContext, OperatorError, OperatorFactory};
+use wasmill_contract::{Aggregate, BoxFuture, OpenError, Operator, OperatorContext, OperatorError, OperatorFactory};
 use wasmill_model::{Descriptor, PluginDigest};
 
 use crate::instance::{self, Mold, WasmAggregate, WasmOperator};
@@ -86,14 +86,14 @@ impl OperatorFactory for Configured {
         self.digest
     }
 
-    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>> {
+    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, Box<OpenError>>> {
         Box::pin(async move {
             let opened = WasmOperator::open(&self.mold, &self.config, Arc::clone(&self.descriptor), context).await?;
             Ok(Box::new(opened) as Box<dyn Operator>)
         })
     }
 
-    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>> {
+    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, Box<OpenError>>> {
         Box::pin(async move {
             let opened = WasmAggregate::open(&self.mold, &self.config, Arc::clone(&self.descriptor), context).await?;
             Ok(Box::new(opened) as Box<dyn Aggregate>)

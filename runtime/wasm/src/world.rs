@@ -146,6 +146,15 @@ impl World {
     }
 }
 
+/// The functions of an instance that serves one contract.
+pub(crate) trait Exports: Sized {
+    /// What a plugin is that has none of them.
+    const MISSING: &'static str;
+
+    /// `None` where the world is the other one.
+    fn of(world: &World, bind: &mut Bind<'_>) -> wasmtime::Result<Option<Self>>;
+}
+
 /// The functions of an instance of an operator.
 #[derive(Clone, Copy)]
 pub(crate) struct OperatorExports {
@@ -160,9 +169,10 @@ pub(crate) struct TimedExports {
     pub(crate) on_watermark: Export<(i64,), abi::Outcome>,
 }
 
-impl OperatorExports {
-    /// `None` where the world is an aggregate's.
-    pub(crate) fn of(world: &World, bind: &mut Bind<'_>) -> wasmtime::Result<Option<Self>> {
+impl Exports for OperatorExports {
+    const MISSING: &'static str = "the plugin is an aggregate, not an operator";
+
+    fn of(world: &World, bind: &mut Bind<'_>) -> wasmtime::Result<Option<Self>> {
         let WorldKind::Operator { process, flush, timed } = &world.kind else { return Ok(None) };
         let timed = match timed {
             None => None,
@@ -182,9 +192,10 @@ pub(crate) struct AggregateExports {
     pub(crate) finish: Export<Finish<'static>, abi::Results>,
 }
 
-impl AggregateExports {
-    /// `None` where the world is an operator's.
-    pub(crate) fn of(world: &World, bind: &mut Bind<'_>) -> wasmtime::Result<Option<Self>> {
+impl Exports for AggregateExports {
+    const MISSING: &'static str = "the plugin is an operator, not an aggregate";
+
+    fn of(world: &World, bind: &mut Bind<'_>) -> wasmtime::Result<Option<Self>> {
         let WorldKind::Aggregate { fold, merge, finish } = &world.kind else { return Ok(None) };
         Ok(Some(Self { fold: bind.function(fold)?, merge: bind.function(merge)?, finish: bind.function(finish)? }))
     }

@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod dlq;
 mod doctor;
 mod explain;
 mod graph;
@@ -78,6 +79,9 @@ enum Command {
     Run(run::RunArgs),
     /// Make, fill, read and remove topics
     Topic(topic::TopicArgs),
+    /// Look at what a job could not process; process it again, or drop it
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Look at what this machine has and lacks
     Doctor,
     /// Print the JSON Schema of the job file
@@ -104,6 +108,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Graph(args) => graph::graph(&args, &terminal),
         Command::Run(args) => run::run(args, &terminal, clock),
         Command::Topic(args) => topic::topic(args, &terminal),
+        Command::Dlq(command) => dlq::dlq(&command, &terminal),
         Command::Doctor => doctor::doctor(&terminal),
         Command::Schema => schema::schema(&terminal),
         Command::CompileWorker => Ok(()),

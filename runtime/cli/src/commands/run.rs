@@ -1,6 +1,6 @@
 //! `wasmill run`: a job in the foreground.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ async fn job(
             return Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]));
         }
         None => Beginning {
-            letters: DeadLetters::fresh(assembled.dead_letters())?,
+            letters: DeadLetters::fresh(assembled.dead_letters(), sources(&assembled))?,
             recovered: Recovered::default(),
             states: StageStates::default(),
             committer: Box::new(MemoryCommitter::default()),
@@ -111,6 +111,9 @@ async fn job(
     }
     if let Some(epoch) = resumed_at {
         terminal.note(&format!("resuming at epoch {epoch}"));
+    }
+    if !recovered.replays.is_empty() {
+        terminal.note(&format!("processing {} again", count(recovered.replays.len() as u64, "dead letter")));
     }
     let parts = JobParts {
         plan: assembled.planned.plan.clone(),
@@ -197,8 +200,14 @@ fn begin_with_state(
             dir.display()
         )),
     })?;
-    let letters = DeadLetters::stored(assembled.dead_letters(), |from, limit| committer.letters(from, limit))?;
+    let page = |from, limit| committer.letters(from, limit);
+    let letters = DeadLetters::stored(assembled.dead_letters(), sources(assembled), page)?;
     Ok(Beginning { letters, recovered, states, committer: Box::new(committer), finished })
+}
+
+/// The source of each node that has one only.
+fn sources(assembled: &Assembled) -> BTreeMap<NodeName, NodeName> {
+    wasmill_control::identity::sources(&assembled.planned.plan)
 }
 
 /// A job that has done everything there was to do.
@@ -329,7 +338,7 @@ fn cannot_start_job(assembled: &Assembled, error: &JobError) -> Failure {
 fn failed(assembled: &Assembled, error: &JobError) -> Failure {
     let spec = &assembled.spec;
     match error {
-        JobError::Stage { node, cause } => {
+        JobError::Stage { node, cause } | JobError::AlwaysFails { node, cause, .. } => {
             let failure = Failure::failed(error.to_string());
             let failure = match assembled.digest(node) {
                 Some(digest) => failure.hint(format!("the plugin is {} ({digest})", spec.stages[node].plugin)),

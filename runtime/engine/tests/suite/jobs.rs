@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use wasmill_contract::{OperatorError, TimerChange};
+use wasmill_contract::TimerChange;
 use wasmill_engine::{JobSettings, NodePart};
 use wasmill_env::{RealClock, SimulatedClock};
 use wasmill_model::{Bitmap, Clock, Column, Emission, Epoch, Outcome, Output, Rejected, Rows, Timestamp, WindowShape};
@@ -260,24 +260,6 @@ async fn rejected_rows_are_in_the_cut_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_operator_fails_the_job_with_its_name_and_words() {
-    let mut graph = Graph::new();
-    let sink = KeepSink::default();
-    let source = graph.source(vec![rows(100, &["a"])], true, 1);
-    let stage = graph.stage(
-        NativeOperator::new(|_, _| Err(OperatorError::Trap { call: "process", reason: "unreachable".into() })),
-        1,
-    );
-    let out = graph.sink(&sink);
-    graph.edge((source, 0), (stage, 0), Routing::Keyed);
-    graph.edge((stage, 0), (out, 0), Routing::Keyed);
-    let mut job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
-    let error = job.wait().await.expect_err("it fails");
-    assert_eq!(error.to_string(), "stage \"n1\": process trapped: unreachable");
-    assert!(sink.committed().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_job_commits_what_it_has_read() {
     let mut graph = Graph::new();
     let sink = KeepSink::default();
@@ -352,7 +334,7 @@ async fn rows_without_an_event_time_become_dead_letters() {
         time: Some(TimeExtraction { field: "/at".parse().expect("a pointer"), unit: TimeUnit::Millis }),
     };
     let watermarks = Watermarks { bound_micros: 0, idle_micros: None };
-    let list = ListSource { partitions: vec![partition], bounded: true };
+    let list = ListSource { partitions: vec![partition], bounded: true, batch: 7 };
     let source = graph.node(NodeKind::Source { extraction, watermarks }, NodePart::Source(Arc::new(list)), 1);
     let out = graph.sink(&sink);
     graph.edge((source, 0), (out, 0), Routing::Local);

@@ -1,79 +1,20 @@
 //! Jobs that die and go on: the committed output is that of a job that never died.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::graph::{CutLog, Graph, counter, delayed, rows, tumbling_model};
+use crate::support::mortal::{Death, Mortal, deaths, survive, survive_as};
 use crate::support::{DirectSink, KeepSink, Row, name};
 use proptest::prelude::*;
 use tokio::runtime::Handle;
-use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
 use wasmill_engine::{JobSettings, NodePart, start};
 use wasmill_env::{Disk, RealClock, SimulatedDisk};
-use wasmill_model::{Clock, Epoch, ErrorKind, WindowShape};
+use wasmill_model::{Clock, WindowShape};
 use wasmill_plan::{NodeKind, Routing};
 use wasmill_spec::Delivery;
-use wasmill_store::{JobStore, Recovered, SinkRecord, StoreOptions};
-
-/// Where a run dies: at its n-th commit, before that is durable or right after.
-#[derive(Debug, Clone, Copy)]
-struct Death {
-    commits: u64,
-    durable: bool,
-}
-
-/// Commits to a store, and dies when told to.
-struct Mortal {
-    store: JobStore,
-    death: Option<Death>,
-    commits: u64,
-}
-
-impl Committer for Mortal {
-    fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
-        self.commits += 1;
-        let dies = self.death.filter(|death| death.commits == self.commits);
-        let died = CommitError { epoch, kind: ErrorKind::Unavailable, reason: "killed".into() };
-        if dies.is_some_and(|death| !death.durable) {
-            return Box::pin(async { Err(died) });
-        }
-        self.store.commit(epoch, &epoch_record(cuts, Clone::clone)).expect("a disk without faults");
-        Box::pin(async move { if dies.is_some() { Err(died) } else { Ok(()) } })
-    }
-}
-
-/// Runs a job again and again until it ends, dying as told.
-fn survive(deaths: &[Death], graph: impl FnMut(usize) -> Graph) {
-    survive_as(Delivery::ExactlyOnce, deaths, graph);
-}
-
-fn survive_as(delivery: Delivery, deaths: &[Death], mut graph: impl FnMut(usize) -> Graph) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::default());
-        for run in 0..=deaths.len() {
-            let opened = JobStore::open(Arc::clone(&disk), Path::new("state"), StoreOptions::default());
-            let (store, recovered) = opened.expect("whoever had it open is gone");
-            let committer = Mortal { store, death: deaths.get(run).copied(), commits: 0 };
-            let settings =
-                JobSettings { epoch_interval: Duration::from_micros(200), delivery, ..JobSettings::default() };
-            let clock = Arc::new(RealClock::default());
-            let mut job = graph(run).resume(settings, recovered, Box::new(committer), clock).await;
-            if job.wait().await.is_ok() {
-                return;
-            }
-        }
-        panic!("the last run does not die");
-    });
-}
-
-fn deaths() -> impl Strategy<Value = Vec<Death>> {
-    let death = (1u64..6, any::<bool>()).prop_map(|(commits, durable)| Death { commits, durable });
-    prop::collection::vec(death, 0..5)
-}
+use wasmill_store::{Recovered, SinkRecord};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
@@ -182,9 +123,7 @@ fn rows_leave_before_their_epoch_or_behind_it_as_the_job_asks() {
             let out = graph.node(NodeKind::Sink, NodePart::Sink(Arc::new(sink.clone())), 1);
             graph.edge((source, 0), (out, 0), Routing::Local);
             let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::default());
-            let (store, recovered) =
-                JobStore::open(disk, Path::new("state"), StoreOptions::default()).expect("a new store");
-            let committer = Mortal { store, death: Some(Death { commits: 1, durable }), commits: 0 };
+            let (committer, recovered) = Mortal::open(&disk, Some(Death { commits: 1, durable }));
             // Only the end of the input ends the epoch.
             let settings = JobSettings { epoch_interval: Duration::from_secs(600), delivery, ..JobSettings::default() };
             let mut job = graph.resume(settings, recovered, Box::new(committer), Arc::new(RealClock::default())).await;

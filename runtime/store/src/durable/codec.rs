@@ -30,6 +30,8 @@ pub(super) enum Table {
     Timers = 7,
     State = 8,
     Letters = 9,
+    /// Rejected rows that are to be processed again.
+    Replays = 10,
 }
 
 impl Table {
@@ -45,6 +47,7 @@ impl Table {
             7 => Self::Timers,
             8 => Self::State,
             9 => Self::Letters,
+            10 => Self::Replays,
             _ => return None,
         })
     }

@@ -1,8 +1,8 @@
 //! Records to entries and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wasmill_model::{Clock, Epoch, NodeName, PartitionId, PluginDigest, Position};
+use wasmill_model::{Clock, Epoch, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position};
 
 use super::codec::{Change, Name, Owner, PayloadWriter, Reader, Table, put_bytes, put_varint};
 use super::record::{
@@ -20,6 +20,8 @@ const PANE: &[u8] = &[1];
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) next_letter: u64,
+    /// Rejected rows that are to be processed again.
+    pub(super) replays: BTreeSet<u64>,
     /// For sinks and windows, how many shares have entries.
     shares: BTreeMap<(Table, NodeName), u16>,
 }
@@ -101,7 +103,24 @@ pub(super) fn encode(epoch: Epoch, record: &EpochRecord, known: &mut Known, into
         put_varint(&mut value, known.next_letter);
         writer.entry(NEXT_LETTER, &[], &[], Change::Put(&value));
     }
+    encode_replays(record, known, &mut writer);
     writer.end_section();
+}
+
+fn encode_replays(record: &EpochRecord, known: &mut Known, writer: &mut PayloadWriter<'_>) {
+    let done: Vec<u64> = record.dropped_letters.iter().map(|id| id.0).filter(|id| known.replays.remove(id)).collect();
+    let wanted = record.replays.iter().map(|id| id.0).filter(|id| *id < known.next_letter);
+    let wanted: Vec<u64> = wanted.filter(|&id| known.replays.insert(id)).collect();
+    if done.is_empty() && wanted.is_empty() {
+        return;
+    }
+    writer.section(Table::Replays, "");
+    for id in done {
+        writer.entry(id, &[], &[], Change::Gone);
+    }
+    for id in wanted {
+        writer.entry(id, &[], &[], Change::Put(&[]));
+    }
 }
 
 fn encode_stage(stage: &StageRecord, known: &mut Known, writer: &mut PayloadWriter<'_>, value: &mut Vec<u8>) {
@@ -189,6 +208,20 @@ fn encode_letter(epoch: Epoch, letter: &LetterRecord, into: &mut Vec<u8>) {
         put_varint(into, partition.0.into());
         put_bytes(into, &position.0);
     }
+    into.push(LetterKind::ALL.iter().position(|kind| *kind == letter.kind).unwrap_or(0) as u8);
+    let (subject, number) = match letter.subject {
+        LetterSubject::Row { port } => (0, port.into()),
+        LetterSubject::Timer(Clock::Event) => (1, 0),
+        LetterSubject::Timer(Clock::Processing) => (1, 1),
+        LetterSubject::Watermark => (2, 0),
+        LetterSubject::Pane => (3, 0),
+    };
+    into.push(subject);
+    put_varint(into, number);
+    put_varint(into, letter.stack.len() as u64);
+    for frame in &letter.stack {
+        put_bytes(into, frame.as_bytes());
+    }
 }
 
 fn node_name(bytes: &[u8]) -> Option<NodeName> {
@@ -211,7 +244,30 @@ pub(super) fn decode_letter(bytes: &[u8]) -> Option<LetterRecord> {
     } else {
         None
     };
-    reader.0.is_empty().then_some(LetterRecord { epoch, node, digest, reason, time, key, value, origin })
+    // Version 1 ends here: it knew rejected rows alone.
+    let (mut kind, mut subject, mut stack) = Default::default();
+    if !reader.0.is_empty() {
+        kind = *LetterKind::ALL.get(usize::from(reader.byte()?))?;
+        subject = letter_subject(reader.byte()?, reader.varint()?)?;
+        let frames = reader.varint()?;
+        stack = Vec::new();
+        for _ in 0..frames {
+            stack.push(String::from_utf8(reader.bytes()?.to_vec()).ok()?);
+        }
+    }
+    let letter = LetterRecord { epoch, node, digest, kind, subject, reason, stack, time, key, value, origin };
+    reader.0.is_empty().then_some(letter)
+}
+
+fn letter_subject(byte: u8, number: u64) -> Option<LetterSubject> {
+    Some(match (byte, number) {
+        (0, port) => LetterSubject::Row { port: port.try_into().ok()? },
+        (1, 0) => LetterSubject::Timer(Clock::Event),
+        (1, 1) => LetterSubject::Timer(Clock::Processing),
+        (2, 0) => LetterSubject::Watermark,
+        (3, 0) => LetterSubject::Pane,
+        _ => return None,
+    })
 }
 
 /// Takes merged entries in.
@@ -235,6 +291,7 @@ impl Builder {
                 self.recovered.meta.insert(name.to_owned(), value.to_vec());
             }
             Table::Letters => self.recovered.dead_letters += 1,
+            Table::Replays => drop(self.known.replays.insert(name.number)),
             Table::Removed => return None,
             Table::State if self.state_stays => {}
             Table::Positions | Table::Sinks | Table::Progress | Table::Panes | Table::Timers | Table::State => {
@@ -295,7 +352,13 @@ impl Builder {
                 let (value, written) = decode_state(value)?;
                 stage.state.push(EntryChange { space, key, subkey, value: Some(value.into()), written });
             }
-            Table::Removed | Table::Counters | Table::Meta | Table::Positions | Table::Sinks | Table::Letters => {
+            Table::Removed
+            | Table::Counters
+            | Table::Meta
+            | Table::Positions
+            | Table::Sinks
+            | Table::Letters
+            | Table::Replays => {
                 return None;
             }
         }

@@ -21,8 +21,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::StoreError;
 
-/// The version of everything this module writes.
-pub(super) const VERSION: u32 = 1;
+/// The version of everything this module writes. It reads every one from 1 on.
+pub(super) const VERSION: u32 = 2;
 pub(super) const FILE_HEADER_BYTES: usize = 32;
 pub(super) const FRAME_HEADER_BYTES: usize = 48;
 /// The longest payload.
@@ -167,7 +167,7 @@ impl FrameReader {
             return Err(damaged(24, "the checksum of the file's header does not match"));
         }
         let found = u32_at(&header, 8);
-        if found != VERSION {
+        if !(1..=VERSION).contains(&found) {
             return Err(StoreError::UnknownVersion { path: path.to_owned(), found, newest: VERSION });
         }
         if u32_at(&header, 12) != kind as u32 {

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use wasmill_env::planted;
-use wasmill_model::{Clock, Epoch, NodeName, PartitionId, PluginDigest, Position, key_group, share_of};
+use wasmill_model::{
+    Clock, Epoch, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position, key_group, share_of,
+};
 
 use super::StoreError;
 use crate::{ChangeSet, EntryChange};
@@ -24,10 +26,12 @@ pub struct EpochRecord {
     pub stages: Vec<StageRecord>,
     /// Prepared handles of sinks.
     pub sinks: Vec<SinkRecord>,
-    /// Rejected rows.
+    /// Rejected rows, and whatever else could not be processed.
     pub dead_letters: Vec<LetterRecord>,
     /// Rejected rows that are done with.
     pub dropped_letters: Vec<LetterId>,
+    /// Rejected rows that are to be processed again when the job runs next.
+    pub replays: Vec<LetterId>,
 }
 
 /// Where a source goes on.
@@ -127,7 +131,7 @@ pub struct SinkRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LetterId(pub u64);
 
-/// A rejected row, with why.
+/// A rejected row, or whatever else could not be processed, with why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterRecord {
     /// The epoch in which it was rejected. Set by the store.
@@ -136,8 +140,14 @@ pub struct LetterRecord {
     pub node: NodeName,
     /// The plugin that did, where it was one.
     pub digest: Option<PluginDigest>,
-    /// Why, with what is known about it (the guest's stack, say).
+    /// Why.
+    pub kind: LetterKind,
+    /// What it is.
+    pub subject: LetterSubject,
+    /// Why in words.
     pub reason: String,
+    /// Where the plugin was when it trapped, its innermost function first.
+    pub stack: Vec<String>,
     /// Event time of the row, microseconds since the Unix epoch.
     pub time: i64,
     /// Its key.
@@ -163,6 +173,8 @@ pub struct Recovered {
     pub sinks: Vec<SinkRecord>,
     /// How many rejected rows are kept.
     pub dead_letters: u64,
+    /// Those of them that are to be processed again, in rising order.
+    pub replays: Vec<(LetterId, LetterRecord)>,
 }
 
 /// What a stage holds, or one share of it.

@@ -150,6 +150,10 @@ impl JobStore {
             options,
             disk,
         };
+        if !store.known.replays.is_empty() {
+            let marked = store.known.replays.iter().map(|&id| LetterId(id)).collect();
+            recovered.replays = store.letters_by_id(&marked)?;
+        }
         if store.state.is_some() && store.folded() < store.sequence {
             // Lookups see sorted files only.
             let compacted = store.begin_compaction()?.run()?;
@@ -204,6 +208,16 @@ impl JobStore {
     /// As [`JobStore::commit`].
     pub fn drop_letters(&mut self, ids: &[LetterId]) -> Result<(), StoreError> {
         let record = EpochRecord { dropped_letters: ids.to_vec(), ..EpochRecord::default() };
+        self.write(FrameKind::Edit, self.epoch, &record)
+    }
+
+    /// Marks rejected rows: they are to be processed again when the job runs next, and are dropped by
+    /// the epoch that does. Those that are not there are passed over by whoever reads them.
+    ///
+    /// # Errors
+    /// As [`JobStore::commit`].
+    pub fn mark_for_replay(&mut self, ids: &[LetterId]) -> Result<(), StoreError> {
+        let record = EpochRecord { replays: ids.to_vec(), ..EpochRecord::default() };
         self.write(FrameKind::Edit, self.epoch, &record)
     }
 
@@ -353,6 +367,22 @@ impl JobStore {
     /// # Errors
     /// Where a file cannot be read or is damaged.
     pub fn letters(&self, from: LetterId, limit: usize) -> Result<Vec<(LetterId, LetterRecord)>, StoreError> {
+        self.letters_that(|id| id >= from, limit)
+    }
+
+    /// The rejected rows of some ids, in order; those that are gone are left out.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or is damaged.
+    pub fn letters_by_id(&self, ids: &BTreeSet<LetterId>) -> Result<Vec<(LetterId, LetterRecord)>, StoreError> {
+        self.letters_that(|id| ids.contains(&id), ids.len())
+    }
+
+    fn letters_that(
+        &self,
+        wanted: impl Fn(LetterId) -> bool,
+        limit: usize,
+    ) -> Result<Vec<(LetterId, LetterRecord)>, StoreError> {
         self.check()?;
         let mut gone = BTreeSet::new();
         self.each_letter_change(|name, change| {
@@ -362,7 +392,7 @@ impl JobStore {
             Some(())
         })?;
         let mut letters = Vec::new();
-        let wanted = |id: u64, have: usize| have < limit && id >= from.0 && !gone.contains(&id);
+        let wanted = |id: u64, have: usize| have < limit && wanted(LetterId(id)) && !gone.contains(&id);
         // Ids rise, so those in the base come before those in the log.
         if let Some(sequence) = self.base()
             && let OpenBase { path, end, .. } = open_base(&*self.disk, &self.dir, sequence)?

@@ -1,8 +1,10 @@
 //! Random epochs, and a naive model of what they leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wasmill_model::{Clock, Epoch, NodeName, PartitionId, PluginDigest, Position, key_group, share_of};
+use wasmill_model::{
+    Clock, Epoch, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position, key_group, share_of,
+};
 use wasmill_store::{
     Change, ChangeSet, EntryChange, EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
     Recovered, SinkRecord, StageRecord, TimerRecord, WindowRecord,
@@ -41,6 +43,7 @@ pub(crate) struct Model {
     pub(crate) epoch: Epoch,
     pub(crate) next_letter: u64,
     pub(crate) letters: BTreeMap<LetterId, LetterRecord>,
+    pub(crate) replays: BTreeSet<LetterId>,
     meta: BTreeMap<String, Vec<u8>>,
     positions: BTreeMap<(NodeName, PartitionId), Position>,
     sinks: BTreeMap<(NodeName, u16), (u16, Vec<u8>)>,
@@ -112,7 +115,9 @@ impl Model {
         }
         for id in &record.dropped_letters {
             self.letters.remove(id);
+            self.replays.remove(id);
         }
+        self.replays.extend(record.replays.iter().filter(|id| id.0 < self.next_letter));
     }
 
     /// What a store gives back that holds the same.
@@ -121,6 +126,7 @@ impl Model {
             epoch: self.epoch,
             meta: self.meta.clone(),
             dead_letters: self.letters.len() as u64,
+            replays: self.replays.iter().filter_map(|id| Some((*id, self.letters.get(id)?.clone()))).collect(),
             ..Recovered::default()
         };
         for ((node, partition), position) in self.positions.clone() {
@@ -180,6 +186,10 @@ pub(crate) fn record(chance: &mut Chance, model: &Model) -> EpochRecord {
     if chance.below(4) == 0 {
         record.dropped_letters = model.letters.keys().copied().filter(|_| chance.below(2) == 0).collect();
     }
+    if chance.below(4) == 0 {
+        let kept = model.letters.keys().copied().filter(|id| !record.dropped_letters.contains(id));
+        record.replays = kept.filter(|_| chance.below(2) == 0).collect();
+    }
     record
 }
 
@@ -227,7 +237,15 @@ fn letter(chance: &mut Chance) -> LetterRecord {
         epoch: Epoch(0),
         node: node("count"),
         digest: (chance.below(2) == 0).then_some(PluginDigest([7; 32])),
+        kind: LetterKind::ALL[chance.below(6) as usize],
+        subject: match chance.below(4) {
+            0 => LetterSubject::Row { port: chance.below(300) as u16 },
+            1 => LetterSubject::Timer(if chance.below(2) == 0 { Clock::Event } else { Clock::Processing }),
+            2 => LetterSubject::Watermark,
+            _ => LetterSubject::Pane,
+        },
         reason: "divided by zero".into(),
+        stack: (0..chance.below(3)).map(|frame| format!("frame {frame}")).collect(),
         time: chance.below(1 << 40).cast_signed() - 1_000,
         key: chance.name().into(),
         value: chance.value(),

@@ -84,6 +84,7 @@ fn run(disk: &SimulatedDisk, seed: u64, progress: &mut Progress) -> Result<(), S
                 let mut after = progress.acknowledged.clone();
                 let ids: Vec<LetterId> = after.letters.keys().copied().take(2).collect();
                 after.letters.retain(|id, _| !ids.contains(id));
+                after.replays.retain(|id| !ids.contains(id));
                 progress.on_its_way = Some(after);
                 store.drop_letters(&ids)?;
             }

@@ -1,8 +1,10 @@
 //! Files that an older Wasmill wrote must be read for good.
 //!
-//! `tests/fixtures/v1` holds a base with epochs 1 and 2 and a log with epochs 3 and 4 and an edit. A
+//! `tests/fixtures/v*` hold a base with epochs 1 and 2 and a log with epochs 3 and 4 and an edit. A
 //! version is frozen with its release: changed bytes need a new version and a new folder, made by
 //! `WASMILL_WRITE_FIXTURES=1 cargo test -p wasmill-store formats`.
+//!
+//! Version 1 knew no kinds of rejected rows, no stacks, and no replays.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wasmill_env::{RealDisk, SimulatedDisk};
-use wasmill_model::{Clock, Epoch, ErrorKind, PartitionId, PluginDigest, Position};
+use wasmill_model::{Clock, Epoch, ErrorKind, LetterKind, LetterSubject, PartitionId, PluginDigest, Position};
 use wasmill_store::{
     ChangeSet, EntryChange, EpochRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
     Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord, WindowRecord,
@@ -20,8 +22,11 @@ use crate::common::node;
 
 const DIR: &str = "/job";
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+/// What is written now.
+const VERSION: u32 = 2;
+
+fn fixtures(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
 }
 
 fn position(offset: &[u8]) -> PositionRecord {
@@ -49,12 +54,19 @@ fn letter() -> LetterRecord {
         epoch: Epoch(1),
         node: node("classify"),
         digest: Some(PluginDigest([0xab; 32])),
+        kind: LetterKind::Trap,
+        subject: LetterSubject::Row { port: 1 },
         reason: "no length".into(),
+        stack: vec!["length".into(), "classify".into()],
         time: -1,
         key: b"bridge-7".into(),
         value: b"{}".into(),
         origin: Some(position(b"offset 17")),
     }
+}
+
+fn timer_letter() -> LetterRecord {
+    LetterRecord { kind: LetterKind::Timeout, subject: LetterSubject::Timer(Clock::Processing), ..letter() }
 }
 
 fn stage(state: Vec<EntryChange>, timers: Vec<TimerRecord>, windows: Option<WindowRecord>) -> StageRecord {
@@ -86,9 +98,14 @@ fn epochs() -> [EpochRecord; 4] {
             stages: vec![first],
             sinks: vec![sink(b"1"), SinkRecord { node: node("old"), ..sink(b"0") }],
             dead_letters: vec![letter()],
-            dropped_letters: vec![],
+            ..EpochRecord::default()
         },
-        EpochRecord { stages: vec![second], dead_letters: vec![letter()], ..EpochRecord::default() },
+        EpochRecord {
+            stages: vec![second],
+            dead_letters: vec![letter(), timer_letter()],
+            replays: vec![LetterId(0)],
+            ..EpochRecord::default()
+        },
         EpochRecord { positions: vec![position(b"offset 99")], stages: vec![third], ..EpochRecord::default() },
         EpochRecord { removed: vec![node("old")], sinks: vec![sink(b"2")], ..EpochRecord::default() },
     ]
@@ -107,7 +124,8 @@ fn expected() -> Recovered {
         positions: vec![position(b"offset 99")],
         stages: BTreeMap::from([(node("classify"), stage)]),
         sinks: vec![sink(b"2")],
-        dead_letters: 1,
+        dead_letters: 2,
+        replays: vec![(LetterId(1), LetterRecord { epoch: Epoch(2), ..letter() })],
     }
 }
 
@@ -124,13 +142,14 @@ fn written() -> SimulatedDisk {
         }
     }
     store.drop_letters(&[LetterId(0)]).expect("drops");
+    store.mark_for_replay(&[LetterId(1)]).expect("marks");
     disk
 }
 
-/// The fixture, on a disk of its own.
-fn stored() -> SimulatedDisk {
+/// The fixture of a version, on a disk of its own.
+fn stored(version: u32) -> SimulatedDisk {
     let disk = SimulatedDisk::default();
-    for file in fs::read_dir(fixtures()).expect("the fixture") {
+    for file in fs::read_dir(fixtures(version)).expect("the fixture") {
         let file = file.expect("lists");
         disk.put(&Path::new(DIR).join(file.file_name()), fs::read(file.path()).expect("reads"));
     }
@@ -143,30 +162,59 @@ fn open(disk: &SimulatedDisk) -> Result<(JobStore, Recovered), StoreError> {
 
 #[test]
 fn files_of_version_1_are_read() {
-    let (store, recovered) = open(&stored()).expect("opens");
-    assert_eq!(recovered, expected());
-    let kept = LetterRecord { epoch: Epoch(2), ..letter() };
+    let (store, recovered) = open(&stored(1)).expect("opens");
+    assert_eq!(recovered, Recovered { dead_letters: 1, replays: vec![], ..expected() });
+    let (kind, subject, stack) = Default::default();
+    let kept = LetterRecord { epoch: Epoch(2), kind, subject, stack, ..letter() };
     assert_eq!(store.letters(LetterId(0), 10).expect("lists"), [(LetterId(1), kept)]);
 }
 
 #[test]
-fn files_of_version_1_are_what_is_written() {
+fn files_of_version_1_go_on_as_version_2() {
+    let disk = stored(1);
+    let (mut store, _) = open(&disk).expect("opens");
+    let record = EpochRecord { dead_letters: vec![letter()], ..EpochRecord::default() };
+    store.commit(Epoch(5), &record).expect("commits");
+    let compaction = store.begin_compaction().expect("begins");
+    store.finish_compaction(compaction.run().expect("runs")).expect("finishes");
+    drop(store);
+    let (store, recovered) = open(&disk).expect("opens");
+    assert_eq!((recovered.epoch, recovered.stages), (Epoch(5), expected().stages));
+    let kinds = store.letters(LetterId(0), 10).expect("lists").into_iter().map(|(_, letter)| letter.kind);
+    assert_eq!(kinds.collect::<Vec<_>>(), [LetterKind::Rejected, LetterKind::Trap]);
+}
+
+#[test]
+fn files_of_version_2_are_read() {
+    let (store, recovered) = open(&stored(2)).expect("opens");
+    assert_eq!(recovered, expected());
+    let kept = [letter(), timer_letter()].map(|letter| LetterRecord { epoch: Epoch(2), ..letter });
+    let [row, timer] = kept.map(Some);
+    let letters = store.letters(LetterId(0), 10).expect("lists");
+    assert_eq!(letters.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(letters.into_iter().map(|(_, letter)| Some(letter)).collect::<Vec<_>>(), [row, timer.clone()]);
+    let some = store.letters_by_id(&[LetterId(0), LetterId(2), LetterId(9)].into()).expect("lists");
+    assert_eq!(some, [(LetterId(2), timer.expect("a letter"))]);
+}
+
+#[test]
+fn files_of_version_2_are_what_is_written() {
     let disk = written();
     if std::env::var_os("WASMILL_WRITE_FIXTURES").is_some() {
-        fs::create_dir_all(fixtures()).expect("a folder");
+        fs::create_dir_all(fixtures(VERSION)).expect("a folder");
         for (path, bytes) in disk.files() {
-            fs::write(fixtures().join(path.file_name().expect("a name")), bytes).expect("writes");
+            fs::write(fixtures(VERSION).join(path.file_name().expect("a name")), bytes).expect("writes");
         }
     }
-    assert!(disk.files() == stored().files(), "bytes on disk have changed: that takes a new version");
+    assert!(disk.files() == stored(VERSION).files(), "bytes on disk have changed: that takes a new version");
 }
 
 #[test]
 fn files_of_a_newer_version_are_refused_as_such() {
-    let disk = stored();
+    let disk = stored(VERSION);
     let path = Path::new(DIR).join("base-0000000000000002");
     let mut bytes = disk.files()[&path].clone();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..24]);
     bytes[24..32].copy_from_slice(&checksum.to_le_bytes());
     disk.put(&path, bytes);
@@ -174,13 +222,13 @@ fn files_of_a_newer_version_are_refused_as_such() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(
         error.to_string(),
-        "/job/base-0000000000000002 has format version 2, this program reads up to 1: use a newer one"
+        "/job/base-0000000000000002 has format version 3, this program reads up to 2: use a newer one"
     );
 }
 
 #[test]
 fn error_of_damage_names_file_and_place() {
-    let disk = stored();
+    let disk = stored(VERSION);
     disk.flip_bit(&Path::new(DIR).join("log-0000000000000004"), 8 * 40).expect("a bit");
     let error = open(&disk).expect_err("damaged");
     let text = "/job/log-0000000000000004 is damaged at byte 32: the checksum of the frame's header does not match, \
@@ -191,7 +239,7 @@ fn error_of_damage_names_file_and_place() {
 #[test]
 fn fixture_on_a_real_disk_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
-    for file in fs::read_dir(fixtures()).expect("the fixture") {
+    for file in fs::read_dir(fixtures(VERSION)).expect("the fixture") {
         let file = file.expect("lists");
         fs::copy(file.path(), dir.path().join(file.file_name())).expect("copies");
     }

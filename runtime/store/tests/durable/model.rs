@@ -82,6 +82,7 @@ proptest! {
                 Step::DropLetter(id) => {
                     store.drop_letters(&[LetterId(id)]).expect("drops");
                     model.letters.remove(&LetterId(id));
+                    model.replays.remove(&LetterId(id));
                 }
             }
             let letters: Vec<_> = model.letters.clone().into_iter().collect();

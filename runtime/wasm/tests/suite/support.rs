@@ -184,7 +184,7 @@ impl Host {
 
     pub(crate) async fn open(&self, guest: &Guest) -> Result<Box<dyn Operator>, OperatorError> {
         let factory = self.factory(guest).await.expect("the guest describes itself");
-        factory.open(context(&factory.descriptor().spaces)).await
+        factory.open(context(&factory.descriptor().spaces)).await.map_err(|failed| failed.cause)
     }
 
     pub(crate) async fn open_aggregate(&self, guest: &Guest) -> Box<dyn Aggregate> {

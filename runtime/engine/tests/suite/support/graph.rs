@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, TimerChange};
+use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, OperatorFactory, TimerChange};
 use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
 use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowShape};
+use wasmill_plan::FaultPolicy;
 use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
 use wasmill_store::{Recovered, StageStates};
 
@@ -31,20 +32,38 @@ impl Graph {
     }
 
     pub(crate) fn source(&mut self, partitions: Vec<Vec<Row>>, bounded: bool, parallelism: u16) -> usize {
+        self.list(ListSource { partitions, bounded, batch: 7 }, parallelism)
+    }
+
+    pub(crate) fn list(&mut self, list: ListSource, parallelism: u16) -> usize {
         let kind = NodeKind::Source {
             extraction: Extraction::default(),
             watermarks: Watermarks { bound_micros: 0, idle_micros: None },
         };
-        self.node(kind, NodePart::Source(Arc::new(ListSource { partitions, bounded })), parallelism)
+        self.node(kind, NodePart::Source(Arc::new(list)), parallelism)
     }
 
     pub(crate) fn stage(&mut self, operator: NativeOperator, parallelism: u16) -> usize {
-        self.node(NodeKind::Stage { window: None }, NodePart::Stage(Arc::new(operator)), parallelism)
+        self.node(
+            NodeKind::Stage { window: None, faults: FaultPolicy::default() },
+            NodePart::Stage(Arc::new(operator)),
+            parallelism,
+        )
     }
 
     pub(crate) fn window(&mut self, shape: WindowShape, parallelism: u16) -> usize {
         let part = NodePart::Stage(Arc::new(CountAggregate::default()));
-        self.node(NodeKind::Stage { window: Some(shape) }, part, parallelism)
+        self.node(NodeKind::Stage { window: Some(shape), faults: FaultPolicy::default() }, part, parallelism)
+    }
+
+    /// A stage of any plugin.
+    pub(crate) fn plugin(
+        &mut self,
+        plugin: impl OperatorFactory + 'static,
+        window: Option<WindowShape>,
+        faults: FaultPolicy,
+    ) -> usize {
+        self.node(NodeKind::Stage { window, faults }, NodePart::Stage(Arc::new(plugin)), 1)
     }
 
     pub(crate) fn sink(&mut self, sink: &KeepSink) -> usize {

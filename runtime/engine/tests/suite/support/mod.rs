@@ -1,13 +1,15 @@
 //! Native parts for jobs under test: sources from lists, operators from closures, sinks that keep.
 
+pub(crate) mod faulty;
 pub(crate) mod graph;
+pub(crate) mod mortal;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmill_contract::{
-    Aggregate, BatchLimit, Bounds, BoxFuture, ConnectorError, Operator, OperatorContext, OperatorError,
+    Aggregate, BatchLimit, Bounds, BoxFuture, ConnectorError, OpenError, Operator, OperatorContext, OperatorError,
     OperatorFactory, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle, Source, SourceCapabilities, SourceEvent,
     SourceFactory, SourcePartition,
 };
@@ -28,6 +30,8 @@ pub(crate) type Row = (i64, &'static str, String);
 pub(crate) struct ListSource {
     pub(crate) partitions: Vec<Vec<Row>>,
     pub(crate) bounded: bool,
+    /// Rows of a batch at most.
+    pub(crate) batch: usize,
 }
 
 impl SourceFactory for ListSource {
@@ -56,7 +60,8 @@ impl SourceFactory for ListSource {
                 (id, offset, rows)
             })
             .collect();
-        let reader: Box<dyn Source> = Box::new(ListReader { queues, next: 0, bounded: self.bounded });
+        let reader: Box<dyn Source> =
+            Box::new(ListReader { queues, next: 0, bounded: self.bounded, batch: self.batch });
         Box::pin(async move { Ok(reader) })
     }
 }
@@ -65,6 +70,7 @@ struct ListReader {
     queues: VecDeque<(PartitionId, u64, VecDeque<Row>)>,
     next: usize,
     bounded: bool,
+    batch: usize,
 }
 
 impl Source for ListReader {
@@ -84,7 +90,7 @@ impl Source for ListReader {
             }
             let mut builder = BatchBuilder::default();
             let mut offsets = Vec::new();
-            while builder.len() < limit.rows.min(7) {
+            while builder.len() < limit.rows.min(self.batch) {
                 let Some((time, key, value)) = rows.pop_front() else { break };
                 builder.push(Timestamp(time), key.as_bytes(), value.as_bytes());
                 offsets.push(*offset);
@@ -357,13 +363,15 @@ impl OperatorFactory for NativeOperator {
         PluginDigest([7; 32])
     }
 
-    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>> {
+    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, Box<OpenError>>> {
         let operator: Box<dyn Operator> = Box::new(NativeInstance { context, function: Arc::clone(&self.function) });
         Box::pin(async move { Ok(operator) })
     }
 
-    fn open_aggregate(&self, _: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>> {
-        Box::pin(async { Err(OperatorError::Instance("not an aggregate".into())) })
+    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, Box<OpenError>>> {
+        Box::pin(async {
+            Err(Box::new(OpenError { cause: OperatorError::Instance("not an aggregate".into()), context }))
+        })
     }
 }
 
@@ -424,11 +432,13 @@ impl OperatorFactory for CountAggregate {
         PluginDigest([8; 32])
     }
 
-    fn open(&self, _: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, OperatorError>> {
-        Box::pin(async { Err(OperatorError::Instance("not an operator".into())) })
+    fn open(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Operator>, Box<OpenError>>> {
+        Box::pin(async {
+            Err(Box::new(OpenError { cause: OperatorError::Instance("not an operator".into()), context }))
+        })
     }
 
-    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, OperatorError>> {
+    fn open_aggregate(&self, context: OperatorContext) -> BoxFuture<'_, Result<Box<dyn Aggregate>, Box<OpenError>>> {
         let aggregate: Box<dyn Aggregate> = Box::new(CountInstance(context));
         Box::pin(async move { Ok(aggregate) })
     }
@@ -485,5 +495,9 @@ impl Aggregate for CountInstance {
 
     fn context(&mut self) -> &mut OperatorContext {
         &mut self.0
+    }
+
+    fn close(self: Box<Self>) -> OperatorContext {
+        self.0
     }
 }
