@@ -2,6 +2,7 @@
 
 mod disk;
 mod faults;
+mod ingest;
 mod jobs;
 mod pictures;
 mod plugins;

@@ -47,9 +47,10 @@ pub(crate) fn read(file: &Path, sets: &[Override]) -> Result<JobSpec, Failure> {
 pub(crate) async fn assemble(
     spec: JobSpec,
     plugins: &Plugins<'_>,
-    recovery: Recovery,
+    state_dir: Option<&Path>,
     topics: &Topics,
 ) -> Result<Assembled, Failure> {
+    let recovery = if state_dir.is_some() { Recovery::LastEpoch } else { Recovery::Nothing };
     let mut wrong = Vec::new();
     let mut facts = Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
@@ -60,6 +61,8 @@ pub(crate) async fn assemble(
         base_dir: base_dir.clone(),
         topics: topics.clone(),
         durable: recovery == Recovery::LastEpoch,
+        state_dir: state_dir.map(Path::to_owned),
+        backpressure: spec.sources.get(node).map(|source| source.backpressure).unwrap_or_default(),
     };
     for (name, source) in &spec.sources {
         match wasmill_connectors::source(&source.connector, source.options.clone(), &site(name)) {

@@ -139,9 +139,14 @@ impl Progress {
             grouped(rows_out),
             grouped(rate),
         );
-        for (what, rows) in
-            [("rejected", self.sum(at, |_| true, |n| n.rejected)), ("late", self.sum(at, |_| true, |n| n.late))]
-        {
+        let all = |rows: fn(&NodeSnapshot) -> u64| self.sum(at, |_| true, rows);
+        for (what, rows) in [
+            ("rejected", all(|n| n.rejected)),
+            ("late", all(|n| n.late)),
+            ("dropped", all(|n| n.counts.dropped)),
+            ("spilled", all(|n| n.counts.spilled)),
+            ("times held", all(|n| n.counts.held)),
+        ] {
             if rows > 0 {
                 head.push_str(&look.style.warning(&format!(", {} {what}", grouped(rows))));
             }
@@ -256,6 +261,7 @@ mod tests {
             batches: rows_in / 10,
             rejected: 0,
             late: 0,
+            counts: Default::default(),
             busy_nanos: 0,
             read: 0,
             read_total: 0,

@@ -24,6 +24,24 @@ pub(crate) fn io_error(act: &str, path: &Path, cause: io::Error) -> ConnectorErr
     ConnectorError::new(kind, message).caused_by(cause)
 }
 
+/// An address that cannot be listened on.
+pub(crate) fn listen_error(address: &str) -> impl FnOnce(io::Error) -> ConnectorError {
+    let message = format!("cannot listen on {address}");
+    move |cause| {
+        let kind = match cause.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied => {
+                ErrorKind::Config
+            }
+            _ => ErrorKind::Unavailable,
+        };
+        let why = match cause.kind() {
+            io::ErrorKind::AddrInUse => "something listens there already".to_owned(),
+            _ => cause.to_string(),
+        };
+        ConnectorError::new(kind, format!("{message}: {why}")).caused_by(cause)
+    }
+}
+
 /// Whether `error` says that nobody reads any more what is written, as with `wasmill run … | head`.
 /// The job then ends without complaint.
 #[must_use]

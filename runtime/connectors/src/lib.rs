@@ -8,12 +8,16 @@
 //! configuration; a wrong option becomes a [`ConfigError`] that names it. Work that blocks runs off
 //! the async workers. Every connector passes the `conformance` kit.
 
+mod backpressure;
 mod blackhole;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
 mod file;
 mod generator;
+mod http;
+mod ingest;
+mod net;
 mod options;
 mod outbox;
 mod stdin;
@@ -29,6 +33,7 @@ use schemars::Schema;
 use wasmill_contract::{SinkFactory, SourceFactory};
 use wasmill_env::{RealClock, RealDisk};
 use wasmill_model::{JobName, NodeName};
+use wasmill_spec::{Backpressure, Policy};
 use wasmill_store::Topics;
 
 pub use error::is_broken_pipe;
@@ -37,6 +42,9 @@ pub use options::ConfigError;
 /// Every connector there is.
 const CONNECTORS: &[Connector] = &[
     file::CONNECTOR,
+    http::CONNECTOR,
+    net::TCP,
+    net::UDP,
     generator::CONNECTOR,
     stdin::CONNECTOR,
     stdout::CONNECTOR,
@@ -64,6 +72,10 @@ pub struct Site {
     pub topics: Topics,
     /// Whether the job goes on after a crash: what a commit holds must be on disk then.
     pub durable: bool,
+    /// Where the job keeps its state, if it does.
+    pub state_dir: Option<PathBuf>,
+    /// What happens to rows that come faster than the job takes them. Of sources.
+    pub backpressure: Backpressure,
 }
 
 impl Site {
@@ -77,7 +89,15 @@ impl Site {
             base_dir: dir.to_owned(),
             topics: Topics::new(Arc::new(RealDisk), &dir.join("topics"), Arc::new(RealClock::default())),
             durable: true,
+            state_dir: None,
+            backpressure: Backpressure::default(),
         }
+    }
+
+    /// Where the source keeps what was taken from senders and is not committed, if the job keeps
+    /// anything.
+    fn ingest_dir(&self) -> Option<PathBuf> {
+        Some(self.state_dir.as_ref()?.join("ingest").join(self.node.as_str()))
     }
 }
 
@@ -99,7 +119,7 @@ struct SinkEntry {
 /// Where there is no such source or an option is wrong. No file is opened yet.
 pub fn source(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.source.as_ref()) {
-        Some(entry) => (entry.build)(options, site),
+        Some(entry) => (entry.build)(options, site).map(|source| with_backpressure(source, site)),
         None => Err(unknown(name, "source", |connector| connector.source.is_some())),
     }
 }
@@ -112,6 +132,19 @@ pub fn sink(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn Sin
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.sink.as_ref()) {
         Some(entry) => (entry.build)(options, site),
         None => Err(unknown(name, "sink", |connector| connector.sink.is_some())),
+    }
+}
+
+/// A source that does what its job file says when the job is too slow.
+fn with_backpressure(source: Arc<dyn SourceFactory>, site: &Site) -> Arc<dyn SourceFactory> {
+    match site.backpressure.policy {
+        Policy::Block => source,
+        // Rows of an ingest topic wait on disk as it is.
+        Policy::Spill if source.waits_on_disk() => source,
+        Policy::DropOldest | Policy::DropNewest | Policy::Spill => {
+            let dir = site.base_dir.join(format!(".wasmill/{}/spill/{}", site.job, site.node));
+            Arc::new(backpressure::Buffered::new(source, site.backpressure, Arc::new(RealDisk), dir))
+        }
     }
 }
 

@@ -10,6 +10,11 @@ pub trait SourceFactory: Send + Sync {
     /// What it can do.
     fn capabilities(&self) -> SourceCapabilities;
 
+    /// Whether rows that the job has not read yet wait on disk, bounded by its backpressure.
+    fn waits_on_disk(&self) -> bool {
+        false
+    }
+
     /// The partitions that exist now. Their numbers are stable over restarts.
     ///
     /// # Errors
@@ -39,7 +44,8 @@ pub struct SourcePartition {
 }
 
 /// The bounds of one batch: the source returns at the first that is reached, and earlier where
-/// waiting would delay rows it already has.
+/// waiting would delay rows it already has. A source that reads ahead may return what it has read
+/// under the limit of an earlier call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimit {
     /// Most rows.
@@ -72,6 +78,19 @@ pub enum SourceEvent {
     End,
 }
 
+/// What a source counts beside the rows that it gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Rows that came and were dropped because the job was too slow, as its file allows.
+    pub dropped: u64,
+    /// Rows that waited on disk because the job was too slow.
+    pub spilled: u64,
+    /// How often a sender had to wait or was told to come again, because the job was too slow.
+    pub held: u64,
+    /// Rows that came again under an id that was known, and were left out.
+    pub duplicates: u64,
+}
+
 /// A reader of one or more partitions.
 pub trait Source: Send {
     /// Waits for the next event. Cancel safe: a dropped future loses nothing.
@@ -84,13 +103,35 @@ pub trait Source: Send {
     /// returned.
     fn positions(&self) -> Vec<(PartitionId, Position)>;
 
-    /// The rows up to the positions of `epoch` are durable: tell upstream.
+    /// Rows before `positions`, those of the cut of `epoch`, are committed: tell upstream, and let
+    /// go of what was kept for reading again. Epochs rise.
     ///
     /// # Errors
     /// Where upstream cannot be told.
-    fn acknowledge(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<(), ConnectorError>> {
-        let _ = epoch;
+    fn acknowledge<'a>(
+        &'a mut self,
+        epoch: Epoch,
+        positions: &'a [(PartitionId, Position)],
+    ) -> BoxFuture<'a, Result<(), ConnectorError>> {
+        let _ = (epoch, positions);
         Box::pin(async { Ok(()) })
+    }
+
+    /// The job is asked to end: take nothing more from outside. `true` where rows were taken that
+    /// cannot be read again: [`Source::next`] gives them, and then [`SourceEvent::End`].
+    fn stop(&mut self) -> bool {
+        false
+    }
+
+    /// What it has counted since it was opened.
+    fn counts(&self) -> SourceCounts {
+        SourceCounts::default()
+    }
+
+    /// Where it can be reached, for people and for programs that started the job, such as
+    /// `http://127.0.0.1:8080/`.
+    fn location(&self) -> Option<String> {
+        None
     }
 
     /// How much has been read over all assigned partitions, in the unit of

@@ -114,7 +114,7 @@ impl JobHandle {
         &self.metrics
     }
 
-    /// Where sinks put their results, for people.
+    /// Where sources can be reached and where sinks put their results, for people.
     #[must_use]
     pub fn locations(&self) -> &[(wasmill_model::NodeName, String)] {
         &self.locations

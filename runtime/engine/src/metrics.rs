@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
-use wasmill_contract::MetricUpdate;
+use wasmill_contract::{MetricUpdate, SourceCounts};
 use wasmill_model::{NodeName, Timestamp};
 
 /// Longest latency that is told apart from longer ones: one hour.
@@ -117,6 +117,10 @@ pub struct NodeMetrics {
     batches: AtomicU64,
     rejected: AtomicU64,
     late: AtomicU64,
+    dropped: AtomicU64,
+    spilled: AtomicU64,
+    held: AtomicU64,
+    duplicates: AtomicU64,
     busy_nanos: AtomicU64,
     read: AtomicU64,
     read_total: AtomicU64,
@@ -129,7 +133,7 @@ pub struct NodeMetrics {
 pub struct NodeSnapshot {
     /// The node.
     pub name: NodeName,
-    /// Rows that came in, or that a source read.
+    /// Rows that came in, or that a source read, those it dropped included.
     pub rows_in: u64,
     /// Rows that went out, each counted once however many nodes it goes to.
     pub rows_out: u64,
@@ -141,6 +145,8 @@ pub struct NodeSnapshot {
     pub rejected: u64,
     /// Rows dropped because their every window had fired.
     pub late: u64,
+    /// What a source counts beside the rows that it gives.
+    pub counts: SourceCounts,
     /// Time spent in the operator or the sink.
     pub busy_nanos: u64,
     /// How far a source has read, in its own unit.
@@ -163,6 +169,10 @@ impl NodeMetrics {
             batches: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            spilled: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
             read: AtomicU64::new(0),
             read_total: AtomicU64::new(0),
@@ -177,6 +187,11 @@ impl NodeMetrics {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Rows that a source read and that go no further.
+    pub(crate) fn came_in(&self, rows: usize) {
+        self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn out(&self, rows: usize) {
         self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
     }
@@ -187,6 +202,21 @@ impl NodeMetrics {
 
     pub(crate) fn late(&self, rows: usize) {
         self.late.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// A source has counted on.
+    pub(crate) fn counted(&self, before: SourceCounts, now: SourceCounts) {
+        let add = |counter: &AtomicU64, before: u64, now: u64| {
+            let more = now.saturating_sub(before);
+            if more > 0 {
+                counter.fetch_add(more, Ordering::Relaxed);
+            }
+        };
+        add(&self.rows_in, before.dropped, now.dropped);
+        add(&self.dropped, before.dropped, now.dropped);
+        add(&self.spilled, before.spilled, now.spilled);
+        add(&self.held, before.held, now.held);
+        add(&self.duplicates, before.duplicates, now.duplicates);
     }
 
     pub(crate) fn busy(&self, nanos: u64) {
@@ -236,6 +266,12 @@ impl NodeMetrics {
             batches: self.batches.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             late: self.late.load(Ordering::Relaxed),
+            counts: SourceCounts {
+                dropped: self.dropped.load(Ordering::Relaxed),
+                spilled: self.spilled.load(Ordering::Relaxed),
+                held: self.held.load(Ordering::Relaxed),
+                duplicates: self.duplicates.load(Ordering::Relaxed),
+            },
             busy_nanos: self.busy_nanos.load(Ordering::Relaxed),
             read: self.read.load(Ordering::Relaxed),
             read_total: self.read_total.load(Ordering::Relaxed),

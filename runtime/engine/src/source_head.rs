@@ -1,10 +1,11 @@
 //! A source at the head of a chain: reads, extracts, and moves the watermark.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{ConnectorError, Source, SourceCut, SourceEvent};
+use wasmill_contract::{ConnectorError, Source, SourceCounts, SourceCut, SourceEvent};
 use wasmill_env::{Clock, kill_point};
-use wasmill_model::{Epoch, NodeName, PartitionId, Timestamp};
+use wasmill_model::{Epoch, NodeName, PartitionId, Position, Timestamp};
 use wasmill_order::{BoundedDisorder, Disorder};
 use wasmill_plan::{Extraction, Watermarks};
 
@@ -24,6 +25,9 @@ pub(crate) struct SourceHead {
     batch: AdaptiveBatch,
     reading: bool,
     read: u64,
+    counts: SourceCounts,
+    /// Positions of cuts whose epochs are not committed yet.
+    cuts: VecDeque<(Epoch, Vec<(PartitionId, Position)>)>,
     /// Bytes read since the last barrier, and how many of them end an epoch early.
     epoch_bytes: (u64, u64),
     clock: Arc<dyn Clock>,
@@ -57,6 +61,8 @@ impl SourceHead {
             sent: (Timestamp::MIN, false),
             reading: true,
             read: 0,
+            counts: SourceCounts::default(),
+            cuts: VecDeque::new(),
             epoch_bytes: (0, epoch_bytes_max),
             name,
             source,
@@ -91,6 +97,7 @@ impl SourceHead {
                 self.epoch_bytes.0 += batch.byte_len() as u64;
                 let extracted = extract::extract(batch, &self.extraction);
                 if let Some((rows, reasons)) = extracted.rejected {
+                    self.metrics.came_in(rows.len());
                     chain.malformed(rows, reasons);
                 }
                 if !extracted.events.is_empty() {
@@ -102,6 +109,7 @@ impl SourceHead {
             }
             SourceEvent::Malformed { partition: _, offset, bytes, reason } => {
                 let row = extract::single_row(&bytes, now, self.clock.wall());
+                self.metrics.came_in(1);
                 chain.malformed(row, vec![format!("{reason} (at offset {offset})")]);
             }
             SourceEvent::PartitionEnd(partition) => {
@@ -124,6 +132,25 @@ impl SourceHead {
         if let Some(read) = self.source.progress() {
             self.metrics.has_read(read.saturating_sub(self.read));
             self.read = read;
+        }
+        let now = self.source.counts();
+        self.metrics.counted(self.counts, now);
+        self.counts = now;
+    }
+
+    /// The job is asked to end: rows that the source has taken and cannot give again go into the
+    /// last epoch.
+    pub(crate) async fn drain(&mut self, chain: &mut Chain) -> Result<(), Stopped> {
+        if !self.reading || !self.source.stop() {
+            return Ok(());
+        }
+        loop {
+            let event = self.next().await;
+            if matches!(event, Ok(SourceEvent::End)) {
+                self.reading = false;
+                return Ok(());
+            }
+            self.handle(event, chain).await?;
         }
     }
 
@@ -154,14 +181,21 @@ impl SourceHead {
     }
 
     /// Positions as of now, for the cut.
-    pub(crate) fn cut(&mut self) -> SourceCut {
+    pub(crate) fn cut(&mut self, epoch: Epoch) -> SourceCut {
         self.epoch_bytes.0 = 0;
-        SourceCut { node: self.name.clone(), positions: self.source.positions() }
+        self.progress();
+        let positions = self.source.positions();
+        self.cuts.push_back((epoch, positions.clone()));
+        SourceCut { node: self.name.clone(), positions }
     }
 
     pub(crate) async fn acknowledge(&mut self, epoch: Epoch) -> Result<(), JobError> {
+        while self.cuts.front().is_some_and(|(first, _)| *first < epoch) {
+            self.cuts.pop_front();
+        }
+        let Some((_, positions)) = self.cuts.pop_front() else { return Ok(()) };
         kill_point("source-acknowledge");
-        let told = self.source.acknowledge(epoch).await;
+        let told = self.source.acknowledge(epoch, &positions).await;
         kill_point("source-acknowledged");
         told.map_err(|cause| JobError::Source { node: self.name.clone(), cause })
     }

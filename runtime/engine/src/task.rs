@@ -185,7 +185,10 @@ impl Task {
     async fn inject(&mut self, barrier: Barrier) -> Result<(), Stopped> {
         let Head::Source(source) = &mut self.head else { return Ok(()) };
         self.epoch_wanted = false;
-        let positions = source.cut();
+        if barrier.last {
+            source.drain(&mut self.chain).await?;
+        }
+        let positions = source.cut(barrier.epoch);
         let mut cut = self.chain.barrier(barrier).await?;
         self.ended = barrier.last;
         cut.sources.push(positions);

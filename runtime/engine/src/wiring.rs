@@ -130,7 +130,8 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                 None => {
                     let mine = partitions.iter().skip(usize::from(index)).step_by(usize::from(chain.parallelism));
                     let mine: Vec<_> = mine.map(|partition| (partition.id, partition.size)).collect();
-                    Head::Source(Box::new(open_source(parts, &mut dealt, chain.nodes[0], mine, metrics).await?))
+                    let (place, locations) = (chain.nodes[0], &mut wired.locations);
+                    Head::Source(Box::new(open_source(parts, &mut dealt, place, mine, metrics, locations).await?))
                 }
             };
             let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);
@@ -267,6 +268,7 @@ async fn open_source(
     node: usize,
     partitions: Vec<(PartitionId, Option<u64>)>,
     metrics: &JobMetrics,
+    locations: &mut Vec<(NodeName, String)>,
 ) -> Result<SourceHead, JobError> {
     let planned = &parts.plan.nodes[node];
     let (NodePart::Source(factory), NodeKind::Source { extraction, watermarks }) = (&parts.nodes[node], &planned.kind)
@@ -277,6 +279,7 @@ async fn open_source(
     let assigned = partitions.iter().map(|&(id, _)| (id, position(id))).collect();
     let opened = factory.open(assigned, Arc::clone(&parts.clock)).await;
     let source = opened.map_err(|cause| JobError::Source { node: planned.name.clone(), cause })?;
+    locations.extend(source.location().map(|location| (planned.name.clone(), location)));
     let node_metrics = metrics.node(node);
     node_metrics.to_read(partitions.iter().filter_map(|&(_, size)| size).sum());
     let goal = u64::try_from(parts.settings.latency_goal.as_nanos()).unwrap_or(u64::MAX);

@@ -82,8 +82,41 @@ pub struct SourceSpec {
     pub watermark: WatermarkSpec,
     /// How many tasks read; partitions are dealt over them.
     pub parallelism: u16,
+    /// What happens to rows that come faster than the job takes them.
+    pub backpressure: Backpressure,
     /// Everything else in the table: what the connector wants to know.
     pub options: toml::Table,
+}
+
+/// What happens to rows that come faster than the job takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backpressure {
+    /// What gives way.
+    pub policy: Policy,
+    /// How much may wait in memory; in the ingest topic of a source that has one.
+    pub bytes: ByteSize,
+    /// How much may wait on disk, with [`Policy::Spill`].
+    pub disk: ByteSize,
+}
+
+impl Default for Backpressure {
+    fn default() -> Self {
+        Self { policy: Policy::Block, bytes: ByteSize::from_bytes(64 << 20), disk: ByteSize::from_bytes(1 << 30) }
+    }
+}
+
+/// What gives way when too much waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Whoever sends waits, or is told to come again.
+    Block,
+    /// Rows that have waited longest are dropped and counted.
+    DropOldest,
+    /// Rows that come are dropped and counted.
+    DropNewest,
+    /// Rows wait on disk; when that is full, too, as `block`.
+    Spill,
 }
 
 /// Where an event time is.
@@ -341,6 +374,16 @@ impl Delivery {
         [("at-most-once", Self::AtMostOnce), ("at-least-once", Self::AtLeastOnce), ("exactly-once", Self::ExactlyOnce)];
 }
 
+impl Policy {
+    /// Every value with its name in a job file.
+    pub(crate) const NAMES: [(&str, Self); 4] = [
+        ("block", Self::Block),
+        ("drop-oldest", Self::DropOldest),
+        ("drop-newest", Self::DropNewest),
+        ("spill", Self::Spill),
+    ];
+}
+
 impl TimeUnit {
     /// Every value with its name in a job file.
     pub(crate) const NAMES: [(&str, Self); 5] = [
@@ -357,6 +400,12 @@ fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str
 }
 
 impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name_of(&Self::NAMES, self))
+    }
+}
+
+impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(name_of(&Self::NAMES, self))
     }

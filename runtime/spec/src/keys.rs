@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::job::{Delivery, TimeUnit};
+use crate::job::{Delivery, Policy, TimeUnit};
 use crate::{ByteSize, Period};
 
 /// Most tasks of a node: one per key group.
@@ -85,9 +85,21 @@ pub(crate) const SOURCE: Shape = Shape {
         optional("time", "Where the event time is.", || TIME.schema()),
         optional("watermark", "How the watermark follows the events.", || WATERMARK.schema()),
         optional("parallelism", "How many tasks read; partitions are dealt over them.", parallelism),
+        optional("backpressure", "What happens to rows that come faster than the job takes them.", backpressure),
     ],
-    planned: &[("backpressure", "a policy for full queues"), ("sequence", "global sequence numbers")],
+    planned: &[("sequence", "global sequence numbers")],
     open: true,
+};
+
+pub(crate) const BACKPRESSURE: Shape = Shape {
+    what: "`backpressure`",
+    keys: &[
+        required("policy", "What gives way when too much waits.", policy),
+        optional("bytes", "How much may wait; default \"64MiB\".", size),
+        optional("disk", "How much may wait on disk, with spill; default \"1GiB\".", size),
+    ],
+    planned: &[],
+    open: false,
 };
 
 pub(crate) const TIME: Shape = Shape {
@@ -265,6 +277,14 @@ fn parallelism() -> Value {
 
 fn count() -> Value {
     json!({"type": "integer", "minimum": 0, "maximum": u16::MAX})
+}
+
+fn policy() -> Value {
+    json!({"enum": Policy::NAMES.map(|(name, _)| name)})
+}
+
+fn backpressure() -> Value {
+    json!({"anyOf": [policy(), BACKPRESSURE.schema()]})
 }
 
 fn delivery() -> Value {

@@ -5,8 +5,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
-    Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, PortRef, SinkSpec, SourceSpec,
-    StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, Policy,
+    PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::read::{Problems, Reader};
@@ -142,8 +142,29 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
         time,
         watermark,
         parallelism: reader.integer(p, "parallelism", 1..=PARALLELISM_MAX).unwrap_or(1),
+        backpressure: backpressure(p, &reader),
         options: reader.options(),
     })
+}
+
+fn backpressure(p: &mut Problems, source: &Reader<'_>) -> Backpressure {
+    let mut found = Backpressure::default();
+    match source.get("backpressure").map(|item| &item.value) {
+        None => {}
+        Some(Value::Table(_)) => {
+            if let Some(table) = source.table(p, "backpressure", &keys::BACKPRESSURE) {
+                let sizes = ByteSize::from_bytes(64 << 10)..=ByteSize::from_bytes(1 << 40);
+                found.policy = table.one_of(p, "policy", &Policy::NAMES).unwrap_or(found.policy);
+                found.bytes = table.size(p, "bytes", sizes.clone()).unwrap_or(found.bytes);
+                found.disk = table.size(p, "disk", sizes).unwrap_or(found.disk);
+                if let Some(disk) = table.get("disk").filter(|_| found.policy != Policy::Spill) {
+                    p.error(&disk.key, "`disk` goes with policy \"spill\" only", "delete it, or write \"spill\"");
+                }
+            }
+        }
+        Some(_) => found.policy = source.one_of(p, "backpressure", &Policy::NAMES).unwrap_or(found.policy),
+    }
+    found
 }
 
 fn stage(p: &mut Problems, name: &str, item: &Item) -> Option<StageSpec> {

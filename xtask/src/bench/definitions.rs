@@ -25,6 +25,7 @@ pub(super) fn all() -> Vec<Benchmark> {
     let mut all: Vec<Benchmark> = QUERIES.into_iter().map(nexmark).collect();
     all.extend([linear(), count(), boundary(), latency(), start()]);
     all.extend(durable::all());
+    all.extend(super::http::all());
     all
 }
 

@@ -6,6 +6,7 @@
 
 mod definitions;
 mod durable;
+mod http;
 mod lab;
 mod table;
 

@@ -46,7 +46,7 @@ pub(super) fn assembled(job: &JobArgs, terminal: &Terminal) -> Result<Assembled,
     let spec = assemble::read(&job.job, &job.set)?;
     let assembled = super::small_runtime()?.block_on(async {
         let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
-        assemble::assemble(spec, &plugins, job.recovery(), &job.data.topics()).await
+        assemble::assemble(spec, &plugins, job.state.as_deref(), &job.data.topics()).await
     })?;
     if !terminal.json && !assembled.warnings().is_empty() {
         terminal.say(failure::render(assembled.warnings(), terminal.err.colour).trim_end());

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use wasmill_env::{RealClock, RealDisk};
-use wasmill_plan::Recovery;
 use wasmill_store::Topics;
 
 use crate::data_dir::{DATA_DEFAULT, DATA_VARIABLE};
@@ -178,12 +177,5 @@ struct DataArgs {
 impl DataArgs {
     fn topics(&self) -> Topics {
         Topics::new(Arc::new(RealDisk), &self.data.join("topics"), Arc::new(RealClock::default()))
-    }
-}
-
-impl JobArgs {
-    /// What is left after a crash.
-    fn recovery(&self) -> Recovery {
-        if self.state.is_some() { Recovery::LastEpoch } else { Recovery::Nothing }
     }
 }

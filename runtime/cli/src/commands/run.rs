@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasmill_contract::{Committer, MemoryCommitter, OperatorError};
+use wasmill_contract::{Committer, MemoryCommitter, OperatorError, SourceCounts};
 use wasmill_control::{ControlError, Dropped, Opened};
 use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodePart, NodeSnapshot};
 use wasmill_env::{Clock, Disk, RealClock, RealDisk};
@@ -80,7 +80,7 @@ async fn job(
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let topics = args.job.data.topics();
     let assembled = tokio::select! {
-        assembled = assemble::assemble(spec, &plugins, args.job.recovery(), &topics) => assembled?,
+        assembled = assemble::assemble(spec, &plugins, args.job.state.as_deref(), &topics) => assembled?,
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     if !terminal.json {
@@ -132,6 +132,13 @@ async fn job(
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     tracing::info!(job = assembled.spec.name.as_str(), "started");
+    for (source, location) in handle.locations().iter().filter(|(node, _)| assembled.spec.sources.contains_key(node)) {
+        // For people, and for whoever started the job and has to know the port.
+        terminal.say(&match terminal.json {
+            true => json!({"source": source, "location": location}).to_string(),
+            false => format!("{source} listens on {location}"),
+        });
+    }
     let mut running =
         Running { assembled: &assembled, terminal, clock: clock.as_ref(), handle, signals, began, stopping: false };
     running.finish().await?;
@@ -186,6 +193,13 @@ fn begin_with_state(
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     if args.fresh {
         JobStore::erase(&*disk, dir).map_err(|error| Failure::of(error.kind(), &error))?;
+        let taken = dir.join("ingest");
+        match std::fs::remove_dir_all(&taken) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::file("remove", &taken, &error));
+            }
+            _ => {}
+        }
     }
     let options = match assembled.spec.state {
         StateSpec::Memory => StoreOptions::default(),
@@ -417,6 +431,10 @@ impl Summary {
         self.nodes.iter().map(|node| node.late).sum()
     }
 
+    fn count(&self, of: impl Fn(&SourceCounts) -> u64) -> u64 {
+        self.nodes.iter().map(|node| of(&node.counts)).sum()
+    }
+
     /// Keys that scripts may rely on.
     fn to_json(&self, job: &str) -> Value {
         let rows_in = self.rows_in();
@@ -436,6 +454,10 @@ impl Summary {
             "events_per_cpu_second": per_second(rows_in, self.cpu_nanos),
             "rejected": self.rejected(),
             "late": self.late(),
+            "dropped": self.count(|counts| counts.dropped),
+            "spilled": self.count(|counts| counts.spilled),
+            "held": self.count(|counts| counts.held),
+            "duplicates": self.count(|counts| counts.duplicates),
             "epochs": self.epochs,
             "first_output_ms": self.first_output_nanos.map(|nanos| nanos as f64 / 1e6),
             "latency": latency_json(&self.latency),
@@ -469,6 +491,27 @@ impl Summary {
         }
         if self.late() > 0 {
             line("late", style.warning(&format!("{}, their windows had closed", count(self.late(), "row"))));
+        }
+        let (dropped, spilled) = (self.count(|counts| counts.dropped), self.count(|counts| counts.spilled));
+        if dropped > 0 {
+            line("dropped", style.warning(&format!("{}, the job was too slow for them", count(dropped, "row"))));
+        }
+        if spilled > 0 {
+            line("spilled", format!("{} waited on disk", count(spilled, "row")));
+        }
+        let (held, duplicates) = (self.count(|counts| counts.held), self.count(|counts| counts.duplicates));
+        if held > 0 {
+            line("held", format!("senders waited or were told to come again {}", count(held, "time")));
+        }
+        if duplicates > 0 {
+            line(
+                "known",
+                format!(
+                    "{} came again and {} left out",
+                    count(duplicates, "row"),
+                    if duplicates == 1 { "was" } else { "were" }
+                ),
+            );
         }
         if self.latency.rows > 0 {
             let Self { latency, .. } = self;
@@ -520,6 +563,10 @@ fn node_json(role: Role, node: &NodeSnapshot) -> Value {
         "batches": node.batches,
         "rejected": node.rejected,
         "late": node.late,
+        "dropped": node.counts.dropped,
+        "spilled": node.counts.spilled,
+        "held": node.counts.held,
+        "duplicates": node.counts.duplicates,
         "busy_nanos": node.busy_nanos,
         "watermark_micros": time(node.watermark),
         "metrics": node.guest,

@@ -1,5 +1,7 @@
 //! A source of records from standard input: it ends when that does, and cannot be read again.
 
+mod durable;
+
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +17,7 @@ use wasmill_env::Clock;
 use wasmill_model::{Batch, Column, ErrorKind, Lineage, PartitionId, Position};
 use wasmill_spec::ByteSize;
 
+use crate::ingest;
 use crate::options::{ConfigError, parse};
 use crate::text::{Bad, CsvTypes, Format, Patience, RecordReader, RowBuffer, Stop, TextFormat, rows_within};
 use crate::{Connector, Site, SourceEntry};
@@ -43,14 +46,23 @@ struct StdinConfig {
     null: Option<Vec<String>>,
     /// Longest record; longer ones go to the dead-letter queue. By default 1 MiB.
     record_bytes_max: Option<ByteSize>,
+    /// Keep what was read in the state directory until it is committed, so that a crash loses nothing
+    /// of it. For a pipe: a file is read again from its start.
+    #[serde(default)]
+    durable: bool,
 }
 
-fn build(options: toml::Table, _: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let config: StdinConfig = parse(options)?;
     let format = config.format.unwrap_or(Format::JsonLines);
     let text = TextFormat::new(format, config.delimiter, config.types, config.null, config.record_bytes_max)?;
-    Ok(Arc::new(StreamFactory { text, open: || Box::new(std::io::stdin()), taken: &TAKEN }))
+    let stream = StreamFactory { text, open: || Box::new(std::io::stdin()), taken: &TAKEN };
+    let settings = ingest::Settings::new(site, ingest::Dedup::default());
+    if config.durable && settings.is_durable() {
+        return Ok(Arc::new(durable::DurableFactory::new(stream, settings)));
+    }
+    Ok(Arc::new(stream))
 }
 
 /// Reads the one stream that `open` gives.

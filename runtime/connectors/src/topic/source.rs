@@ -1,5 +1,5 @@
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wasmill_contract::{
     BatchLimit, Bounds, BoxFuture, ConnectorError, Source, SourceCapabilities, SourceEvent, SourceFactory,
@@ -17,8 +17,6 @@ use crate::options::{ConfigError, parse};
 
 /// What is read at once; the job gets it in batches of its own size.
 const READ: ReadLimit = ReadLimit { rows: 16_384, bytes: 1 << 20 };
-/// Epochs between a cut and its acknowledgement.
-const CUTS_MAX: usize = 16;
 
 struct TopicSourceFactory {
     topics: Topics,
@@ -109,15 +107,8 @@ impl SourceFactory for TopicSourceFactory {
                 Ok((topic, lanes))
             })
             .await?;
-            Ok(Box::new(TopicSource {
-                topic,
-                lanes,
-                turn: 0,
-                gone,
-                group: self.group.clone(),
-                cuts: Mutex::default(),
-                clock,
-            }) as Box<dyn Source>)
+            Ok(Box::new(TopicSource { topic, lanes, turn: 0, gone, group: self.group.clone(), clock })
+                as Box<dyn Source>)
         })
     }
 }
@@ -191,8 +182,6 @@ struct TopicSource {
     turn: usize,
     gone: Gone,
     group: Option<GroupName>,
-    /// Offsets of cuts that are not acknowledged, for the group.
-    cuts: Mutex<VecDeque<Vec<(u32, u64)>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -268,23 +257,20 @@ impl Source for TopicSource {
     }
 
     fn positions(&self) -> Vec<(PartitionId, Position)> {
-        if self.group.is_some() {
-            let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-            if cuts.len() < CUTS_MAX {
-                cuts.push_back(self.lanes.iter().map(|lane| (lane.number, lane.next)).collect());
-            }
-        }
         self.lanes.iter().map(|lane| (PartitionId(lane.number), encode(lane.next))).collect()
     }
 
-    fn acknowledge(&mut self, _: Epoch) -> BoxFuture<'_, Result<(), ConnectorError>> {
+    fn acknowledge<'a>(
+        &'a mut self,
+        _: Epoch,
+        positions: &'a [(PartitionId, Position)],
+    ) -> BoxFuture<'a, Result<(), ConnectorError>> {
         Box::pin(async move {
-            let cut = self.cuts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if let (Some(group), Some(offsets)) = (self.group.clone(), cut) {
-                let topic = Arc::clone(&self.topic);
-                off_worker(move || topic.commit(&group, &offsets).map_err(error)).await?;
-            }
-            Ok(())
+            let Some(group) = self.group.clone() else { return Ok(()) };
+            let offset = |(partition, position): &(PartitionId, Position)| Ok((partition.0, decode(position)?));
+            let offsets = positions.iter().map(offset).collect::<Result<Vec<_>, ConnectorError>>()?;
+            let topic = Arc::clone(&self.topic);
+            off_worker(move || topic.commit(&group, &offsets).map_err(error)).await
         })
     }
 

@@ -121,11 +121,10 @@ async fn group_goes_on_behind_the_last_acknowledged_epoch() {
     let options = "topic = 'orders'\ngroup = 'billing'";
     let mut first = open(dir.path(), options).await.expect("opens");
     assert_eq!(values(&mut *first, 4).await.len(), 4);
-    first.positions();
+    let of_epoch = first.positions();
     fill(&topic, 1);
     values(&mut *first, 1).await;
-    first.positions();
-    first.acknowledge(Epoch(1)).await.expect("acknowledges");
+    first.acknowledge(Epoch(1), &of_epoch).await.expect("acknowledges");
     drop(first);
     let group = GroupName::new("billing").expect("a name");
     assert_eq!(topic.committed(&group).expect("reads"), [(0, 4)]);

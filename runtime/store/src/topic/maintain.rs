@@ -90,6 +90,17 @@ impl Log {
         Ok(done)
     }
 
+    /// Removes segments of a partition that hold only records before an offset, appended at or before
+    /// a time.
+    pub(super) fn trim(&self, partition: u32, before: u64, appended_until: i64) -> Result<(), TopicError> {
+        let partition = self.partition(partition)?;
+        if !partition.state().may_trim(before) {
+            return Ok(());
+        }
+        let _locked = self.lock_existing()?;
+        partition.trim(before, appended_until)
+    }
+
     fn compact(&self, partition: &Partition, thorough: bool, done: &mut Compacted) -> Result<(), TopicError> {
         let path = self.dir.join(COMPACTION_LOCK);
         // Another process does it already.
@@ -141,6 +152,16 @@ impl Partition {
         while let Some(header) = segment.frame(&mut frames, place)? {
             each(place, &header);
             place += header.frame_len();
+        }
+        Ok(())
+    }
+
+    fn trim(&self, before: u64, appended_until: i64) -> Result<(), TopicError> {
+        let mut state = self.current_locked()?;
+        self.load(&mut state)?;
+        while state.may_trim(before) && self.facts(state.segments[0])?.appended <= appended_until {
+            self.remove_segment(state.segments[0])?;
+            state.segments.remove(0);
         }
         Ok(())
     }
@@ -367,6 +388,11 @@ impl FoldWriter {
 }
 
 impl State {
+    /// Whether the first segment is not the last, and all of it is before an offset.
+    fn may_trim(&self, before: u64) -> bool {
+        self.segments.get(1).is_some_and(|second| second.base <= before)
+    }
+
     fn maintenance_due(&self, compact: bool) -> bool {
         let closed = self.closed();
         let plain = closed.iter().filter(|name| name.compacted_to.is_none()).count();

@@ -350,6 +350,16 @@ impl Topic {
         self.log.maintain(true)
     }
 
+    /// Removes segments of a partition that hold only records before an offset, appended at or before
+    /// a time (microseconds since the Unix epoch): for a topic with one reader, which knows what it
+    /// needs no more. Never the last segment. Blocks.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or removed, or is damaged.
+    pub fn trim_blocking(&self, partition: u32, before: u64, appended_until: i64) -> Result<(), TopicError> {
+        self.log.trim(partition, before, appended_until)
+    }
+
     /// The groups that have committed offsets. Blocks.
     ///
     /// # Errors

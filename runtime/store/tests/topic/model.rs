@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use wasmill_env::SimulatedDisk;
+use wasmill_env::{Clock as _, SimulatedDisk};
 use wasmill_store::{Append, Producer, ReadLimit, TopicConfig, TopicError};
 
 use crate::common::{append, clock, group, name, producer, read_all, read_from, rows, topics};
@@ -173,6 +173,30 @@ fn retention_by_size_and_by_age_bounds_a_partition() {
     assert!(topic.stats().expect("figures")[0].bytes < 200);
     topic.append_blocking(&[append(0, &[("key", "new")])]).expect("appends");
     assert_eq!(read_all(&topic, 0).expect("reads"), [(100, "key".into(), "new".into())]);
+}
+
+#[test]
+fn what_one_reader_needs_no_more_is_trimmed_by_whole_segments() {
+    let (disk, clock, name) = (SimulatedDisk::default(), clock(), name("t"));
+    // A segment a record.
+    let config = TopicConfig { partitions: 1, segment_bytes: 1, ..TopicConfig::default() };
+    let topic = topics(&disk, &clock).create(&name, config).expect("made");
+    let mut appended = Vec::new();
+    for number in 0..6 {
+        appended.push(clock.wall().0);
+        topic.append_blocking(&[append(0, &[("key", &number.to_string())])]).expect("appends");
+        clock.advance(Duration::from_secs(1));
+    }
+    let start = |before, until| {
+        topic.trim_blocking(0, before, until).expect("trims");
+        topic.bounds_blocking(0).expect("bounds").0
+    };
+    assert_eq!(start(2, i64::MAX), 2, "not behind the offset");
+    assert_eq!(start(6, appended[2]), 3, "not what is younger");
+    assert_eq!(start(100, i64::MAX), 5, "never the last segment");
+    let again = topics(&disk, &clock).open(&name).expect("opens");
+    assert_eq!(again.bounds_blocking(0).expect("bounds"), (5, 6));
+    assert!(again.read_blocking(0, 4, ReadLimit { rows: 1, bytes: 1 }).is_err());
 }
 
 #[test]
