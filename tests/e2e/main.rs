@@ -7,6 +7,7 @@ mod jobs;
 mod pictures;
 mod plugins;
 mod project;
+mod savepoint;
 mod state;
 mod stop;
 mod support;

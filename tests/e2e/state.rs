@@ -70,7 +70,7 @@ fn two_runs_cannot_share_a_state_directory() {
     let mut child = folder.command().args(&RUN[..4]).stdin(Stdio::null()).spawn().expect("it starts");
     let mut output = BufReader::new(child.stdout.take().expect("piped"));
     output.read_line(&mut String::new()).expect("a row");
-    folder.run(&RUN[..4]).fails(2, &["state is in use by another process", "stop the job"]);
+    folder.run(&RUN[..4]).fails(2, &[&format!("state is in use by process {}", child.id()), "stop the job"]);
     child.kill().expect("killed");
     child.wait().expect("it ends");
 }

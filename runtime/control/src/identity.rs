@@ -62,6 +62,52 @@ pub fn is_finished(recovered: &Recovered) -> bool {
     recovered.meta.contains_key(FINISHED)
 }
 
+/// What a state remembers of its job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The name of the job.
+    pub job: Option<String>,
+    /// Its stages.
+    pub stages: BTreeMap<NodeName, RememberedStage>,
+    /// Whether it has nothing left to do.
+    pub finished: bool,
+}
+
+/// What a state remembers of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RememberedStage {
+    /// The digest of its plugin.
+    pub plugin: String,
+    /// Its spaces by number, each with its name and the version of its schema.
+    pub spaces: Vec<Option<(String, u32)>>,
+}
+
+/// Reads what a state remembers of its job.
+///
+/// # Errors
+/// Where a fact cannot be read.
+pub fn remembered(meta: &BTreeMap<String, Vec<u8>>) -> Result<Remembered, ControlError> {
+    let mut remembered = Remembered {
+        job: meta.get(JOB).map(|job| String::from_utf8_lossy(job).into_owned()),
+        finished: meta.contains_key(FINISHED),
+        ..Remembered::default()
+    };
+    for (key, stored) in meta {
+        let Some((stage, fact)) = stage_fact(key, stored)? else { continue };
+        remembered.stages.insert(stage, RememberedStage { plugin: fact.plugin, spaces: fact.spaces });
+    }
+    Ok(remembered)
+}
+
+/// What a fact says about a stage; `None` where it is about something else.
+fn stage_fact(key: &str, stored: &[u8]) -> Result<Option<(NodeName, StageFact)>, ControlError> {
+    let Some(name) = key.strip_prefix(STAGE) else { return Ok(None) };
+    let malformed = |reason: String| ControlError::Malformed { key: key.to_owned(), reason };
+    let fact = serde_json::from_slice(stored).map_err(|error| malformed(error.to_string()))?;
+    let stage = NodeName::new(name).map_err(|error| malformed(error.to_string()))?;
+    Ok(Some((stage, fact)))
+}
+
 /// Decides whether a job may go on from what was recovered, and how. Stages are matched by name,
 /// and their spaces by name and version; what is new starts empty.
 ///
@@ -80,10 +126,7 @@ pub fn decide_resume(
     }
     let mut resumption = Resumption::default();
     for (key, stored) in &recovered.meta {
-        let Some(name) = key.strip_prefix(STAGE) else { continue };
-        let malformed = |reason: String| ControlError::Malformed { key: key.clone(), reason };
-        let fact: StageFact = serde_json::from_slice(stored).map_err(|error| malformed(error.to_string()))?;
-        let stage = NodeName::new(name).map_err(|error| malformed(error.to_string()))?;
+        let Some((stage, fact)) = stage_fact(key, stored)? else { continue };
         let Some(now) = stages.get_mut(&stage) else {
             if dropped == Dropped::Refuse {
                 return Err(ControlError::NodeGone { kind: "stage", node: stage });

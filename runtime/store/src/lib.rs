@@ -24,9 +24,9 @@ mod topic;
 pub use backend::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 pub use disk::DiskState;
 pub use durable::{
-    Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
-    Recovered, RecoveredStage, SinkRecord, StageRecord, StateFiles, StoreError, StoreOptions, TimerRecord,
-    WindowRecord,
+    Compacted, Compaction, EpochRecord, Held, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord,
+    ProgressRecord, Recovered, RecoveredStage, SinkRecord, StageRecord, StageSummary, StateFiles, StoreError,
+    StoreOptions, Summary, TimerRecord, WindowRecord,
 };
 pub use memory::MemoryState;
 pub use states::StageStates;

@@ -9,6 +9,7 @@ mod graph;
 mod inspect;
 mod new;
 mod run;
+mod savepoint;
 mod schema;
 mod test;
 mod topic;
@@ -81,6 +82,8 @@ enum Command {
     /// Look at what a job could not process; process it again, or drop it
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Write a job's committed state to one file, look at it, and go on from it
+    Savepoint(savepoint::SavepointArgs),
     /// Look at what this machine has and lacks
     Doctor,
     /// Print the JSON Schema of the job file
@@ -108,6 +111,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Run(args) => run::run(args, &terminal, clock),
         Command::Topic(args) => topic::topic(args, &terminal),
         Command::Dlq(command) => dlq::dlq(&command, &terminal),
+        Command::Savepoint(args) => savepoint::savepoint(&args, &terminal),
         Command::Doctor => doctor::doctor(&terminal),
         Command::Schema => schema::schema(&terminal),
         Command::CompileWorker => Ok(()),

@@ -47,7 +47,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes a lock that ends when it is dropped or the process ends; `None` where somebody else
-    /// holds it. The file stays.
+    /// holds it. The file stays, and may hold the number of the process in decimal digits.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>>;
 }
 

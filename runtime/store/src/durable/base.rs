@@ -88,7 +88,7 @@ pub(crate) fn complete(disk: &dyn Disk, path: &Path, file: &mut dyn DiskFile) ->
     kill_point("file-synced");
     disk.rename(&partial, path).map_err(StoreError::io("rename", &partial))?;
     kill_point("file-renamed");
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !planted("name-not-synced") {
         disk.sync_dir(folder).map_err(StoreError::io("sync", folder))?;
     }

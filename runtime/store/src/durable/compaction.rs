@@ -21,7 +21,7 @@ use super::base::{BaseWriter, Span, partial, remove};
 use super::codec::{Change, Entry};
 use super::filter::FilterBuilder;
 use super::frame::FileKind;
-use super::layout::{LOCK, Layout, base_path, layer_path, run_path};
+use super::layout::{Layout, base_path, layer_path, run_path, take_lock};
 use super::log;
 use super::merge::{Chunk, FileSource, Source, merge, merge_changes};
 use super::sorted::SortedFile;
@@ -182,9 +182,7 @@ impl Compaction {
 /// Makes a store that holds what an exported file holds.
 pub(super) fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), StoreError> {
     disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
-    let lock = dir.join(LOCK);
-    let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
-    let _lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
+    let _lock = take_lock(disk, dir)?;
     let layout = Layout::read(disk, dir)?;
     if layout.base.is_some() || !layout.layers.is_empty() || !layout.segments.is_empty() {
         return Err(StoreError::NotEmpty { path: dir.to_owned() });

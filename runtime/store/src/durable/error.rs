@@ -37,10 +37,12 @@ pub enum StoreError {
         newest: u32,
     },
     /// Another process has the store open.
-    #[error("{} is in use by another process: stop the job that runs there", path.display())]
+    #[error("{} is in use by {}: stop the job that runs there", path.display(), process(*holder))]
     InUse {
         /// The folder.
         path: PathBuf,
+        /// The process, where it is known.
+        holder: Option<u32>,
     },
     /// A compaction or an export has begun and is not finished.
     #[error("{} is being compacted: wait until that is done", path.display())]
@@ -92,6 +94,10 @@ pub enum StoreError {
         /// Shares that were stored.
         stored: u16,
     },
+}
+
+fn process(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), |holder| format!("process {holder}"))
 }
 
 impl StoreError {

@@ -2,11 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use wasmill_env::Disk;
+use wasmill_env::{Disk, DiskLock};
 
 use super::StoreError;
 
-pub(super) const LOCK: &str = "lock";
+const LOCK: &str = "lock";
+
+/// Takes a store for this process.
+pub(super) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, StoreError> {
+    let path = dir.join(LOCK);
+    let lock = disk.try_lock(&path).map_err(StoreError::io("lock", &path))?;
+    lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned(), holder: holder(disk, &path) })
+}
+
+/// The process that has the lock, where it says so.
+fn holder(disk: &dyn Disk, path: &Path) -> Option<u32> {
+    let mut digits = [0; 16];
+    let read = disk.open(path).ok()?.read_at(0, &mut digits).ok()?;
+    std::str::from_utf8(digits.get(..read)?).ok()?.trim().parse().ok()
+}
 
 /// The files of a store, without those that newer ones replace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -26,6 +26,7 @@ mod merge;
 mod record;
 mod sorted;
 mod store;
+mod summary;
 
 pub use compaction::{Compacted, Compaction};
 pub use error::StoreError;
@@ -36,3 +37,4 @@ pub use record::{
     SinkRecord, StageRecord, TimerRecord, WindowRecord,
 };
 pub use store::{JobStore, StoreOptions};
+pub use summary::{Held, StageSummary, Summary};

@@ -12,11 +12,12 @@ use super::compaction::{Compacted, Compaction, Sized, decide_from, import};
 use super::encode::{Builder, Known, decode_letter, encode};
 use super::files::{StateFiles, Version};
 use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, seal};
-use super::layout::{LOCK, Layout, base_path, layer_path, segment_path};
+use super::layout::{Layout, base_path, layer_path, segment_path, take_lock};
 use super::log::{self, Segment};
 use super::merge::{Chunk, FileSource, Source, merge};
 use super::record::{EpochRecord, LetterId, LetterRecord, Recovered};
 use super::sorted::SortedFile;
+use super::summary::{Summary, summarize};
 
 /// Room for a frame that is kept from one commit to the next.
 const FRAME_BYTES_KEPT: usize = 16 << 20;
@@ -94,9 +95,7 @@ impl JobStore {
     /// newer version.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> Result<(Self, Recovered), StoreError> {
         disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
-        let lock = dir.join(LOCK);
-        let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
-        let lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
+        let lock = take_lock(&*disk, dir)?;
         kill_point("store-locked");
         let layout = Layout::read(&*disk, dir)?;
         let (mut files, mut bases, mut epoch) = (Vec::new(), Vec::new(), 0);
@@ -169,9 +168,7 @@ impl JobStore {
     /// Where another process has it open, or a file cannot be removed.
     pub fn erase(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
         disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
-        let lock = dir.join(LOCK);
-        let lock = disk.try_lock(&lock).map_err(StoreError::io("lock", &lock))?;
-        let _lock = lock.ok_or_else(|| StoreError::InUse { path: dir.to_owned() })?;
+        let _lock = take_lock(disk, dir)?;
         let Layout { base, layers, segments, garbage } = Layout::read(disk, dir)?;
         let segments = segments.into_iter().rev().map(|start| segment_path(dir, start));
         let layers = layers.into_iter().rev().map(|layer| layer_path(dir, layer));
@@ -467,15 +464,22 @@ impl JobStore {
         self.roll()
     }
 
-    /// Reads a file that [`Compaction::export`] wrote.
+    /// Reads all of a file that [`Compaction::export`] wrote, and says what it holds. Takes memory as
+    /// one block does, and what is said.
     ///
     /// # Errors
     /// Where it cannot be read or is damaged.
-    pub fn inspect(disk: &dyn Disk, file: &Path) -> Result<Recovered, StoreError> {
-        let OpenBase { source, epoch, .. } = open_base_at(disk, file.to_owned())?;
-        let mut recovered = build(&mut [Source::File(source)], file, false)?.recovered;
-        recovered.epoch = Epoch(epoch);
-        Ok(recovered)
+    pub fn inspect(disk: &dyn Disk, file: &Path) -> Result<Summary, StoreError> {
+        summarize(disk, file)
+    }
+
+    /// The epoch at which such a file was made, and its bytes. Looks at its ends only.
+    ///
+    /// # Errors
+    /// As [`JobStore::inspect`].
+    pub fn savepoint_epoch(disk: &dyn Disk, file: &Path) -> Result<(Epoch, u64), StoreError> {
+        let OpenBase { epoch, bytes, .. } = open_base_at(disk, file.to_owned())?;
+        Ok((Epoch(epoch), bytes))
     }
 
     /// Makes a store of a file that [`Compaction::export`] wrote. Open it to read what it holds.
