@@ -222,6 +222,11 @@ impl Assembled {
         self.sources.get(source).is_some_and(|source| source.capabilities().bounds == Bounds::Bounded)
     }
 
+    /// Whether every source gives the same rows again, so that a job can go on as after a crash.
+    pub(crate) fn can_be_read_again(&self) -> bool {
+        self.sources.values().all(|source| source.capabilities().replayable)
+    }
+
     /// The plugin of a stage.
     pub(crate) fn digest(&self, stage: &NodeName) -> Option<PluginDigest> {
         self.stages.get(stage).map(|stage| stage.digest())

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, letter_records};
-use wasmill_env::kill_point;
+use wasmill_env::{is_full, kill_point};
 use wasmill_model::{Epoch, ErrorKind, LetterKind, LetterSubject, NodeName, Timestamp};
 use wasmill_store::{LetterId, LetterRecord, PositionRecord, StoreError};
 
@@ -106,6 +106,7 @@ impl Committer for DeadLetterCommitter {
                         io::ErrorKind::PermissionDenied
                         | io::ErrorKind::NotADirectory
                         | io::ErrorKind::AlreadyExists => ErrorKind::Config,
+                        _ if is_full(&error) => ErrorKind::Full,
                         _ => ErrorKind::Unavailable,
                     },
                     reason: format!("cannot write rejected rows to {}: {error}", path.display()),

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use serde_json::{Value, json};
+use wasmill_env::is_full;
 use wasmill_model::ErrorKind;
 use wasmill_spec::{Diagnostic, Severity};
 
@@ -27,6 +28,8 @@ pub(crate) enum Failure {
         message: String,
         /// What to do, one line each.
         hints: Vec<String>,
+        /// A disk has no room.
+        full: bool,
     },
     /// The command has printed its result, and the result is bad.
     Reported {
@@ -40,12 +43,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// Done, and came out badly.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Said { code: FAILED, message: message.into(), hints: Vec::new() }
+        Self::Said { code: FAILED, message: message.into(), hints: Vec::new(), full: false }
     }
 
     /// Cannot be done.
     pub(crate) fn wrong(message: impl Into<String>) -> Self {
-        Self::Said { code: WRONG, message: message.into(), hints: Vec::new() }
+        Self::Said { code: WRONG, message: message.into(), hints: Vec::new(), full: false }
     }
 
     /// An error of a layer below, with its causes.
@@ -56,6 +59,7 @@ impl Failure {
             ErrorKind::Internal => Self::failed(message).hint(
                 "this is a bug of wasmill: please report it with the job file and the output of `wasmill doctor`",
             ),
+            ErrorKind::Full => Self::failed(message).full(),
             ErrorKind::Plugin | ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Fenced => {
                 Self::failed(message)
             }
@@ -72,7 +76,8 @@ impl Failure {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 Self::wrong(format!("cannot {act} {path}: a file is in the way"))
             }
-            io::ErrorKind::StorageFull => Self::failed(format!("cannot {act} {path}: no space left on device")),
+            io::ErrorKind::StorageFull => Self::failed(format!("cannot {act} {path}: no space left on device")).full(),
+            _ if is_full(error) => Self::failed(format!("cannot {act} {path}: {error}")).full(),
             _ => Self::failed(format!("cannot {act} {path}: {error}")),
         }
     }
@@ -83,6 +88,22 @@ impl Failure {
             io::ErrorKind::BrokenPipe => Self::OutputClosed,
             io::ErrorKind::StorageFull => Self::failed("cannot write to standard output: no space left on device"),
             _ => Self::failed(format!("cannot write to standard output: {error}")),
+        }
+    }
+
+    /// The same, because a disk has no room.
+    pub(crate) fn full(mut self) -> Self {
+        if let Self::Said { full, .. } = &mut self {
+            *full = true;
+        }
+        self
+    }
+
+    /// What went wrong, where it was that a disk has no room.
+    pub(crate) fn no_room(&self) -> Option<&str> {
+        match self {
+            Self::Said { message, full: true, .. } => Some(message),
+            _ => None,
         }
     }
 

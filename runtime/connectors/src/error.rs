@@ -2,6 +2,7 @@ use std::io;
 use std::path::Path;
 
 use wasmill_contract::ConnectorError;
+use wasmill_env::is_full;
 use wasmill_model::ErrorKind;
 
 /// An error of the file system: says the act, the path and who has to do something.
@@ -11,7 +12,7 @@ pub(crate) fn io_error(act: &str, path: &Path, cause: io::Error) -> ConnectorErr
         io::ErrorKind::NotFound => (ErrorKind::Config, format!("cannot {act} {path}: no such file or directory")),
         io::ErrorKind::PermissionDenied => (ErrorKind::Config, format!("cannot {act} {path}: permission denied")),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            (ErrorKind::Unavailable, format!("no space left on device writing {path}"))
+            (ErrorKind::Full, format!("no space left on device writing {path}"))
         }
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             (ErrorKind::Corrupt, format!("cannot {act} {path}: {cause}"))
@@ -19,6 +20,7 @@ pub(crate) fn io_error(act: &str, path: &Path, cause: io::Error) -> ConnectorErr
         io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem => {
             (ErrorKind::Config, format!("cannot {act} {path}: {cause}"))
         }
+        _ if is_full(&cause) => (ErrorKind::Full, format!("cannot {act} {path}: {cause}")),
         _ => (ErrorKind::Unavailable, format!("cannot {act} {path}: {cause}")),
     };
     ConnectorError::new(kind, message).caused_by(cause)

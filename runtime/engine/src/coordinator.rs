@@ -92,6 +92,7 @@ impl Coordinator {
                 if planted("commit-before-durable") {
                     self.tell(Order::Commit(barrier), false).await;
                 }
+                self.metrics.commit_began(self.clock.monotonic_nanos());
                 committing = Some(Box::pin(async move {
                     let result = committer.commit(barrier.epoch, cuts).await;
                     (committer, barrier, result)

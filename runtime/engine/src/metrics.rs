@@ -16,6 +16,8 @@ const GUEST_METRICS_MAX: usize = 200;
 pub struct JobMetrics {
     nodes: Vec<Arc<NodeMetrics>>,
     epochs: AtomicU64,
+    /// Monotonic nanoseconds since which a commit is under way; 0 where none is.
+    committing_since: AtomicU64,
     latency: Mutex<Histogram<u64>>,
     visible: Mutex<Histogram<u64>>,
 }
@@ -27,6 +29,7 @@ impl JobMetrics {
             nodes: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
             epochs: AtomicU64::new(0),
             visible: Mutex::new(latency.clone()),
+            committing_since: AtomicU64::new(0),
             latency: Mutex::new(latency),
         }
     }
@@ -35,7 +38,12 @@ impl JobMetrics {
         Arc::clone(&self.nodes[place])
     }
 
+    pub(crate) fn commit_began(&self, now_nanos: u64) {
+        self.committing_since.store(now_nanos.max(1), Ordering::Relaxed);
+    }
+
     pub(crate) fn epoch_committed(&self) {
+        self.committing_since.store(0, Ordering::Relaxed);
         self.epochs.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -59,6 +67,12 @@ impl JobMetrics {
     #[must_use]
     pub fn epochs(&self) -> u64 {
         self.epochs.load(Ordering::Relaxed)
+    }
+
+    /// Monotonic nanoseconds since which a commit is under way.
+    #[must_use]
+    pub fn committing_since(&self) -> Option<u64> {
+        Some(self.committing_since.load(Ordering::Relaxed)).filter(|&since| since > 0)
     }
 
     /// How long rows took from entering the host to reaching a sink, weighted by rows; every row

@@ -73,9 +73,10 @@ impl SourceHead {
         }
     }
 
-    /// Whether there may be more to read.
-    pub(crate) fn is_reading(&self) -> bool {
-        self.reading
+    /// Whether there may be more to read, and the epoch has room for it: where epochs are not
+    /// committed as fast as rows come, the source waits for its barrier.
+    pub(crate) fn may_read(&self) -> bool {
+        self.reading && !self.wants_epoch()
     }
 
     pub(crate) async fn next(&mut self) -> Result<SourceEvent, ConnectorError> {

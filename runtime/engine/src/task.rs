@@ -145,7 +145,7 @@ impl Task {
         let ended = self.ended;
         let incoming = async {
             match &mut self.head {
-                Head::Source(source) if source.is_reading() && !ended => Next::Source(source.next().await),
+                Head::Source(source) if source.may_read() && !ended => Next::Source(source.next().await),
                 Head::Inputs(inputs) if !ended => Next::Arrival(inputs.queue.receive().await),
                 Head::Source(_) | Head::Inputs(_) => std::future::pending().await,
             }

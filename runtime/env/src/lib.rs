@@ -8,7 +8,7 @@ mod disk;
 mod sabotage;
 
 pub use clock::{Clock, RealClock, SimulatedClock};
-pub use disk::{Disk, DiskFile, DiskLock, Fault, RealDisk, SimulatedDisk};
+pub use disk::{Disk, DiskFile, DiskLock, Fault, RealDisk, SimulatedDisk, is_full};
 pub use sabotage::{
     KILL_POINTS, KILL_VARIABLE, PLANTED_BUGS, PLANTED_VARIABLE, SMALL_VARIABLE, kill_point, planted, small_limits,
 };

@@ -7,6 +7,9 @@ pub enum ErrorKind {
     Plugin,
     /// Nobody: retry with backoff.
     Unavailable,
+    /// Whoever looks after the machine: a disk has no room. Wait until it has, then go on from what is
+    /// durable.
+    Full,
     /// Stored bytes are wrong: stop, never retry.
     Corrupt,
     /// A newer owner exists: step down.

@@ -17,7 +17,7 @@ use wasmill_env::{Clock, Disk, RealClock, RealDisk};
 use wasmill_model::{Epoch, ErrorKind, NodeName};
 use wasmill_plan::NodeKind;
 use wasmill_spec::{JobSpec, StateSpec};
-use wasmill_store::{JobStore, Recovered, StageStates, StoreOptions};
+use wasmill_store::{JobStore, Recovered, StageStates, StoreError, StoreOptions};
 
 use crate::assemble::{self, Assembled};
 use crate::commands::JobArgs;
@@ -30,6 +30,10 @@ use crate::terminal::{Style, Terminal, count, duration, grouped};
 
 /// From one frame of live progress to the next.
 const FRAME: Duration = Duration::from_millis(100);
+/// From one look for room on a full disk to the next.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// A commit that takes longer is worth a word.
+const SLOW_COMMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(after_help = "The summary goes to standard output, or to standard error where a sink of the job writes \
@@ -89,10 +93,64 @@ async fn job(
             terminal.say(warnings.trim_end());
         }
     }
+    let mut pause = Pause::default();
+    let mut fresh = args.fresh;
+    loop {
+        let attempt = attempt(&assembled, args, fresh, &mut pause, terminal, &clock, data, &mut signals).await;
+        let Err(failure) = attempt else { return Ok(()) };
+        let Some(reason) = failure.no_room().filter(|_| args.job.state.is_some() && assembled.can_be_read_again())
+        else {
+            return Err(failure);
+        };
+        // As after a crash: nothing is tried again, everything is read from what is durable.
+        pause.begin(reason, terminal);
+        fresh = false;
+        tokio::select! {
+            () = clock.sleep(ROOM_RETRY) => {}
+            () = signals.next() => return Err(failure),
+        }
+    }
+}
+
+/// A job that waits for room on a disk.
+#[derive(Debug, Default)]
+struct Pause {
+    /// What was said last, until an epoch is committed again.
+    said: Option<String>,
+}
+
+impl Pause {
+    fn begin(&mut self, reason: &str, terminal: &Terminal) {
+        if self.said.as_deref() != Some(reason) {
+            let seconds = ROOM_RETRY.as_secs();
+            terminal.say(&format!("paused: {reason}; looking for room every {seconds} s, the job goes on by itself"));
+            self.said = Some(reason.to_owned());
+        }
+    }
+
+    fn end(&mut self, terminal: &Terminal) {
+        if self.said.take().is_some() {
+            terminal.say("there is room again: the job goes on behind its last epoch");
+        }
+    }
+}
+
+/// Runs the job from what is durable to its end, or to what keeps it from going on.
+#[expect(clippy::too_many_arguments, reason = "called once, where everything is at hand")]
+async fn attempt(
+    assembled: &Assembled,
+    args: &RunArgs,
+    fresh: bool,
+    pause: &mut Pause,
+    terminal: &Terminal,
+    clock: &Arc<RealClock>,
+    data: &tokio::runtime::Handle,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
     let first_output = FirstOutput::default();
     let nodes = assembled.parts(|sink| first_output.watch(sink));
     let Beginning { letters, recovered, states, committer, finished } = match &args.job.state {
-        Some(dir) => begin_with_state(&assembled, &nodes, dir, args)?,
+        Some(dir) => begin_with_state(assembled, &nodes, dir, args, fresh, pause.said.is_some())?,
         None if assembled.spec.state != StateSpec::Memory => {
             let wrong = assembled.spec.error(&["state", "backend"], "state on disk needs a directory");
             return Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]));
@@ -107,9 +165,9 @@ async fn job(
     };
     let resumed_at = (recovered.epoch > Epoch::default()).then_some(recovered.epoch);
     if finished {
-        return already_finished(&assembled, terminal, recovered.epoch);
+        return already_finished(assembled, terminal, recovered.epoch);
     }
-    if let Some(epoch) = resumed_at {
+    if let Some(epoch) = resumed_at.filter(|_| pause.said.is_none()) {
         terminal.note(&format!("resuming at epoch {epoch}"));
     }
     if !recovered.replays.is_empty() {
@@ -121,13 +179,13 @@ async fn job(
         recovered,
         states,
         committer: letters.committer(committer),
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
         settings: assembled.settings(),
     };
     let began = clock.monotonic_nanos();
     let handle = tokio::select! {
         started = wasmill_engine::start(parts, data) => {
-            started.map_err(|error| cannot_start_job(&assembled, &error))?
+            started.map_err(|error| cannot_start_job(assembled, &error))?
         }
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
@@ -139,8 +197,17 @@ async fn job(
             false => format!("{source} listens on {location}"),
         });
     }
-    let mut running =
-        Running { assembled: &assembled, terminal, clock: clock.as_ref(), handle, signals, began, stopping: false };
+    let mut running = Running {
+        assembled,
+        terminal,
+        clock: clock.as_ref(),
+        handle,
+        signals,
+        pause,
+        began,
+        stopping: false,
+        slow_epoch: None,
+    };
     running.finish().await?;
     let summary = Summary {
         resumed_at,
@@ -156,7 +223,7 @@ async fn job(
             .map(|(node, place)| (node.clone(), place.strip_prefix("./").unwrap_or(place).to_owned()))
             .collect(),
         dead_letters: letters.path().map(|path| path.display().to_string()),
-        roles: roles(&assembled),
+        roles: roles(assembled),
     };
     let name = assembled.spec.name.as_str();
     match (terminal.json, assembled.prints_rows()) {
@@ -189,9 +256,11 @@ fn begin_with_state(
     nodes: &[NodePart],
     dir: &Path,
     args: &RunArgs,
+    fresh: bool,
+    again: bool,
 ) -> Result<Beginning, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    if args.fresh {
+    if fresh {
         JobStore::erase(&*disk, dir).map_err(|error| Failure::of(error.kind(), &error))?;
         let taken = dir.join("ingest");
         match std::fs::remove_dir_all(&taken) {
@@ -208,6 +277,8 @@ fn begin_with_state(
     let dropped = if args.allow_dropped { Dropped::Forget } else { Dropped::Refuse };
     let opened = wasmill_control::open(disk, dir, options, &assembled.planned.plan, nodes, dropped);
     let Opened { recovered, states, finished, committer } = opened.map_err(|error| match error {
+        // A write of the attempt before has not ended yet.
+        ControlError::Store(error @ StoreError::InUse { .. }) if again => Failure::of(ErrorKind::Full, &error),
         ControlError::Store(error) => Failure::of(error.kind(), &error),
         error => Failure::of(error.kind(), &error).hint(format!(
             "the state is in {}; --fresh forgets it and starts the job from the beginning",
@@ -260,9 +331,12 @@ struct Running<'a> {
     terminal: &'a Terminal,
     clock: &'a RealClock,
     handle: JobHandle,
-    signals: Signals,
+    signals: &'a mut Signals,
+    pause: &'a mut Pause,
     began: u64,
     stopping: bool,
+    /// The epochs committed when a slow commit was last spoken of.
+    slow_epoch: Option<u64>,
 }
 
 impl Running<'_> {
@@ -290,7 +364,11 @@ impl Running<'_> {
                     self.handle.stop();
                     self.terminal.note("stopping at the next epoch; once more to cut off");
                 }
-                () = self.clock.sleep(FRAME), if live => {
+                () = self.clock.sleep(FRAME) => {
+                    self.watch_disk();
+                    if !live {
+                        continue;
+                    }
                     let nodes = self.handle.metrics().nodes();
                     let moment = Moment {
                         nanos: self.clock.monotonic_nanos().saturating_sub(self.began),
@@ -304,6 +382,22 @@ impl Running<'_> {
                     self.terminal.screen.live(&progress.frame(&moment, look));
                 }
             }
+        }
+    }
+
+    /// Says when a disk that was full has room again, and when one is slow.
+    fn watch_disk(&mut self) {
+        let metrics = self.handle.metrics();
+        let epochs = metrics.epochs();
+        if epochs > 0 {
+            self.pause.end(self.terminal);
+        }
+        let Some(since) = metrics.committing_since() else { return };
+        let took = Duration::from_nanos(self.clock.monotonic_nanos().saturating_sub(since));
+        if took > SLOW_COMMIT && self.slow_epoch != Some(epochs) {
+            self.slow_epoch = Some(epochs);
+            let seconds = took.as_secs();
+            self.terminal.say(&format!("the disk is slow: a commit has been under way for {seconds} s, sources wait"));
         }
     }
 
@@ -364,6 +458,7 @@ fn failed(assembled: &Assembled, error: &JobError) -> Failure {
             }
         }
         JobError::Commit(commit) if commit.kind == ErrorKind::Config => Failure::wrong(error.to_string()),
+        error if error.kind() == ErrorKind::Full => Failure::of(ErrorKind::Full, error),
         // What was right when the job started can only have gone wrong since.
         JobError::Source { .. } | JobError::Sink { .. } => Failure::failed(failure::chain(error)),
         error => Failure::of(error.kind(), error),

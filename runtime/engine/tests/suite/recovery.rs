@@ -156,3 +156,44 @@ fn a_sink_with_another_number_of_writers_is_refused() {
         );
     });
 }
+
+/// Commits nothing until it is let.
+struct Slow {
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+impl Committer for Slow {
+    fn commit(&mut self, _: Epoch, _: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async {
+            self.gate.acquire().await.expect("never closed").forget();
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_slow_disk_stops_the_sources() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut graph = Graph::new();
+        let sink = KeepSink::default();
+        let source = graph.source(vec![rows(50_000, &["a"])], true, 1);
+        let out = graph.sink(&sink);
+        graph.edge((source, 0), (out, 0), Routing::Local);
+        let settings = JobSettings { epoch_bytes: 1_000, ..JobSettings::default() };
+        let committer = Box::new(Slow { gate: Arc::clone(&gate) });
+        let mut job = graph.resume(settings, Recovered::default(), committer, Arc::new(RealClock::default())).await;
+        let rows_in = |job: &wasmill_engine::JobHandle| job.metrics().nodes()[0].rows_in;
+        // Long enough to read everything, were nothing in the way.
+        for _ in 0..100_000 {
+            tokio::task::yield_now().await;
+        }
+        let stopped_at = rows_in(&job);
+        assert!(stopped_at > 0 && stopped_at < 1_000, "{stopped_at} rows, though nothing is committed");
+        assert!(job.metrics().committing_since().is_some());
+        gate.add_permits(1 << 20);
+        job.wait().await.expect("it ends well");
+        assert_eq!(sink.committed().len(), 50_000);
+    });
+}

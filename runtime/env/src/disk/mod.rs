@@ -20,6 +20,12 @@ use std::path::Path;
 pub use real::RealDisk;
 pub use simulated::{Fault, SimulatedDisk};
 
+/// Whether an error says that there is no room: on the disk, for this user, or in a file.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
 /// Files and folders.
 ///
 /// # Errors

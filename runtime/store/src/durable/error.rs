@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wasmill_env::is_full;
 use wasmill_model::{Epoch, ErrorKind};
 
 /// Why a store could not do what was asked.
@@ -105,6 +106,7 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Io { source, .. } if is_full(source) => ErrorKind::Full,
             Self::Io { .. } | Self::Poisoned { .. } | Self::Compacting { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::UnknownVersion { .. }

@@ -228,7 +228,7 @@ fn full_disk_leaves_the_last_epoch() {
     }
     disk.fail_at(1, Fault::Full, 1);
     let error = store.commit(Epoch(4), &record(&mut chance, &model)).expect_err("the disk is full");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::Full);
     drop(store);
     let (mut store, recovered) = open(&disk).expect("opens");
     assert_eq!(sorted(recovered), model.recovered());
