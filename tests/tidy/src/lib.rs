@@ -6,6 +6,8 @@ mod dependencies;
 #[cfg(test)]
 mod layers;
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod sabotage;
 #[cfg(test)]
 mod sources;

@@ -209,6 +209,7 @@ async fn attempt(
         slow_epoch: None,
     };
     running.finish().await?;
+    running.pause.end(terminal);
     let summary = Summary {
         resumed_at,
         stopped: running.stopping,
