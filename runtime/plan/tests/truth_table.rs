@@ -33,7 +33,13 @@ fn table() -> String {
                 PathFacts { bounded, replayable, remembers, visibility, direct, recovery, asked }.derive().gives
             };
             let alone = |bounded| gives(bounded, Recovery::Nothing, Delivery::ExactlyOnce);
-            text.push_str(&format!("| {} | {} | {sink} | {} | {} |", said(replayable), said(remembers), alone(true), alone(false)));
+            text.push_str(&format!(
+                "| {} | {} | {sink} | {} | {} |",
+                said(replayable),
+                said(remembers),
+                alone(true),
+                alone(false)
+            ));
             for asked in MODES {
                 let gives = gives(false, Recovery::LastEpoch, asked);
                 let refused = if gives.satisfies(asked) { "" } else { ", refused" };

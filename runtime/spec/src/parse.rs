@@ -5,8 +5,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
-    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, Policy,
-    PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, Policy, PortRef,
+    SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::read::{Problems, Reader};

@@ -157,8 +157,7 @@ impl SinkFactory for HttpSinkFactory {
                 not_before_nanos: 0,
                 delivered: None,
             };
-            let sink = outbox::open(&self.site, share, recovered, clock, self.outbox, target)?;
-            Ok(Box::new(Located { sink, location: self.url.to_string() }) as Box<dyn Sink>)
+            outbox::open(&self.site, share, recovered, clock, self.outbox, self.url.to_string(), target)
         })
     }
 }
@@ -197,30 +196,6 @@ fn client(url: &Uri) -> Result<HttpClient, ConnectorError> {
     let connector =
         HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth()).https_or_http().enable_http1();
     Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector.build()))
-}
-
-/// An outbox that says where it delivers.
-struct Located {
-    sink: Box<dyn Sink>,
-    location: String,
-}
-
-impl Sink for Located {
-    fn write<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>> {
-        self.sink.write(batch)
-    }
-
-    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<SinkHandle, ConnectorError>> {
-        self.sink.prepare(epoch)
-    }
-
-    fn commit(&mut self, epoch: Epoch, last: bool) -> BoxFuture<'_, Result<(), ConnectorError>> {
-        self.sink.commit(epoch, last)
-    }
-
-    fn location(&self) -> Option<String> {
-        Some(self.location.clone())
-    }
 }
 
 struct HttpTarget {
