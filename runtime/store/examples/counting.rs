@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 
 use wasmill_env::RealDisk;
 use wasmill_model::{Column, ColumnBuilder, NodeName, SpaceDescriptor, Timestamp};
-use wasmill_store::{EpochRecord, JobStore, StageRecord, StageStates, StateBackend, StoreOptions};
+use wasmill_store::{
+    Compacted, EpochRecord, JobStore, StageRecord, StageStates, StateBackend, StoreError, StoreOptions,
+};
 
 const ROWS: u64 = 4_096;
 /// About 200 ms of a fast source.
 const BATCHES_PER_EPOCH: u64 = 30;
+
+type Running = std::thread::JoinHandle<Result<Compacted, StoreError>>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut numbers = std::env::args().skip(1).map(|number| number.parse::<u64>());
@@ -61,17 +65,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         if batch % BATCHES_PER_EPOCH == 0 {
             let record = record(&node, &mut *state);
             store.commit(store.epoch().next(), &record)?;
-            if running.as_ref().is_some_and(|(thread, _): &(std::thread::JoinHandle<_>, ())| thread.is_finished())
-                || store.compaction_overdue()
-            {
-                if let Some((thread, ())) = running.take() {
-                    let thread: std::thread::JoinHandle<Result<_, wasmill_store::StoreError>> = thread;
-                    store.finish_compaction(thread.join().map_err(|_| "a compaction panicked")??)?;
-                }
+            let overdue = store.compaction_overdue();
+            if let Some(thread) = running.take_if(|thread: &mut Running| overdue || thread.is_finished()) {
+                store.finish_compaction(thread.join().map_err(|_| "a compaction panicked")??)?;
             }
             if running.is_none() && store.compaction_due() {
                 let compaction = store.begin_compaction()?;
-                running = Some((std::thread::spawn(move || compaction.run()), ()));
+                running = Some(std::thread::spawn(move || compaction.run()));
             }
         }
     }
@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "  get {get_time:.1?}, put {put_time:.1?}; {:.1} times the CPU",
         disk.1.as_secs_f64() / native.1.as_secs_f64()
     );
-    if let Some((thread, ())) = running.take() {
+    if let Some(thread) = running.take() {
         store.finish_compaction(thread.join().map_err(|_| "a compaction panicked")??)?;
     }
     let last = record(&node, &mut *state);

@@ -12,8 +12,9 @@ use super::filter::{FilterBuilder, state_hash};
 use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, file_header, seal};
 use super::index::IndexBuilder;
 
-/// Payload bytes at which a block ends.
-const BLOCK_BYTES: usize = 16 << 10;
+/// Payload bytes at which a block ends. One that is not in memory costs what reading, checking and
+/// parsing all of it costs, for a single entry mostly.
+const BLOCK_BYTES: usize = 4 << 10;
 
 /// Writes a file of sorted entries. It has its name only once it is whole and durable.
 #[derive(Debug)]

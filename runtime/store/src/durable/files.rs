@@ -16,7 +16,7 @@ use super::filter::{node_seed, state_hash_seeded};
 use super::sorted::{Block, BlockBytes, BlockCache, Cursor, SortedFile, merge_cursors};
 
 /// Typical bytes of a block in the cache.
-const BLOCK_BYTES_TYPICAL: u64 = 18 << 10;
+const BLOCK_BYTES_TYPICAL: u64 = 5 << 10;
 
 /// The state that the files of a store hold, with a cache of their blocks.
 #[derive(Debug)]

@@ -400,8 +400,9 @@ pub(super) fn merge_changes(
             }
         } else {
             let hidden = |(rank, owner): &(usize, Owner)| *rank < newest && owner.owns(name.first);
-            let gone = removed.iter().any(|(rank, other)| *rank < newest && **other == *node);
-            if !(gone && table != Table::Removed) && !drops.iter().any(hidden) {
+            let removed_later = removed.iter().any(|(rank, other)| *rank < newest && **other == *node);
+            let gone = removed_later && table != Table::Removed;
+            if !gone && !drops.iter().any(hidden) {
                 take(table, node, &Entry { name, change })?;
             }
             if table == Table::Removed {
