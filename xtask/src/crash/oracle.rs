@@ -15,6 +15,7 @@ const SHOWN: usize = 8;
 
 /// What a job promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(clippy::enum_variant_names, reason = "the terms of the field")]
 pub(crate) enum Mode {
     /// What is shown is what has to be.
     ExactlyOnce,

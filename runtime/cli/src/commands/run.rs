@@ -156,7 +156,7 @@ async fn attempt(
             return Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]));
         }
         None => Beginning {
-            letters: DeadLetters::fresh(assembled.dead_letters(), sources(&assembled))?,
+            letters: DeadLetters::fresh(assembled.dead_letters(), sources(assembled))?,
             recovered: Recovered::default(),
             states: StageStates::default(),
             committer: Box::new(MemoryCommitter::default()),

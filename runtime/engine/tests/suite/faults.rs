@@ -185,7 +185,7 @@ async fn panes_that_cannot_be_finished_or_merged_are_dead_letters() {
             text(11, "c", "4..12=1"),
         ]
     );
-    let pane = |time: &[i64], reason: &str| (LetterKind::Trap, LetterSubject::Pane, time.to_vec(), format!("{reason}"));
+    let pane = |time: &[i64], reason: &str| (LetterKind::Trap, LetterSubject::Pane, time.to_vec(), reason.to_owned());
     assert_eq!(
         letters(&cuts),
         [
