@@ -144,10 +144,10 @@ async fn a_full_disk_takes_no_row_and_says_so() {
         failed = sink.write(&rows).await.err().or(failed);
     }
     let error = failed.expect("the disk is full");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::Full);
     let part = directory.path().join("out.txt.part");
     assert_eq!(error.to_string(), format!("no space left on device writing {}", part.display()));
-    assert_eq!(sink.write(&rows).await.err().map(|error| error.kind()), Some(ErrorKind::Unavailable));
+    assert_eq!(sink.write(&rows).await.err().map(|error| error.kind()), Some(ErrorKind::Full));
 }
 
 #[tokio::test]

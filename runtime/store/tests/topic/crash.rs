@@ -254,7 +254,7 @@ fn full_disk_fails_the_append_and_the_next_one_succeeds() {
     for operation in 1..=disk.operations() - before {
         disk.fail_at(operation, Fault::Full, operation);
         let error = topic.append_blocking(&[append(0, &[("k", "lost")])]).expect_err("the disk is full");
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::Full);
     }
     topic.append_blocking(&[append(0, &[("k", "3")])]).expect("there is room again");
     let values: Vec<String> = read_all(&topic, 0).expect("reads").into_iter().map(|record| record.2).collect();
