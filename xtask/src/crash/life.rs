@@ -116,6 +116,17 @@ impl Program {
         Ok(Ended::Finished(text))
     }
 
+    /// Writes the topic of a job that is done into a file.
+    pub(super) fn read(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.wasmill);
+        command.current_dir(folder).args(["run", "read.toml", "--json"]).stdin(Stdio::null());
+        let output = command.output().context("cannot read the topic")?;
+        if !output.status.success() {
+            bail!("cannot read the topic: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        Ok(())
+    }
+
     /// How long the job takes from its start to its end where it has nothing to read: compiled
     /// plugins are in the cache from then on.
     pub(super) fn start_up(&self, folder: &Path) -> anyhow::Result<Duration> {

@@ -1,6 +1,8 @@
 //! `cargo xtask crash`: kills the real process again and again, and holds what it shows to an
 //! oracle that knows the input and nothing of the runtime.
 //!
+//! The job's HTTP sink posts to a server of this program, which drops ids that it has and misbehaves.
+//!
 //! A round makes an input, runs a job over it with `--state`, kills the process with signal 9 until
 //! there were enough kills, lets it finish, and compares. Half of the kills come at random times,
 //! half at named points; one life in ten behind a kill is killed early, during recovery; half of the
@@ -9,6 +11,7 @@
 
 mod life;
 mod oracle;
+mod target;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -21,8 +24,9 @@ use serde_json::{Value, json};
 use wasmill_env::KILL_POINTS;
 
 use life::{Contention, End, Ended, Points, Program};
-use oracle::{Findings, Snapshot, check, write};
-use workload::{RESULTS, input, job};
+use oracle::{Findings, Snapshot, check, delivered, write};
+use target::Target;
+use workload::{READ, RESULTS, input, job};
 
 pub(crate) use oracle::Mode;
 
@@ -127,7 +131,8 @@ pub(crate) fn campaign(options: &Options) -> anyhow::Result<Verdict> {
     let folder = |what: &str| fresh(&root.join(format!("target/crash/{name}-{seed}-{what}")));
 
     let trial = folder("trial")?;
-    write(&trial.join("job.toml"), &job(&guests, mode.name(), 1))?;
+    let target = Target::new(*seed)?;
+    write(&trial.join("job.toml"), &job(&guests, mode.name(), 1, &target.url()))?;
     write(&trial.join("in-0.jsonl"), "{\"k\":\"a\",\"t\":2,\"v\":1}\n")?;
     let start_up = program.start_up(&trial)?;
     remove(&trial)?;
@@ -136,12 +141,16 @@ pub(crate) fn campaign(options: &Options) -> anyhow::Result<Verdict> {
         let parallelism = PARALLELISM[(verdict.rounds % PARALLELISM.len() as u64) as usize];
         verdict.rounds += 1;
         let folder = folder(&verdict.rounds.to_string())?;
-        write(&folder.join("job.toml"), &job(&guests, mode.name(), parallelism.0))?;
+        let target = Target::new(random.next())?;
+        write(&folder.join("job.toml"), &job(&guests, mode.name(), parallelism.0, &target.url()))?;
+        write(&folder.join("read.toml"), READ)?;
         let expected = input(&folder, &mut random)?;
         let round = Round { program: &program, folder: &folder, mode, parallelism, start_up };
         let kills = (kills - verdict.kills).min(KILLS_PER_ROUND);
         let deaths = round.run(kills, &mut points, &mut random, &mut verdict)?;
         check(&folder.join("out"), mode, &expected, &deaths, &mut verdict.findings)?;
+        program.read(&folder)?;
+        delivered(&folder, &expected, target.take(), &mut verdict.findings)?;
         if verdict.findings.mismatches == 0 {
             remove(&folder)?;
         } else if planted.is_none() {

@@ -162,9 +162,7 @@ pub(super) fn check(
 
     let mut sums = Vec::new();
     for (_, line) in lines(&out.join("sums.jsonl"))? {
-        let row = json(&line)?;
-        let key = row["key"].as_str().unwrap_or("?");
-        sums.push(format!("{key} at {} ms: {} rows, {} in all", row["start"], row["count"], row["total"]));
+        sums.push(sum(&line)?);
     }
     findings.compare(mode, "sums", &expected.sums, &tally(sums));
 
@@ -176,6 +174,50 @@ pub(super) fn check(
     }
     findings.compare(Mode::ExactlyOnce, "rejected", &expected.rejected, &tally(rejected));
     Ok(())
+}
+
+/// What came by the topic and over HTTP: once in every mode, for both know again what they have.
+pub(super) fn delivered(
+    folder: &Path,
+    expected: &Expected,
+    (posted, changed): (Vec<String>, Vec<String>),
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    for what in changed {
+        findings.mismatch(|| format!("posted: {what}"));
+    }
+    let logged: Vec<String> = lines(&folder.join("topic.jsonl"))?.into_iter().map(|(_, line)| line).collect();
+    in_order("topic", &logged, "beat", findings)?;
+    in_order("posted", &posted, "start", findings)?;
+    findings.compare(Mode::ExactlyOnce, "topic", &expected.beats, &tally(logged));
+    let mut sums = Vec::new();
+    for line in &posted {
+        sums.push(sum(line)?);
+    }
+    findings.compare(Mode::ExactlyOnce, "posted", &expected.sums, &tally(sums));
+    Ok(())
+}
+
+/// Rows of a key come in the order of their times.
+fn in_order(what: &str, rows: &[String], time: &str, findings: &mut Findings) -> anyhow::Result<()> {
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for line in rows {
+        let row = json(line)?;
+        let key = row["k"].as_str().or(row["key"].as_str()).unwrap_or("?").to_owned();
+        let now = row[time].as_u64().unwrap_or(0);
+        let before = last.insert(key.clone(), now);
+        if before.is_some_and(|before| before >= now) {
+            findings.mismatch(|| format!("{what}: {key} at {now} comes behind {before:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A row of a window in words.
+fn sum(line: &str) -> anyhow::Result<String> {
+    let row = json(line)?;
+    let key = row["key"].as_str().unwrap_or("?");
+    Ok(format!("{key} at {} ms: {} rows, {} in all", row["start"], row["count"], row["total"]))
 }
 
 /// Rows that take no turn: each partition's stand in the order in which they were read.

@@ -76,6 +76,32 @@ input = "beats"
 connector = "file"
 path = "out/sums.jsonl"
 input = "windows"
+
+[sink.log]
+connector = "topic"
+topic = "beats"
+partitions = 2
+input = "beats"
+
+[sink.posted]
+connector = "http"
+url = "URL"
+format = "cloudevents"
+input = "windows"
+"#;
+
+/// Reads the topic once the job is done.
+pub(super) const READ: &str = r#"name = "read"
+
+[source.log]
+connector = "topic"
+topic = "beats"
+until = "end"
+
+[sink.out]
+connector = "file"
+path = "topic.jsonl"
+input = "log"
 "#;
 
 /// Files that the job shows once it is done.
@@ -85,9 +111,9 @@ pub(super) const RESULTS: [&str; 5] = ["kept.jsonl", "counts-0.jsonl", "counts-1
 pub(super) const RESCALED: [&str; 4] = ["source.events", "stage.check", "stage.count", "stage.beats"];
 
 /// The job file.
-pub(super) fn job(guests: &Path, mode: &str, windows: u16) -> String {
+pub(super) fn job(guests: &Path, mode: &str, windows: u16, url: &str) -> String {
     let text = JOB.replace("GUESTS", &guests.display().to_string());
-    text.replace("MODE", mode).replace("WINDOWS", &windows.to_string())
+    text.replace("MODE", mode).replace("URL", url).replace("WINDOWS", &windows.to_string())
 }
 
 /// What the input has to become: how often each thing has to be there.
