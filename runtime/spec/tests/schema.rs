@@ -137,6 +137,7 @@ fn the_schema_sees_what_a_schema_can_see() {
         "plugin-oci",
         "plugin-std-empty",
         "reads-itself",
+        "state-cache-in-memory",
         "window-empty",
         "window-slide-above-size",
         "window-too-many-overlap",

@@ -382,12 +382,12 @@ fn visible(c: char) -> impl Iterator<Item = char> {
 }
 
 fn short(text: &str) -> String {
-    let mut short: String = text.chars().flat_map(visible).take(CELL_CHARS + 1).collect();
-    if short.chars().count() > CELL_CHARS {
-        short.pop();
-        short.push('…');
+    let mut shown = text.chars().flat_map(visible);
+    let short: String = shown.by_ref().take(CELL_CHARS).collect();
+    if shown.next().is_none() {
+        return short;
     }
-    short
+    short.chars().take(CELL_CHARS - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]
