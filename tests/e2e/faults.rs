@@ -148,7 +148,7 @@ fn dead_letters_of_a_running_job_are_refused() {
     }
     for command in [&["dlq", "ls"][..], &["dlq", "show", "0"], &["dlq", "drop", "--all"], &["dlq", "replay", "--all"]] {
         let arguments: Vec<&str> = command.iter().copied().chain(["--state", "state"]).collect();
-        folder.run(&arguments).fails(2, &["state is in use by another process", "stop the job"]);
+        folder.run(&arguments).fails(2, &["state is in use by process", "stop the job"]);
     }
     child.kill().expect("killed");
     child.wait().expect("it ends");
