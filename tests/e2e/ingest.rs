@@ -142,6 +142,14 @@ fn every_acknowledged_event_is_there_once_whatever_kills_the_job() {
             }
         }
     }
+    // A job that is stopped may leave rows in its ingest topic: they come with its next life.
+    let all_there = |output: &str| acknowledged.iter().all(|id| output.contains(&format!("\"{id}\"")));
+    for _ in 0..10 {
+        if all_there(&output(&folder)) {
+            break;
+        }
+        Listening::start(&folder, true).stop();
+    }
     let output = output(&folder);
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     output.lines().for_each(|line| *counts.entry(line.trim_matches('"')).or_default() += 1);
