@@ -20,7 +20,7 @@ const RESERVED: [(&[&str], &[&str]); 2] = [
     (&["wasmtime", "wasmtime-wasi"], &["wasm", "cli"]),
     (
         &["rdkafka", "async-nats", "redis", "tokio-postgres", "reqwest", "hyper", "rumqttc", "object_store"],
-        &["connectors", "cli"],
+        &["connectors", "control", "cli"],
     ),
 ];
 
