@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wasmill_contract::{ConnectorError, Source, SourceCounts, SourceCut, SourceEvent};
 use wasmill_env::{Clock, kill_point};
-use wasmill_model::{Epoch, NodeName, PartitionId, Position, Timestamp};
+use wasmill_model::{Batch, Epoch, NodeName, PartitionId, Position, Timestamp};
 use wasmill_order::{BoundedDisorder, Disorder};
 use wasmill_plan::{Extraction, Watermarks};
 
@@ -101,11 +101,7 @@ impl SourceHead {
                     self.metrics.came_in(rows.len());
                     chain.malformed(rows, reasons);
                 }
-                if !extracted.events.is_empty() {
-                    self.watermarks.observe(partition, extracted.events.times(), now, self.clock.wall());
-                    chain.rows(0, extracted.events).await?;
-                }
-                self.send_watermark(chain).await?;
+                self.hand_on(partition, extracted.events, now, chain).await?;
                 self.batch.observe(rows, self.clock.monotonic_nanos().saturating_sub(now));
             }
             SourceEvent::Malformed { partition: _, offset, bytes, reason } => {
@@ -127,6 +123,34 @@ impl SourceHead {
         }
         self.progress();
         Ok(false)
+    }
+
+    /// Rows and the watermark that they make. Rows that lie behind it go after it, in order, so that
+    /// what is late does not depend on how rows were cut into batches.
+    async fn hand_on(
+        &mut self,
+        partition: PartitionId,
+        rows: Batch,
+        now: u64,
+        chain: &mut Chain,
+    ) -> Result<(), Stopped> {
+        let wall = self.clock.wall();
+        let mut at = 0;
+        while at < rows.len() {
+            let end = at + self.watermarks.observe(partition, &rows.times()[at..], now, wall);
+            let part = if (at, end) == (0, rows.len()) {
+                rows.clone()
+            } else {
+                rows.gather(&(at as u32..end as u32).collect::<Vec<_>>())
+            };
+            chain.rows(0, part).await?;
+            self.send_watermark(chain).await?;
+            at = end;
+        }
+        if rows.is_empty() {
+            self.send_watermark(chain).await?;
+        }
+        Ok(())
     }
 
     fn progress(&mut self) {

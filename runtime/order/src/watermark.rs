@@ -16,6 +16,13 @@ pub struct Disorder {
     pub skew_micros: Option<u64>,
 }
 
+impl Disorder {
+    /// The watermark of a partition whose latest event has this time.
+    fn behind(self, latest: i64) -> i64 {
+        latest.saturating_sub_unsigned(self.bound_micros).saturating_sub(1)
+    }
+}
+
 /// Watermarks of the partitions of one source under bounded disorder, and their minimum.
 ///
 /// The watermark of a partition is `latest - bound - 1`: an event is on time if its time is above
@@ -66,21 +73,35 @@ impl BoundedDisorder {
 
     /// Events of a partition, at monotonic time `now_nanos` and wall time `wall`. Joins a
     /// partition that is not known; one that has ended lives again.
-    pub fn observe(&mut self, partition: PartitionId, times: &[i64], now_nanos: u64, wall: Timestamp) {
-        let latest = match self.settings.skew_micros {
-            None => times.iter().copied().max(),
-            Some(skew) => {
-                let limit = wall.0.saturating_add_unsigned(skew);
-                self.skewed += times.iter().filter(|&&time| time > limit).count() as u64;
-                times.iter().copied().filter(|&time| time <= limit).max()
-            }
-        };
+    ///
+    /// Takes the first of them and says how many: all, or those before the first that lies behind
+    /// the watermark which the events before it have raised. Hand those on, call
+    /// [`Self::advance`], tell the watermark, and come with the rest: so an event is judged by
+    /// the watermark that every event before it made, however events are cut into batches.
+    pub fn observe(&mut self, partition: PartitionId, times: &[i64], now_nanos: u64, wall: Timestamp) -> usize {
+        let limit = self.settings.skew_micros.map_or(i64::MAX, |skew| wall.0.saturating_add_unsigned(skew));
         self.join(partition, now_nanos);
-        if let Some(partition) = self.partitions.get_mut(&partition) {
-            partition.latest = partition.latest.max(latest.map_or(Timestamp::MIN, Timestamp));
-            partition.heard_nanos = partition.heard_nanos.max(now_nanos);
-            partition.standing = Standing::Live;
+        let others = self.partitions.iter().filter(|(id, other)| **id != partition && other.standing == Standing::Live);
+        let others = others.map(|(_, other)| self.settings.behind(other.latest.0)).min().unwrap_or(i64::MAX);
+        let Some(own) = self.partitions.get_mut(&partition) else { return times.len() };
+        own.heard_nanos = own.heard_nanos.max(now_nanos);
+        own.standing = Standing::Live;
+        let mut latest = own.latest.0;
+        let mut taken = 0;
+        for &time in times {
+            let watermark = self.settings.behind(latest).min(others);
+            if time <= watermark && watermark > self.watermark.0 && taken > 0 {
+                break;
+            }
+            taken += 1;
+            if time <= limit {
+                latest = latest.max(time);
+            } else {
+                self.skewed += 1;
+            }
         }
+        own.latest = Timestamp(latest);
+        taken
     }
 
     /// A partition has ended. Joins one that is not known.
@@ -100,11 +121,9 @@ impl BoundedDisorder {
                 }
             }
         }
-        let bound = self.settings.bound_micros;
-        let each = self.partitions.values().map(|partition| {
-            let latest = partition.latest.0;
-            (Timestamp(latest.saturating_sub_unsigned(bound).saturating_sub(1)), partition.standing)
-        });
+        let settings = self.settings;
+        let each = (self.partitions.values())
+            .map(|partition| (Timestamp(settings.behind(partition.latest.0)), partition.standing));
         raise(&mut self.watermark, combined(each))
     }
 
@@ -317,6 +336,31 @@ mod tests {
     }
 
     proptest! {
+        /// What a row is judged by is the watermark that all rows before it made.
+        #[test]
+        fn rows_in_any_batches_meet_the_watermarks_of_rows_one_by_one(
+            bound in 0..20_u64,
+            batches in prop::collection::vec((0..2_u32, prop::collection::vec(-50..50_i64, 1..20)), 1..20),
+        ) {
+            let (mut whole, mut single) = (generator(bound, None, None), generator(bound, None, None));
+            for (partition, times) in batches {
+                let partition = PartitionId(partition);
+                let mut at = 0;
+                while at < times.len() {
+                    let end = at + whole.observe(partition, &times[at..], 0, WALL);
+                    for &time in &times[at..end] {
+                        let late = |generator: &BoundedDisorder| time <= generator.watermark().0;
+                        prop_assert_eq!(late(&whole), late(&single));
+                        single.observe(partition, &[time], 0, WALL);
+                        single.advance(0);
+                    }
+                    whole.advance(0);
+                    prop_assert_eq!(whole.watermark(), single.watermark());
+                    at = end;
+                }
+            }
+        }
+
         /// Against the definition, computed from the whole history each time.
         #[test]
         fn any_history_follows_the_definition(
@@ -330,7 +374,7 @@ mod tests {
             for (partition, time, micros) in steps {
                 now += micros * 1_000;
                 match time {
-                    Some(time) => generator.observe(PartitionId(partition), &[time], now, WALL),
+                    Some(time) => assert_eq!(generator.observe(PartitionId(partition), &[time], now, WALL), 1),
                     None => generator.end(PartitionId(partition)),
                 }
                 history.push((partition, time, now));

@@ -141,6 +141,37 @@ async fn windows_over_an_exchange_wait_for_the_slowest_partition() {
     }
 }
 
+/// At bound 0 a row is late if one before it, in its batch or an earlier one, ended its window.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_late_does_not_depend_on_the_size_of_batches() {
+    let times = (0..2_000_i64).map(|i| i * 10 - (i * 7_919 % 41) * 9);
+    let disordered: Vec<Row> = times.map(|time| (time, "a", String::new())).collect();
+    let (mut panes, mut late, mut latest) = (BTreeMap::<i64, u64>::new(), 0, i64::MIN);
+    for &(time, ..) in &disordered {
+        let last = time.div_euclid(100) * 100 + 99;
+        if last < latest {
+            late += 1;
+        } else {
+            *panes.entry(last).or_default() += 1;
+        }
+        latest = latest.max(time);
+    }
+    assert!(late > 100, "the test needs rows that are late");
+    let pane = |(last, count): (&i64, &u64)| (*last, "a".to_owned(), format!("{}..{}={count}", last - 99, last + 1));
+    let expected: Vec<Got> = panes.iter().map(pane).collect();
+    for batch in [1, 7, 100, 2_048] {
+        let mut graph = Graph::new();
+        let sink = KeepSink::default();
+        let source = graph.list(ListSource { partitions: vec![disordered.clone()], bounded: true, batch }, 1);
+        let window = graph.window(WindowShape::Tumbling { size_micros: 100 }, 1);
+        let out = graph.sink(&sink);
+        graph.edge((source, 0), (window, 0), Routing::Local);
+        graph.edge((window, 0), (out, 0), Routing::Local);
+        let (job, _) = graph.run().await;
+        assert_eq!((sink.committed(), job.metrics().nodes()[1].late), (expected.clone(), late), "batches of {batch}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sliding_windows_count_every_row_in_each_of_its_windows() {
     let partitions = vec![rows(1_000, &["a"])];
