@@ -1,17 +1,21 @@
-//! Time and order: watermarks, barrier alignment, timers, windows.
+//! Time and order: watermarks, barrier alignment, ordering buffers, timers, windows.
 //!
 //! Everything here is synchronous and pure: facts in, decisions out. There is no clock, no channel
 //! and no guest; the engine observes, asks, and does what it is told. Sources feed
 //! [`BoundedDisorder`]; every task has [`InputWatermarks`] and an [`Alignment`] over its inputs;
+//! an input that the job file orders has a
+//! [`TimeBuffer`] or a [`SequenceBuffer`];
 //! a stage with timers has [`Timers`], a windowed stage [`Windows`].
 
 mod alignment;
+mod buffer;
 mod error;
 mod timers;
 mod watermark;
 mod window;
 
 pub use alignment::{Alignment, Barrier};
+pub use buffer::{AqKSlack, Numbered, Quality, SequenceBuffer, SequenceSettings, Slack, TimeBuffer};
 pub use error::OrderError;
 pub use timers::{TimerEntry, Timers};
 pub use watermark::{BoundedDisorder, Disorder, InputWatermarks};

@@ -1,0 +1,17 @@
+//! Ordering buffers: rows that came in any order leave in one.
+//!
+//! A buffer decides; it does not hold rows. Whoever has the rows gives each a place of their own
+//! (`T`), and gets the places back in the order in which the rows are to go on.
+//!
+//! [`TimeBuffer`] orders by event time and waits as long as its [`Slack`] says. [`SequenceBuffer`]
+//! orders by numbers, and waits for those that are missing.
+
+mod aq;
+mod sequence;
+mod slack;
+mod time;
+
+pub use aq::{AqKSlack, Quality};
+pub use sequence::{Numbered, SequenceBuffer, SequenceSettings};
+pub use slack::Slack;
+pub use time::TimeBuffer;

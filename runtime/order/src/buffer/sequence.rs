@@ -1,0 +1,350 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How a [`SequenceBuffer`] waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceSettings {
+    /// The first number of every sequence.
+    pub first: u64,
+    /// Numbers that are missing for this long are given up, nanoseconds. `None`: it waits for ever.
+    pub gap_nanos: Option<u64>,
+}
+
+/// What comes with a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbered<T> {
+    /// A row.
+    Row(T),
+    /// A placeholder: there is no row of this number.
+    Missing,
+    /// Everything up to this number has been there: what is missing is not waited for.
+    Done,
+}
+
+/// Orders rows by numbers that rise by one: one sequence for each key.
+///
+/// # Invariants
+/// - The rows of a key leave in the order of their numbers, each number at most once.
+/// - A row is *late* if its number has gone by or is held already. Every other row leaves.
+#[derive(Debug)]
+pub struct SequenceBuffer<T> {
+    settings: SequenceSettings,
+    keys: HashMap<Box<[u8]>, u32>,
+    lanes: Vec<Lane<T>>,
+    /// Lanes that wait, by when they give up.
+    deadlines: BTreeSet<(u64, u32)>,
+    held: usize,
+    missing: u64,
+    /// Lanes of which something changed since [`SequenceBuffer::take_changed`].
+    changed: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    key: Box<[u8]>,
+    next: u64,
+    /// `None` stands for a placeholder.
+    held: BTreeMap<u64, Option<T>>,
+    deadline: Option<u64>,
+}
+
+impl<T: Copy> SequenceBuffer<T> {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new(settings: SequenceSettings) -> Self {
+        Self {
+            settings,
+            keys: HashMap::new(),
+            lanes: Vec::new(),
+            deadlines: BTreeSet::new(),
+            held: 0,
+            missing: 0,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Something comes with a number, at monotonic time `now_nanos`. What may go on is appended to
+    /// `out`. `false` where it was late: it is not held.
+    pub fn offer(&mut self, key: &[u8], number: u64, what: Numbered<T>, now_nanos: u64, out: &mut Vec<T>) -> bool {
+        let place = self.lane(key);
+        let lane = &mut self.lanes[place as usize];
+        let taken = match what {
+            Numbered::Done if number >= lane.next => {
+                self.skip_to(place, number.saturating_add(1), out);
+                true
+            }
+            Numbered::Done => true,
+            Numbered::Row(_) | Numbered::Missing if number < lane.next || lane.held.contains_key(&number) => {
+                matches!(what, Numbered::Missing)
+            }
+            Numbered::Row(row) if number == lane.next => {
+                out.push(row);
+                lane.next = number.saturating_add(1);
+                true
+            }
+            Numbered::Row(row) => {
+                lane.held.insert(number, Some(row));
+                self.held += 1;
+                true
+            }
+            Numbered::Missing => {
+                lane.held.insert(number, None);
+                true
+            }
+        };
+        self.changed.insert(place);
+        self.release(place, now_nanos, out);
+        taken
+    }
+
+    /// Gives up what was missing for too long.
+    pub fn expire(&mut self, now_nanos: u64, out: &mut Vec<T>) {
+        while let Some(&(deadline, place)) = self.deadlines.first()
+            && deadline <= now_nanos
+        {
+            self.give_up(place, now_nanos, out);
+        }
+    }
+
+    /// There is no room: the lane that has waited longest, or the first where none gives up, goes on
+    /// without what is missing. `false` where nothing is held.
+    pub fn force(&mut self, now_nanos: u64, out: &mut Vec<T>) -> bool {
+        let waits = |(place, lane): (usize, &Lane<T>)| (!lane.held.is_empty()).then_some(place as u32);
+        let first = self.deadlines.first().map(|&(_, place)| place);
+        let Some(place) = first.or_else(|| self.lanes.iter().enumerate().find_map(waits)) else { return false };
+        self.give_up(place, now_nanos, out);
+        true
+    }
+
+    fn give_up(&mut self, place: u32, now_nanos: u64, out: &mut Vec<T>) {
+        let lane = &mut self.lanes[place as usize];
+        if let Some((&number, _)) = lane.held.first_key_value() {
+            self.missing += number - lane.next;
+            lane.next = number;
+            self.changed.insert(place);
+        }
+        if let Some(deadline) = lane.deadline.take() {
+            self.deadlines.remove(&(deadline, place));
+        }
+        self.release(place, now_nanos, out);
+    }
+
+    /// Lets everything below `next` go.
+    fn skip_to(&mut self, place: u32, next: u64, out: &mut Vec<T>) {
+        let lane = &mut self.lanes[place as usize];
+        let mut gone = next - lane.next;
+        while let Some(entry) = lane.held.first_entry()
+            && *entry.key() < next
+        {
+            gone -= 1;
+            if let Some(row) = entry.remove() {
+                self.held -= 1;
+                out.push(row);
+            }
+        }
+        // What was said to be done and never came, apart from placeholders, is missing.
+        self.missing += gone;
+        lane.next = next;
+    }
+
+    /// Lets go what waits for nothing any more, and sets when to give up on the rest.
+    fn release(&mut self, place: u32, now_nanos: u64, out: &mut Vec<T>) {
+        let lane = &mut self.lanes[place as usize];
+        let before = lane.next;
+        while let Some(entry) = lane.held.first_entry()
+            && *entry.key() == lane.next
+        {
+            if let Some(row) = entry.remove() {
+                self.held -= 1;
+                out.push(row);
+            }
+            lane.next = lane.next.saturating_add(1);
+        }
+        let waits = !lane.held.is_empty();
+        // A gap that is still the first one keeps its time.
+        if lane.deadline.is_some() && (!waits || lane.next != before) {
+            let deadline = lane.deadline.take().unwrap_or_default();
+            self.deadlines.remove(&(deadline, place));
+        }
+        if let (true, None, Some(gap)) = (waits, lane.deadline, self.settings.gap_nanos) {
+            let deadline = now_nanos.saturating_add(gap);
+            lane.deadline = Some(deadline);
+            self.deadlines.insert((deadline, place));
+        }
+    }
+
+    fn lane(&mut self, key: &[u8]) -> u32 {
+        if let Some(&place) = self.keys.get(key) {
+            return place;
+        }
+        let place = u32::try_from(self.lanes.len()).expect("fewer than 4 billion keys fit into memory");
+        self.keys.insert(key.into(), place);
+        let lane = Lane { key: key.into(), next: self.settings.first, held: BTreeMap::new(), deadline: None };
+        self.lanes.push(lane);
+        place
+    }
+
+    /// Everything goes: nothing more comes.
+    pub fn finish(&mut self, out: &mut Vec<T>) {
+        while self.force(0, out) {}
+    }
+
+    /// When a lane gives up next, monotonic nanoseconds.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Rows that are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Keys that have a sequence.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Numbers given up so far.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// The sequences that changed since this was last called: key, next number, and the
+    /// placeholders that wait.
+    pub fn take_changed(&mut self) -> Vec<(&[u8], u64, Vec<u64>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let lane = |place: u32| {
+            let lane = &self.lanes[place as usize];
+            let placeholders = lane.held.iter().filter(|(_, row)| row.is_none());
+            (&*lane.key, lane.next, placeholders.map(|(number, _)| *number).collect())
+        };
+        changed.into_iter().map(lane).collect()
+    }
+
+    /// Goes on with a sequence as it was, before anything of its key comes.
+    pub fn restore(&mut self, key: &[u8], next: u64, placeholders: impl IntoIterator<Item = u64>) {
+        let place = self.lane(key);
+        let lane = &mut self.lanes[place as usize];
+        lane.next = next;
+        lane.held.extend(placeholders.into_iter().filter(|number| *number >= next).map(|number| (number, None)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Buffer = SequenceBuffer<u64>;
+
+    fn buffer(gap_nanos: Option<u64>) -> Buffer {
+        SequenceBuffer::new(SequenceSettings { first: 0, gap_nanos })
+    }
+
+    fn offer(buffer: &mut Buffer, number: u64, now: u64) -> (bool, Vec<u64>) {
+        let mut out = Vec::new();
+        let taken = buffer.offer(b"k", number, Numbered::Row(number), now, &mut out);
+        (taken, out)
+    }
+
+    #[test]
+    fn rows_wait_for_the_numbers_before_them() {
+        let mut buffer = buffer(None);
+        assert_eq!(offer(&mut buffer, 1, 0), (true, vec![]));
+        assert_eq!(offer(&mut buffer, 1, 0), (false, vec![]), "a number comes once");
+        assert_eq!(offer(&mut buffer, 0, 0), (true, vec![0, 1]));
+        assert_eq!(offer(&mut buffer, 0, 0), (false, vec![]));
+        assert_eq!((buffer.len(), buffer.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_gap_is_given_up_after_its_time() {
+        let mut buffer = buffer(Some(100));
+        offer(&mut buffer, 3, 10);
+        assert_eq!(buffer.next_deadline(), Some(110));
+        offer(&mut buffer, 4, 50);
+        // Another number of the gap does not buy the rest of it more time.
+        offer(&mut buffer, 1, 60);
+        assert_eq!(buffer.next_deadline(), Some(110));
+        let mut out = Vec::new();
+        buffer.expire(109, &mut out);
+        assert_eq!(out, []);
+        buffer.expire(110, &mut out);
+        assert_eq!((&*out, buffer.missing(), buffer.next_deadline()), (&[1][..], 1, Some(210)));
+        buffer.expire(210, &mut out);
+        assert_eq!((&*out, buffer.missing(), buffer.next_deadline()), (&[1, 3, 4][..], 2, None));
+        assert_eq!(offer(&mut buffer, 0, 300), (false, vec![]), "what was given up is late");
+    }
+
+    #[test]
+    fn placeholders_and_punctuation_fill_gaps_at_once() {
+        let mut buffer = buffer(None);
+        offer(&mut buffer, 2, 0);
+        offer(&mut buffer, 9, 0);
+        let mut out = Vec::new();
+        assert!(buffer.offer(b"k", 1, Numbered::Missing, 0, &mut out));
+        assert!(buffer.offer(b"k", 0, Numbered::Missing, 0, &mut out));
+        assert_eq!((&*out, buffer.missing()), (&[2][..], 0));
+        assert!(buffer.offer(b"k", 8, Numbered::Done, 0, &mut out));
+        assert_eq!((&*out, buffer.missing()), (&[2, 9][..], 6));
+        assert!(buffer.offer(b"k", 3, Numbered::Done, 0, &mut out), "what is done already is no news");
+        assert!(buffer.offer(b"k", u64::MAX, Numbered::Done, 0, &mut out));
+    }
+
+    proptest! {
+        /// Any interleaving of any keys with duplicates, gaps, placeholders and restarts.
+        #[test]
+        fn rows_of_a_key_leave_in_order_and_none_is_lost(
+            steps in prop::collection::vec((0..3_u8, 0..30_u64, 0..12_u8, 0..40_u64), 1..200), gap in prop::option::of(1..200_u64),
+        ) {
+            let mut buffer: SequenceBuffer<(u8, u64)> = SequenceBuffer::new(SequenceSettings { first: 0, gap_nanos: gap });
+            let (mut out, mut now, mut offered, mut late) = (Vec::new(), 0, 0, 0);
+            for (key, number, kind, passed) in steps {
+                now += passed;
+                buffer.expire(now, &mut out);
+                match kind {
+                    0 => drop(buffer.offer(&[key], number, Numbered::Missing, now, &mut out)),
+                    1 => drop(buffer.offer(&[key], number, Numbered::Done, now, &mut out)),
+                    2 => {
+                        buffer.force(now, &mut out);
+                    }
+                    3 => {
+                        let mut other = SequenceBuffer::new(SequenceSettings { first: 0, gap_nanos: gap });
+                        let rows: Vec<_> = buffer.lanes.iter().flat_map(|lane| lane.held.values().copied().flatten()).collect();
+                        buffer.changed.extend(0..buffer.lanes.len() as u32);
+                        for (key, next, placeholders) in buffer.take_changed() {
+                            other.restore(key, next, placeholders);
+                        }
+                        let mut none = Vec::new();
+                        for (key, number) in rows {
+                            prop_assert!(other.offer(&[key], number, Numbered::Row((key, number)), now, &mut none));
+                        }
+                        prop_assert_eq!((none.len(), other.len()), (0, buffer.len()));
+                        buffer = other;
+                    }
+                    _ => {
+                        offered += 1;
+                        late += usize::from(!buffer.offer(&[key], number, Numbered::Row((key, number)), now, &mut out));
+                    }
+                }
+                prop_assert_eq!(offered, out.len() + buffer.len() + late);
+            }
+            buffer.finish(&mut out);
+            prop_assert_eq!(offered, out.len() + late);
+            for key in 0..3 {
+                let numbers: Vec<u64> = out.iter().filter(|row| row.0 == key).map(|row| row.1).collect();
+                prop_assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+            }
+        }
+    }
+}
