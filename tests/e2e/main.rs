@@ -1,5 +1,6 @@
 //! The binary as people use it: one file for each thing it promises.
 
+mod control;
 mod disk;
 mod faults;
 mod ingest;

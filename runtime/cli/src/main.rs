@@ -6,6 +6,7 @@
 
 mod assemble;
 mod commands;
+mod control;
 mod data_dir;
 mod dead_letters;
 mod failure;
@@ -15,6 +16,7 @@ mod overrides;
 mod plugins;
 mod progress;
 mod std_plugins;
+mod summary;
 mod template;
 mod terminal;
 

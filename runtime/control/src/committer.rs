@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
 use wasmill_model::{Epoch, ErrorKind, NodeName};
 use wasmill_store::{Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, StageRecord, StoreError};
 
 use crate::identity::{self, Facts};
+use crate::savepoints::{Savepoint, Wanted};
 
 /// Makes the epochs of a job durable in its store, and keeps the store small meanwhile.
 #[derive(Debug)]
@@ -31,6 +33,17 @@ pub struct StoreCommitter {
     /// Nodes that the next epoch removes.
     removed: Vec<NodeName>,
     compaction: Option<JoinHandle<Result<Compacted, StoreError>>>,
+    /// Savepoints that are to be made.
+    wanted: mpsc::Receiver<Wanted>,
+    /// The one that is being made. It holds the store's lock, as a compaction does.
+    export: Option<JoinHandle<()>>,
+}
+
+/// What goes on beside the commits from here on.
+enum Begun {
+    Nothing,
+    Compaction(Compaction),
+    Export(Compaction, Wanted),
 }
 
 impl StoreCommitter {
@@ -40,8 +53,9 @@ impl StoreCommitter {
         sources: BTreeMap<NodeName, NodeName>,
         numbers: BTreeMap<NodeName, Vec<u16>>,
         removed: Vec<NodeName>,
+        wanted: mpsc::Receiver<Wanted>,
     ) -> Self {
-        Self { store: Some(store), facts, sources, numbers, removed, compaction: None }
+        Self { store: Some(store), facts, sources, numbers, removed, compaction: None, wanted, export: None }
     }
 
     /// Gives the spaces of a stage the numbers that the store has them under.
@@ -83,6 +97,16 @@ impl StoreCommitter {
         self.compaction = None;
         ended.map_err(lost(epoch))?.map_err(failed(epoch)).map(Some)
     }
+
+    /// Forgets the savepoint that is being made, if it is done, or, with `wait`, once it is.
+    async fn exported(&mut self, epoch: Epoch, wait: bool) -> Result<(), CommitError> {
+        let Some(running) = self.export.as_mut().filter(|running| wait || running.is_finished()) else {
+            return Ok(());
+        };
+        let ended = running.await;
+        self.export = None;
+        ended.map_err(lost(epoch))
+    }
 }
 
 impl Committer for StoreCommitter {
@@ -96,18 +120,27 @@ impl Committer for StoreCommitter {
             record.removed = std::mem::take(&mut self.removed);
             let overdue = self.store.as_ref().is_some_and(JobStore::compaction_overdue);
             let compacted = self.compacted(epoch, overdue).await?;
-            let idle = self.compaction.is_none();
+            self.exported(epoch, overdue).await?;
+            let idle = self.compaction.is_none() && self.export.is_none();
+            let wanted = if idle { self.wanted.try_recv().ok() } else { None };
             let begun = self.with_store(epoch, move |mut store| {
                 store.commit(epoch, &record)?;
                 if let Some(compacted) = compacted {
                     store.finish_compaction(compacted)?;
                 }
-                let due = idle && store.compaction_due();
-                let begun = due.then(|| store.begin_compaction()).transpose()?;
+                let begun = match wanted {
+                    Some(wanted) => Begun::Export(store.begin_compaction()?, wanted),
+                    None if idle && store.compaction_due() => Begun::Compaction(store.begin_compaction()?),
+                    None => Begun::Nothing,
+                };
                 Ok((Some(store), begun))
             });
-            if let Some(begun) = begun.await? {
-                self.compaction = Some(spawn_blocking(move || Compaction::run(begun)));
+            match begun.await? {
+                Begun::Nothing => {}
+                Begun::Compaction(begun) => self.compaction = Some(spawn_blocking(move || begun.run())),
+                Begun::Export(begun, wanted) => {
+                    self.export = Some(spawn_blocking(move || export(begun, epoch, wanted)));
+                }
             }
             Ok(())
         })
@@ -117,6 +150,7 @@ impl Committer for StoreCommitter {
         Box::pin(async move {
             let epoch = self.store.as_ref().map_or(Epoch::default(), |store| store.epoch().next());
             let compacted = self.compacted(epoch, true).await?;
+            self.exported(epoch, true).await?;
             let closed = self.with_store(epoch, move |mut store| {
                 if let Some(compacted) = compacted {
                     store.finish_compaction(compacted)?;
@@ -132,11 +166,20 @@ impl Committer for StoreCommitter {
     }
 }
 
+/// Writes a savepoint, and tells who waits for it. The job goes on, whatever comes of it.
+fn export(begun: Compaction, epoch: Epoch, wanted: Wanted) {
+    let exported = begun.export(&wanted.file).map(|()| Savepoint { epoch });
+    // Who has asked may have gone.
+    let _unheard = wanted.done.send(exported.map_err(|error| reason(&error)));
+}
+
+fn reason(error: &StoreError) -> String {
+    let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+    format!("{error}{cause}")
+}
+
 fn failed(epoch: Epoch) -> impl FnOnce(StoreError) -> CommitError {
-    move |error| {
-        let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-        CommitError { epoch, kind: error.kind(), reason: format!("{error}{cause}") }
-    }
+    move |error| CommitError { epoch, kind: error.kind(), reason: reason(&error) }
 }
 
 fn lost(epoch: Epoch) -> impl FnOnce(JoinError) -> CommitError {

@@ -8,9 +8,12 @@
 mod committer;
 mod error;
 pub mod identity;
+pub mod local;
 mod open;
+mod savepoints;
 
 pub use committer::StoreCommitter;
 pub use error::ControlError;
 pub use identity::Dropped;
 pub use open::{Opened, open};
+pub use savepoints::{Savepoint, Savepoints};

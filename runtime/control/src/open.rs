@@ -7,7 +7,7 @@ use wasmill_plan::{NodeKind, Plan};
 use wasmill_store::{JobStore, Recovered, StageStates, StoreOptions};
 
 use crate::identity::{self, Dropped, Resumption};
-use crate::{ControlError, StoreCommitter};
+use crate::{ControlError, Savepoints, StoreCommitter};
 
 /// A state directory, taken for a job.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Opened {
     pub finished: bool,
     /// Makes its epochs durable.
     pub committer: StoreCommitter,
+    /// Has savepoints made while it runs.
+    pub savepoints: Savepoints,
 }
 
 /// Takes a state directory for a job, and reads what it holds. Blocks. `dropped` says what becomes of
@@ -43,8 +45,9 @@ pub fn open(
     let rows = |bytes: u64| usize::try_from(bytes / 2 / shares).unwrap_or(usize::MAX);
     let files = store.state().cloned().zip(options.state_cache_bytes.map(rows));
     let states = StageStates { files, numbers: numbers.clone() };
-    let committer = StoreCommitter::new(store, facts, identity::sources(plan), numbers, removed);
-    Ok(Opened { finished, recovered, states, committer })
+    let (savepoints, wanted) = Savepoints::new();
+    let committer = StoreCommitter::new(store, facts, identity::sources(plan), numbers, removed, wanted);
+    Ok(Opened { finished, recovered, states, committer, savepoints })
 }
 
 /// How many shares of stages have state.

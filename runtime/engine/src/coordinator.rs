@@ -25,6 +25,15 @@ pub(crate) struct TaskLink {
     pub(crate) is_source: bool,
 }
 
+/// What somebody wants of a running job.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// An epoch, now.
+    EndEpoch,
+    /// That sources read nothing more, or read on.
+    Pause(bool),
+}
+
 /// Drives the epochs of a job.
 pub(crate) struct Coordinator {
     pub(crate) links: Vec<TaskLink>,
@@ -33,6 +42,7 @@ pub(crate) struct Coordinator {
     pub(crate) ids: Vec<tokio::task::Id>,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) stop: mpsc::Receiver<()>,
+    pub(crate) wishes: mpsc::Receiver<Wish>,
     pub(crate) committer: Option<Box<dyn Committer>>,
     pub(crate) interval: Duration,
     pub(crate) clock: Arc<dyn Clock>,
@@ -54,6 +64,7 @@ enum Happening {
     Committed((Box<dyn Committer>, Barrier, Result<(), CommitError>)),
     IntervalOver,
     StopWanted,
+    Wished(Wish),
 }
 
 impl Coordinator {
@@ -100,7 +111,7 @@ impl Coordinator {
             }
             let wait_for_interval = collecting.is_none() && collected.is_none() && !injected_last;
             let happening = {
-                let Self { reports, tasks, stop, clock, .. } = &mut self;
+                let Self { reports, tasks, stop, wishes, clock, .. } = &mut self;
                 tokio::select! {
                     biased;
                     report = reports.recv() => Happening::Report(report),
@@ -115,6 +126,7 @@ impl Coordinator {
                         stop_open = wanted.is_some();
                         Happening::StopWanted
                     }
+                    Some(wish) = wishes.recv() => Happening::Wished(wish),
                     () = clock.sleep_until(due_at), if wait_for_interval => Happening::IntervalOver,
                 }
             };
@@ -149,6 +161,8 @@ impl Coordinator {
                 Happening::TaskEnded(Some(Err(error))) if error.is_panic() => return Err(self.panicked(&error)),
                 Happening::TaskEnded(_) | Happening::IntervalOver => {}
                 Happening::StopWanted => last_wanted |= stop_open,
+                Happening::Wished(Wish::EndEpoch) => epoch_wanted = true,
+                Happening::Wished(Wish::Pause(paused)) => self.tell(Order::Pause(paused), true).await,
             }
         }
         kill_point("job-closing");

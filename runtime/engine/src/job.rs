@@ -10,7 +10,7 @@ use wasmill_plan::Plan;
 use wasmill_spec::Delivery;
 use wasmill_store::{Recovered, StageStates};
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Wish};
 use crate::error::JobError;
 use crate::metrics::JobMetrics;
 use crate::wiring;
@@ -51,6 +51,9 @@ impl Default for JobSettings {
     }
 }
 
+/// Wishes that wait for the coordinator.
+const WISHES_MAX: usize = 8;
+
 /// What a job is made of.
 pub struct JobParts {
     /// The graph.
@@ -71,8 +74,7 @@ pub struct JobParts {
 
 /// A running job. Dropping it cancels the job.
 pub struct JobHandle {
-    metrics: Arc<JobMetrics>,
-    stop: mpsc::Sender<()>,
+    remote: JobRemote,
     coordinator: Option<JoinHandle<Result<(), JobError>>>,
     locations: Vec<(wasmill_model::NodeName, String)>,
 }
@@ -91,12 +93,14 @@ pub async fn start(mut parts: JobParts, data: &Handle) -> Result<JobHandle, JobE
     let mut tasks = JoinSet::new();
     let ids = wired.tasks.into_iter().map(|task| tasks.spawn_on(task.run(), data).id()).collect();
     let (stop, stop_wanted) = mpsc::channel(1);
+    let (wishes, wished) = mpsc::channel(WISHES_MAX);
     let coordinator = Coordinator {
         links: wired.links,
         tasks,
         ids,
         reports: wired.reports,
         stop: stop_wanted,
+        wishes: wished,
         committer: Some(parts.committer),
         interval: parts.settings.epoch_interval,
         clock: parts.clock,
@@ -104,14 +108,21 @@ pub async fn start(mut parts: JobParts, data: &Handle) -> Result<JobHandle, JobE
         last_committed,
     };
     let coordinator = Some(tokio::spawn(coordinator.run()));
-    Ok(JobHandle { metrics, stop, coordinator, locations: wired.locations })
+    let remote = JobRemote { metrics, stop, wishes };
+    Ok(JobHandle { remote, coordinator, locations: wired.locations })
 }
 
 impl JobHandle {
     /// What the job counts.
     #[must_use]
     pub fn metrics(&self) -> &Arc<JobMetrics> {
-        &self.metrics
+        &self.remote.metrics
+    }
+
+    /// What others may ask of the job.
+    #[must_use]
+    pub fn remote(&self) -> &JobRemote {
+        &self.remote
     }
 
     /// Where sources can be reached and where sinks put their results, for people.
@@ -123,8 +134,7 @@ impl JobHandle {
     /// Asks the job to end at an epoch: what was read is worked off and committed, open windows
     /// stay open.
     pub fn stop(&self) {
-        // A full channel holds the same wish; a closed one belongs to a job that has ended.
-        let _known = self.stop.try_send(()).is_err();
+        self.remote.stop();
     }
 
     /// Waits for the end of the job. Cancel safe: a dropped future leaves the job running.
@@ -140,6 +150,43 @@ impl JobHandle {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(JobError::Cancelled),
         }
+    }
+}
+
+/// Asks things of a running job. Cheap to clone; one whose job has ended asks for nothing.
+#[derive(Debug, Clone)]
+pub struct JobRemote {
+    metrics: Arc<JobMetrics>,
+    stop: mpsc::Sender<()>,
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl JobRemote {
+    /// What the job counts.
+    #[must_use]
+    pub fn metrics(&self) -> &JobMetrics {
+        &self.metrics
+    }
+
+    /// As [`JobHandle::stop`].
+    pub fn stop(&self) {
+        // A full channel holds the same wish; a closed one belongs to a job that has ended.
+        let _known = self.stop.try_send(()).is_err();
+    }
+
+    /// Ends the epoch without waiting for its interval.
+    pub async fn end_epoch(&self) {
+        self.wish(Wish::EndEpoch).await;
+    }
+
+    /// Has sources read nothing more, or read on. Epochs go on meanwhile, and no source becomes idle.
+    pub async fn pause(&self, paused: bool) {
+        self.wish(Wish::Pause(paused)).await;
+    }
+
+    async fn wish(&self, wish: Wish) {
+        // A job that has ended has nothing left to do.
+        let _ended = self.wishes.send(wish).await.is_err();
     }
 }
 

@@ -38,6 +38,6 @@ mod window_slot;
 mod wiring;
 
 pub use error::JobError;
-pub use job::{JobHandle, JobParts, JobSettings, NodePart, start};
+pub use job::{JobHandle, JobParts, JobRemote, JobSettings, NodePart, start};
 pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot};
 pub use trial::{StageTrial, TrialOutput};

@@ -24,6 +24,8 @@ pub(crate) struct SourceHead {
     sent: (Timestamp, bool),
     batch: AdaptiveBatch,
     reading: bool,
+    /// Somebody wants it to read nothing for now.
+    paused: bool,
     read: u64,
     counts: SourceCounts,
     /// Positions of cuts whose epochs are not committed yet.
@@ -60,6 +62,7 @@ impl SourceHead {
             watermarks: disorder,
             sent: (Timestamp::MIN, false),
             reading: true,
+            paused: false,
             read: 0,
             counts: SourceCounts::default(),
             cuts: VecDeque::new(),
@@ -76,7 +79,16 @@ impl SourceHead {
     /// Whether there may be more to read, and the epoch has room for it: where epochs are not
     /// committed as fast as rows come, the source waits for its barrier.
     pub(crate) fn may_read(&self) -> bool {
-        self.reading && !self.wants_epoch()
+        self.reading && !self.paused && !self.wants_epoch()
+    }
+
+    /// Reads nothing more, or reads on. No partition is idle for that: what it holds back stays held
+    /// back, and its silence counts anew once it is read again.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        if self.paused && !paused {
+            self.watermarks.stay_awake(self.clock.monotonic_nanos());
+        }
+        self.paused = paused;
     }
 
     pub(crate) async fn next(&mut self) -> Result<SourceEvent, ConnectorError> {
@@ -181,11 +193,14 @@ impl SourceHead {
 
     /// When a partition that is silent becomes idle.
     pub(crate) fn next_idle_nanos(&self) -> Option<u64> {
-        if self.reading { self.watermarks.next_idle_nanos() } else { None }
+        if self.reading && !self.paused { self.watermarks.next_idle_nanos() } else { None }
     }
 
     /// Time has passed: partitions may have become idle.
     pub(crate) async fn tick(&mut self, chain: &mut Chain) -> Result<(), Stopped> {
+        if self.paused {
+            return Ok(());
+        }
         self.send_watermark(chain).await
     }
 

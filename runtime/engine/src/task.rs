@@ -27,6 +27,8 @@ use crate::source_head::SourceHead;
 pub(crate) enum Order {
     /// Sources only: end an epoch here.
     Inject(Barrier),
+    /// Sources only: read nothing more, or read on.
+    Pause(bool),
     /// The epoch is durable.
     Commit(Barrier),
 }
@@ -107,6 +109,11 @@ impl Task {
         loop {
             match self.next().await {
                 Next::Order(Order::Inject(barrier)) => self.inject(barrier).await?,
+                Next::Order(Order::Pause(paused)) => {
+                    if let Head::Source(source) = &mut self.head {
+                        source.pause(paused);
+                    }
+                }
                 Next::Order(Order::Commit(barrier)) => {
                     self.chain.commit(barrier).await?;
                     if let Head::Source(source) = &mut self.head {

@@ -112,6 +112,13 @@ impl BoundedDisorder {
         }
     }
 
+    /// Nobody has listened for a while: silence of live partitions counts from `now_nanos` on.
+    pub fn stay_awake(&mut self, now_nanos: u64) {
+        for partition in self.partitions.values_mut() {
+            partition.heard_nanos = partition.heard_nanos.max(now_nanos);
+        }
+    }
+
     /// Looks for idle partitions and gives the watermark if it has risen.
     pub fn advance(&mut self, now_nanos: u64) -> Option<Timestamp> {
         if let Some(idle_micros) = self.settings.idle_micros {

@@ -8,6 +8,7 @@ mod explain;
 mod graph;
 mod inspect;
 mod new;
+mod remote;
 mod run;
 mod savepoint;
 mod schema;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use wasmill_control::local::Request;
 use wasmill_env::{RealClock, RealDisk};
 use wasmill_store::Topics;
 
@@ -77,6 +79,14 @@ enum Command {
     Graph(graph::GraphArgs),
     /// Run a job in the foreground; ends when bounded input ends
     Run(run::RunArgs),
+    /// Say how a running job is doing
+    Status(remote::RemoteArgs),
+    /// Have a running job read nothing more until it is resumed
+    Pause(remote::RemoteArgs),
+    /// Have a paused job read on
+    Resume(remote::RemoteArgs),
+    /// Have a running job end at an epoch
+    Stop(remote::RemoteArgs),
     /// Make, fill, read and remove topics
     Topic(topic::TopicArgs),
     /// Look at what a job could not process; process it again, or drop it
@@ -109,6 +119,10 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Explain(args) => explain::explain(&args, &terminal),
         Command::Graph(args) => graph::graph(&args, &terminal),
         Command::Run(args) => run::run(args, &terminal, clock),
+        Command::Status(args) => remote::status(&args, &terminal),
+        Command::Pause(args) => remote::tell(&args, &Request::Pause, &terminal),
+        Command::Resume(args) => remote::tell(&args, &Request::Resume, &terminal),
+        Command::Stop(args) => remote::tell(&args, &Request::Stop, &terminal),
         Command::Topic(args) => topic::topic(args, &terminal),
         Command::Dlq(command) => dlq::dlq(&command, &terminal),
         Command::Savepoint(args) => savepoint::savepoint(&args, &terminal),

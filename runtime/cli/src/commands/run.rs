@@ -1,6 +1,6 @@
 //! `wasmill run`: a job in the foreground.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,25 +8,28 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasmill_contract::{Committer, MemoryCommitter, OperatorError, SourceCounts};
-use wasmill_control::{ControlError, Dropped, Opened};
-use wasmill_engine::{JobError, JobHandle, JobParts, LatencySnapshot, NodePart, NodeSnapshot};
+use tokio::sync::oneshot;
+use wasmill_contract::{Committer, MemoryCommitter, OperatorError};
+use wasmill_control::local::Listener;
+use wasmill_control::{ControlError, Dropped, Opened, Savepoints};
+use wasmill_engine::{JobError, JobHandle, JobParts, NodePart};
 use wasmill_env::{Clock, Disk, RealClock, RealDisk};
 use wasmill_model::{Epoch, ErrorKind, NodeName};
-use wasmill_plan::NodeKind;
 use wasmill_spec::{JobSpec, StateSpec};
 use wasmill_store::{JobStore, Recovered, StageStates, StoreError, StoreOptions};
 
 use crate::assemble::{self, Assembled};
 use crate::commands::JobArgs;
+use crate::control::{Control, Current};
 use crate::dead_letters::DeadLetters;
 use crate::failure::{self, Failure};
 use crate::first_output::FirstOutput;
 use crate::plugins::Plugins;
-use crate::progress::{Look, Moment, Progress, Role, Unit, node_table, per_second};
-use crate::terminal::{Style, Terminal, count, duration, grouped};
+use crate::progress::{Look, Moment, Progress};
+use crate::summary::{Summary, roles};
+use crate::terminal::{Terminal, count};
 
 /// From one frame of live progress to the next.
 const FRAME: Duration = Duration::from_millis(100);
@@ -93,10 +96,57 @@ async fn job(
             terminal.say(warnings.trim_end());
         }
     }
+    let Some(dir) = &args.job.state else {
+        return attempts(&assembled, args, None, terminal, &clock, data, &mut signals).await;
+    };
+    let control = Control::new(&assembled, &clock, dir);
+    let (listens, listening) = oneshot::channel();
+    let door = Door { control: &control, listens: Some(listens) };
+    tokio::select! {
+        done = attempts(&assembled, args, Some(door), terminal, &clock, data, &mut signals) => done,
+        never = control.serve(listening) => match never {},
+    }
+}
+
+/// How others reach the job.
+struct Door<'a> {
+    control: &'a Control<'a>,
+    /// Takes the socket once the state directory is ours.
+    listens: Option<oneshot::Sender<Listener>>,
+}
+
+impl Door<'_> {
+    /// Lets others in. A job that cannot be reached runs all the same.
+    fn open(&mut self, dir: &Path, terminal: &Terminal) {
+        let Some(listens) = self.listens.take() else { return };
+        match Listener::bind(dir) {
+            // Who would answer lives as long as the job.
+            Ok(listener) => drop(listens.send(listener)),
+            Err(error) => {
+                let dir = dir.display();
+                terminal.say(&format!("warning: the job takes no commands: cannot listen in {dir}: {error}"));
+            }
+        }
+    }
+}
+
+/// Runs the job, again and again where a disk is full.
+async fn attempts(
+    assembled: &Assembled,
+    args: &RunArgs,
+    mut door: Option<Door<'_>>,
+    terminal: &Terminal,
+    clock: &Arc<RealClock>,
+    data: &tokio::runtime::Handle,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
     let mut pause = Pause::default();
     let mut fresh = args.fresh;
     loop {
-        let attempt = attempt(&assembled, args, fresh, &mut pause, terminal, &clock, data, &mut signals).await;
+        let attempt = attempt(assembled, args, fresh, &mut pause, door.as_mut(), terminal, clock, data, signals).await;
+        if let Some(door) = &door {
+            door.control.end();
+        }
         let Err(failure) = attempt else { return Ok(()) };
         let Some(reason) = failure.no_room().filter(|_| args.job.state.is_some() && assembled.can_be_read_again())
         else {
@@ -142,6 +192,7 @@ async fn attempt(
     args: &RunArgs,
     fresh: bool,
     pause: &mut Pause,
+    mut door: Option<&mut Door<'_>>,
     terminal: &Terminal,
     clock: &Arc<RealClock>,
     data: &tokio::runtime::Handle,
@@ -149,7 +200,7 @@ async fn attempt(
 ) -> Result<(), Failure> {
     let first_output = FirstOutput::default();
     let nodes = assembled.parts(|sink| first_output.watch(sink));
-    let Beginning { letters, recovered, states, committer, finished } = match &args.job.state {
+    let Beginning { letters, recovered, states, committer, finished, savepoints } = match &args.job.state {
         Some(dir) => begin_with_state(assembled, &nodes, dir, args, fresh, pause.said.is_some())?,
         None if assembled.spec.state != StateSpec::Memory => {
             let wrong = assembled.spec.error(&["state", "backend"], "state on disk needs a directory");
@@ -161,6 +212,7 @@ async fn attempt(
             states: StageStates::default(),
             committer: Box::new(MemoryCommitter::default()),
             finished: false,
+            savepoints: None,
         },
     };
     let resumed_at = (recovered.epoch > Epoch::default()).then_some(recovered.epoch);
@@ -172,6 +224,9 @@ async fn attempt(
     }
     if !recovered.replays.is_empty() {
         terminal.note(&format!("processing {} again", count(recovered.replays.len() as u64, "dead letter")));
+    }
+    if let (Some(door), Some(dir)) = (&mut door, &args.job.state) {
+        door.open(dir, terminal);
     }
     let parts = JobParts {
         plan: assembled.planned.plan.clone(),
@@ -190,6 +245,11 @@ async fn attempt(
         () = signals.next() => return Err(Failure::failed("stopped before the job had started")),
     };
     tracing::info!(job = assembled.spec.name.as_str(), "started");
+    let control = door.as_ref().map(|door| door.control);
+    if let (Some(control), Some(savepoints)) = (control, savepoints) {
+        let (remote, resumed_at) = (handle.remote().clone(), resumed_at.unwrap_or_default());
+        control.begin(Current { remote, savepoints, resumed_at, began }).await;
+    }
     for (source, location) in handle.locations().iter().filter(|(node, _)| assembled.spec.sources.contains_key(node)) {
         // For people, and for whoever started the job and has to know the port.
         terminal.say(&match terminal.json {
@@ -204,6 +264,7 @@ async fn attempt(
         handle,
         signals,
         pause,
+        control,
         began,
         stopping: false,
         slow_epoch: None,
@@ -212,7 +273,7 @@ async fn attempt(
     running.pause.end(terminal);
     let summary = Summary {
         resumed_at,
-        stopped: running.stopping,
+        stopped: running.stops(),
         nanos: clock.monotonic_nanos().saturating_sub(began),
         cpu_nanos: cpu_nanos(),
         first_output_nanos: first_output.nanos(),
@@ -249,6 +310,8 @@ struct Beginning {
     committer: Box<dyn Committer>,
     /// Nothing is left to do.
     finished: bool,
+    /// Has savepoints made while the job runs.
+    savepoints: Option<Savepoints>,
 }
 
 /// Takes a state directory, and puts the file of rejected rows where the state is.
@@ -277,7 +340,7 @@ fn begin_with_state(
     };
     let dropped = if args.allow_dropped { Dropped::Forget } else { Dropped::Refuse };
     let opened = wasmill_control::open(disk, dir, options, &assembled.planned.plan, nodes, dropped);
-    let Opened { recovered, states, finished, committer } = opened.map_err(|error| match error {
+    let Opened { recovered, states, finished, committer, savepoints } = opened.map_err(|error| match error {
         // A write of the attempt before has not ended yet.
         ControlError::Store(error @ StoreError::InUse { .. }) if again => Failure::of(ErrorKind::Full, &error),
         ControlError::Store(error) => Failure::of(error.kind(), &error),
@@ -288,7 +351,8 @@ fn begin_with_state(
     })?;
     let page = |from, limit| committer.letters(from, limit);
     let letters = DeadLetters::stored(assembled.dead_letters(), sources(assembled), page)?;
-    Ok(Beginning { letters, recovered, states, committer: Box::new(committer), finished })
+    let (committer, savepoints) = (Box::new(committer), Some(savepoints));
+    Ok(Beginning { letters, recovered, states, committer, finished, savepoints })
 }
 
 /// The source of each node that has one only.
@@ -334,6 +398,7 @@ struct Running<'a> {
     handle: JobHandle,
     signals: &'a mut Signals,
     pause: &'a mut Pause,
+    control: Option<&'a Control<'a>>,
     began: u64,
     stopping: bool,
     /// The epochs committed when a slow commit was last spoken of.
@@ -341,6 +406,11 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Whether somebody has asked for the end, here or from elsewhere.
+    fn stops(&self) -> bool {
+        self.stopping || self.control.is_some_and(Control::is_stopping)
+    }
+
     async fn finish(&mut self) -> Result<(), Failure> {
         let live = self.is_live();
         let mut progress = Progress::new(self.assembled.spec.name.as_str(), roles(self.assembled));
@@ -375,7 +445,7 @@ impl Running<'_> {
                         nanos: self.clock.monotonic_nanos().saturating_sub(self.began),
                         wall: self.clock.wall(),
                         nodes: &nodes,
-                        stopping: self.stopping,
+                        stopping: self.stops(),
                     };
                     let width = terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0);
                     let look =
@@ -407,22 +477,6 @@ impl Running<'_> {
         let rows_in_the_way = self.assembled.prints_rows() && std::io::stdout().is_terminal();
         std::io::stderr().is_terminal() && !self.terminal.json && !rows_in_the_way
     }
-}
-
-fn roles(assembled: &Assembled) -> Vec<Role> {
-    let role = |node: &wasmill_plan::Node| match node.kind {
-        NodeKind::Source { .. } => {
-            // Only connectors of text count in bytes.
-            let unit = match assembled.spec.sources.get(&node.name).map(|source| source.connector.as_str()) {
-                Some("file" | "stdin") => Unit::Bytes,
-                _ => Unit::Events,
-            };
-            Role::Source { bounded: assembled.is_bounded(&node.name), unit }
-        }
-        NodeKind::Stage { .. } => Role::Stage,
-        NodeKind::Sink => Role::Sink,
-    };
-    assembled.planned.plan.nodes.iter().map(role).collect()
 }
 
 /// CPU time of this process, all threads.
@@ -483,188 +537,4 @@ fn stage_hint(stage: &NodeName, error: &OperatorError) -> Option<String> {
         OperatorError::Host { .. } => Some("the job goes on from its last epoch when it is started again".into()),
         OperatorError::Retry { .. } | OperatorError::Fatal { .. } | OperatorError::Instance(_) => None,
     }
-}
-
-/// What came of a run.
-struct Summary {
-    resumed_at: Option<Epoch>,
-    stopped: bool,
-    nanos: u64,
-    cpu_nanos: u64,
-    /// Since the start of the process.
-    first_output_nanos: Option<u64>,
-    nodes: Vec<NodeSnapshot>,
-    roles: Vec<Role>,
-    epochs: u64,
-    latency: LatencySnapshot,
-    visible: LatencySnapshot,
-    locations: HashMap<NodeName, String>,
-    dead_letters: Option<String>,
-}
-
-impl Summary {
-    fn with_role(&self, which: impl Fn(Role) -> bool) -> impl Iterator<Item = &NodeSnapshot> {
-        self.roles.iter().zip(&self.nodes).filter(move |(role, _)| which(**role)).map(|(_, node)| node)
-    }
-
-    fn sources(&self) -> impl Iterator<Item = &NodeSnapshot> {
-        self.with_role(|role| matches!(role, Role::Source { .. }))
-    }
-
-    fn sinks(&self) -> impl Iterator<Item = &NodeSnapshot> {
-        self.with_role(|role| role == Role::Sink)
-    }
-
-    fn rows_in(&self) -> u64 {
-        self.sources().map(|node| node.rows_in).sum()
-    }
-
-    fn rejected(&self) -> u64 {
-        self.nodes.iter().map(|node| node.rejected).sum()
-    }
-
-    fn late(&self) -> u64 {
-        self.nodes.iter().map(|node| node.late).sum()
-    }
-
-    fn count(&self, of: impl Fn(&SourceCounts) -> u64) -> u64 {
-        self.nodes.iter().map(|node| of(&node.counts)).sum()
-    }
-
-    /// Keys that scripts may rely on.
-    fn to_json(&self, job: &str) -> Value {
-        let rows_in = self.rows_in();
-        let sinks: Vec<Value> = (self.sinks())
-            .map(|sink| json!({"name": sink.name, "rows": sink.rows_in, "location": self.locations.get(&sink.name)}))
-            .collect();
-        let nodes: Vec<Value> = self.roles.iter().zip(&self.nodes).map(|(role, node)| node_json(*role, node)).collect();
-        json!({
-            "job": job,
-            "outcome": if self.stopped { "stopped" } else { "finished" },
-            "resumed_at": self.resumed_at,
-            "duration_seconds": seconds(self.nanos),
-            "cpu_seconds": seconds(self.cpu_nanos),
-            "rows_in": rows_in,
-            "rows_out": self.sinks().map(|node| node.rows_in).sum::<u64>(),
-            "events_per_second": per_second(rows_in, self.nanos),
-            "events_per_cpu_second": per_second(rows_in, self.cpu_nanos),
-            "rejected": self.rejected(),
-            "late": self.late(),
-            "dropped": self.count(|counts| counts.dropped),
-            "spilled": self.count(|counts| counts.spilled),
-            "held": self.count(|counts| counts.held),
-            "duplicates": self.count(|counts| counts.duplicates),
-            "epochs": self.epochs,
-            "first_output_ms": self.first_output_nanos.map(|nanos| nanos as f64 / 1e6),
-            "latency": latency_json(&self.latency),
-            "visible_latency": latency_json(&self.visible),
-            "dead_letters": self.dead_letters,
-            "sinks": sinks,
-            "nodes": nodes,
-        })
-    }
-
-    fn to_text(&self, job: &str, verbose: bool, style: Style) -> String {
-        let rows_in = self.rows_in();
-        let verb = if self.stopped { "stopped" } else { "done" };
-        let mut text = format!("{}: {} in {}\n", style.good(verb), style.bold(job), duration(self.nanos));
-        let mut line = |what: &str, value: String| text.push_str(&format!("  {what:<9} {value}\n"));
-        line(
-            "rows in",
-            format!(
-                "{} ({} a second, {} a CPU-second)",
-                grouped(rows_in),
-                grouped(per_second(rows_in, self.nanos)),
-                grouped(per_second(rows_in, self.cpu_nanos)),
-            ),
-        );
-        for sink in self.sinks() {
-            let place = self.locations.get(&sink.name).map_or(String::new(), |place| format!(" -> {place}"));
-            line("rows out", format!("{} to {}{place}", grouped(sink.rows_in), sink.name));
-        }
-        if let Some(path) = &self.dead_letters {
-            line("rejected", style.warning(&format!("{}, see {path}", count(self.rejected(), "row"))));
-        }
-        if self.late() > 0 {
-            line("late", style.warning(&format!("{}, their windows had closed", count(self.late(), "row"))));
-        }
-        let (dropped, spilled) = (self.count(|counts| counts.dropped), self.count(|counts| counts.spilled));
-        if dropped > 0 {
-            line("dropped", style.warning(&format!("{}, the job was too slow for them", count(dropped, "row"))));
-        }
-        if spilled > 0 {
-            line("spilled", format!("{} waited on disk", count(spilled, "row")));
-        }
-        let (held, duplicates) = (self.count(|counts| counts.held), self.count(|counts| counts.duplicates));
-        if held > 0 {
-            line("held", format!("senders waited or were told to come again {}", count(held, "time")));
-        }
-        if duplicates > 0 {
-            line(
-                "known",
-                format!(
-                    "{} came again and {} left out",
-                    count(duplicates, "row"),
-                    if duplicates == 1 { "was" } else { "were" }
-                ),
-            );
-        }
-        if self.latency.rows > 0 {
-            let Self { latency, .. } = self;
-            line("latency", format!("p50 {}, p99 {}", duration(latency.p50_nanos), duration(latency.p99_nanos)));
-        }
-        if verbose && self.visible.rows > 0 {
-            let Self { visible, .. } = self;
-            line("visible", format!("p50 {}, p99 {}", duration(visible.p50_nanos), duration(visible.p99_nanos)));
-        }
-        line("CPU time", duration(self.cpu_nanos));
-        if verbose {
-            let moment =
-                Moment { nanos: self.nanos, wall: wasmill_model::Timestamp(0), nodes: &self.nodes, stopping: false };
-            text.push_str(&node_table(&self.roles, &moment).render("  ", style));
-        }
-        text
-    }
-}
-
-fn latency_json(latency: &LatencySnapshot) -> serde_json::Value {
-    json!({
-        "rows": latency.rows,
-        "p50_nanos": latency.p50_nanos,
-        "p99_nanos": latency.p99_nanos,
-        "p999_nanos": latency.p999_nanos,
-        "max_nanos": latency.max_nanos,
-    })
-}
-
-fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
-}
-
-fn node_json(role: Role, node: &NodeSnapshot) -> Value {
-    let time = |time: wasmill_model::Timestamp| match time {
-        wasmill_model::Timestamp::MIN | wasmill_model::Timestamp::MAX => Value::Null,
-        time => time.0.into(),
-    };
-    json!({
-        "name": node.name,
-        "kind": match role {
-            Role::Source { .. } => "source",
-            Role::Stage => "stage",
-            Role::Sink => "sink",
-        },
-        "rows_in": node.rows_in,
-        "rows_out": if role == Role::Sink { Value::Null } else { node.rows_out.into() },
-        "bytes_in": node.bytes_in,
-        "batches": node.batches,
-        "rejected": node.rejected,
-        "late": node.late,
-        "dropped": node.counts.dropped,
-        "spilled": node.counts.spilled,
-        "held": node.counts.held,
-        "duplicates": node.counts.duplicates,
-        "busy_nanos": node.busy_nanos,
-        "watermark_micros": time(node.watermark),
-        "metrics": node.guest,
-    })
 }

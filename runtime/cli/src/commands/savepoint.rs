@@ -6,9 +6,11 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wasmill_control::identity;
+use wasmill_control::local::Request;
 use wasmill_env::{Disk, RealDisk};
 use wasmill_store::{Held, JobStore, StoreError, StoreOptions, Summary};
 
+use super::remote;
 use crate::failure::Failure;
 use crate::terminal::{Table, Terminal, bytes, count, grouped};
 
@@ -25,7 +27,7 @@ pub(super) struct SavepointArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write what a stopped job has committed to one file
+    /// Write what a job has committed to one file, while it runs or once it has stopped
     Create(CreateArgs),
     /// List the savepoints that lie with a job's state
     Ls(LsArgs),
@@ -91,6 +93,14 @@ fn create(args: &CreateArgs, terminal: &Terminal) -> Result<(), Failure> {
         return Err(Failure::wrong(format!("there is no state directory {}", args.state.display())));
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let file = args.file.as_deref().map(std::path::absolute).transpose();
+    let file = file.map_err(|error| Failure::failed(format!("cannot find the working directory: {error}")))?;
+    if let Some(above) = file.as_deref().and_then(Path::parent) {
+        disk.create_dir_all(above).map_err(|error| Failure::file("make", above, &error))?;
+    }
+    if let Some(made) = remote::asked(&args.state, &Request::Savepoint { file })? {
+        return created(&made, terminal);
+    }
     let options = StoreOptions::on_disk(CACHE_BYTES);
     let (mut store, _) = JobStore::open(Arc::clone(&disk), &args.state, options).map_err(|error| failed(&error))?;
     let epoch = store.epoch();
@@ -109,10 +119,16 @@ fn create(args: &CreateArgs, terminal: &Terminal) -> Result<(), Failure> {
     compaction.export(&file).map_err(|error| failed(&error))?;
     store.close().map_err(|error| failed(&error))?;
     let length = std::fs::metadata(&file).map_err(|error| Failure::file("read", &file, &error))?.len();
+    created(&json!({"file": file, "epoch": epoch, "bytes": length}), terminal)
+}
+
+/// Says what was made.
+fn created(made: &Value, terminal: &Terminal) -> Result<(), Failure> {
     if terminal.json {
-        return terminal.print_json(&json!({"file": file, "epoch": epoch, "bytes": length}));
+        return terminal.print_json(made);
     }
-    terminal.print(&format!("{}: epoch {epoch}, {}", file.display(), bytes(length)))
+    let (file, length) = (made["file"].as_str().unwrap_or_default(), made["bytes"].as_u64().unwrap_or(0));
+    terminal.print(&format!("{file}: epoch {}, {}", made["epoch"], bytes(length)))
 }
 
 fn ls(args: &LsArgs, terminal: &Terminal) -> Result<(), Failure> {

@@ -1,0 +1,93 @@
+//! Commands for a job that runs in another process: `status`, `pause`, `resume`, `stop`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::Value;
+use wasmill_control::local::{self, AskError, Request};
+
+use crate::failure::Failure;
+use crate::terminal::{Table, Terminal, duration, grouped};
+
+#[derive(Debug, Args)]
+pub(super) struct RemoteArgs {
+    /// The job: the state directory that it runs with
+    #[arg(value_name = "JOB")]
+    job: PathBuf,
+}
+
+/// What a running job says to a request.
+pub(super) fn ask(dir: &Path, request: &Request) -> Result<Value, Failure> {
+    let answer = asked(dir, request)?.ok_or_else(|| {
+        let nobody = Failure::failed(AskError::NotRunning(dir.to_owned()).to_string());
+        nobody.hint(format!("start it: wasmill run JOB --state {}", dir.display()))
+    })?;
+    Ok(answer)
+}
+
+/// As [`ask`]; `None` where no job runs with the state.
+pub(super) fn asked(dir: &Path, request: &Request) -> Result<Option<Value>, Failure> {
+    match super::small_runtime()?.block_on(local::ask(dir, request)) {
+        Ok(Ok(value)) => Ok(Some(value)),
+        Ok(Err(refusal)) => {
+            let failure = Failure::failed(refusal.message);
+            Err(refusal.hints.into_iter().fold(failure, Failure::hint))
+        }
+        Err(AskError::NotRunning(_)) => Ok(None),
+        Err(error @ AskError::NoState(_)) => Err(Failure::wrong(error.to_string())),
+        Err(error @ AskError::Silent { .. }) => Err(Failure::failed(crate::failure::chain(&error))),
+    }
+}
+
+/// Asks for something that is answered by the state that the job is in then.
+pub(super) fn tell(args: &RemoteArgs, request: &Request, terminal: &Terminal) -> Result<(), Failure> {
+    let answer = ask(&args.job, request)?;
+    if terminal.json {
+        return terminal.print_json(&answer);
+    }
+    terminal.print(&format!("{}: {}", text(&answer["job"]), text(&answer["state"])))
+}
+
+pub(super) fn status(args: &RemoteArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let answer = ask(&args.job, &Request::Status)?;
+    if terminal.json {
+        return terminal.print_json(&answer);
+    }
+    let nanos = |value: &Value| duration(value.as_u64().unwrap_or(0));
+    let uptime = (answer["uptime_seconds"].as_f64().unwrap_or(0.0) * 1e9) as u64;
+    let mut said = format!(
+        "{}: {} for {}, epoch {}\n",
+        terminal.out.bold(text(&answer["job"])),
+        text(&answer["state"]),
+        duration(uptime),
+        answer["epoch"],
+    );
+    let mut table = Table::new(&["node", "kind", "rows in", "rows out", "rejected", "late", "plugin"]);
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        let number = |key: &str| node[key].as_u64().map_or_else(String::new, grouped);
+        let plugin: String = text(&node["plugin"]).chars().take("sha256:0123456789ab".len()).collect();
+        table.row([
+            text(&node["name"]).to_owned(),
+            text(&node["kind"]).to_owned(),
+            number("rows_in"),
+            number("rows_out"),
+            number("rejected"),
+            number("late"),
+            plugin,
+        ]);
+    }
+    said.push_str(&table.render("  ", terminal.out));
+    if answer["latency"]["rows"].as_u64() > Some(0) {
+        let latency = &answer["latency"];
+        said.push_str(&format!(
+            "  latency p50 {}, p99 {}\n",
+            nanos(&latency["p50_nanos"]),
+            nanos(&latency["p99_nanos"])
+        ));
+    }
+    terminal.print(&said)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

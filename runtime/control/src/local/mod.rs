@@ -1,0 +1,78 @@
+//! Talking to a job that runs in another process of this machine.
+//!
+//! A job with a state directory listens on a Unix socket there, `control.sock`. Whoever may open the
+//! directory and has the user of the process (or is root) may ask. A connection carries one request
+//! and one answer, each one line of JSON:
+//!
+//! ```text
+//! {"verb":"status"}                     {"ok":{"job":"orders","epoch":41,…}}
+//! {"verb":"savepoint","file":"/a/b"}    {"error":{"message":"…","hints":["…"]}}
+//! ```
+//!
+//! What a request means is told by [`Request`] alone, so that another front (an HTTP API, say) can
+//! hand the same requests to the same handler.
+
+mod socket;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use socket::{AskError, Listener, ask};
+
+/// What a running job can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How it is doing.
+    Status,
+    /// Write what it has committed to one file, whose folder exists.
+    Savepoint {
+        /// The file; without one, `savepoints/epoch-N.savepoint` in the state directory.
+        file: Option<PathBuf>,
+    },
+    /// Read nothing more, but go on with what was read, until it is resumed.
+    Pause,
+    /// Read on.
+    Resume,
+    /// End at an epoch.
+    Stop,
+}
+
+/// Why a job did not do what it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What went wrong.
+    pub message: String,
+    /// What to do, one line each.
+    #[serde(default)]
+    pub hints: Vec<String>,
+}
+
+impl Refusal {
+    /// A refusal without hints.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new() }
+    }
+
+    /// The same with something to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+/// What a job says to a request. Keys of the value are those that the command prints with `--json`.
+pub type Answer = Result<Value, Refusal>;
+
+/// An answer on its way.
+#[derive(Debug, Serialize, Deserialize)]
+enum Wire {
+    #[serde(rename = "ok")]
+    Done(Value),
+    #[serde(rename = "error")]
+    Refused(Refusal),
+}
