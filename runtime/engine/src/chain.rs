@@ -290,6 +290,25 @@ impl Chain {
         Ok(())
     }
 
+    /// Whether there is something to do ahead of the barrier, see [`Chain::tidy`].
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(&slot.kind, SlotKind::Operator(operator) if operator.is_untidy()))
+    }
+
+    /// Flushes operators ahead of the barrier.
+    pub(crate) async fn tidy(&mut self) -> Result<(), JobError> {
+        let at = self.moment();
+        for place in 0..self.slots.len() {
+            if let SlotKind::Operator(operator) = &mut self.slots[place].kind
+                && operator.is_untidy()
+            {
+                let letters = operator.tidy(at).await?;
+                letters.into_iter().for_each(|letter| self.keep(place, letter));
+            }
+        }
+        Ok(())
+    }
+
     /// When the next processing-time timer is due.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.slots

@@ -17,6 +17,9 @@ const BYTES_MAX: usize = 32 << 20;
 const CALLS_MAX: usize = 64 << 10;
 /// What a call takes by itself.
 const CALL_BYTES: usize = 256;
+/// Forgotten steps that are freed with every new one. Steps come one by one; freed all at once, those
+/// of an epoch would stop the task for a microsecond each.
+const FREED_PER_STEP: usize = 2;
 
 /// A call of an operator. Cheap to clone: what it was given is shared.
 #[derive(Debug, Clone)]
@@ -103,6 +106,8 @@ pub(crate) enum Step {
 pub(crate) struct History {
     steps: Vec<(Moment, Step)>,
     bytes: usize,
+    /// Forgotten, and not freed yet: no more than one history's worth.
+    spent: Vec<(Moment, Step)>,
 }
 
 impl History {
@@ -110,6 +115,7 @@ impl History {
         // What timers hold is counted when they are fired.
         self.bytes += if let Step::Called(call) = &step { call.byte_len() } else { CALL_BYTES };
         self.steps.push((at, step));
+        self.spent.truncate(self.spent.len().saturating_sub(FREED_PER_STEP));
     }
 
     pub(crate) fn steps(&self) -> &[(Moment, Step)] {
@@ -123,7 +129,9 @@ impl History {
 
     pub(crate) fn clear(&mut self) {
         self.bytes = 0;
-        self.steps.clear();
+        // Empty by now, but where this history is shorter than half of the one before.
+        self.spent.clear();
+        std::mem::swap(&mut self.steps, &mut self.spent);
     }
 
     /// Whether an epoch should end early.

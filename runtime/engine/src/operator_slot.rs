@@ -29,6 +29,9 @@ use crate::outcome::{self, Origin};
 const FIRINGS_MAX: usize = 1_024;
 /// How many times in a row timers may set timers that are due at once.
 const TIMER_ROUNDS_MAX: u32 = 10_000;
+/// Rows and timers after which an operator is flushed when its task is idle. A task that gets more
+/// than that between two pauses is busy: there it costs less to write a key once an epoch.
+const TIDY_ROWS: std::ops::RangeInclusive<usize> = 128..=1_024;
 /// How often a fresh instance may fail in calls that succeeded before.
 const REPLAYS_MAX: u32 = 3;
 
@@ -55,6 +58,8 @@ pub(crate) struct OperatorSlot {
     watermarks: bool,
     /// `None` for an operator that declares no state: nothing outlives its calls.
     history: Option<History>,
+    /// Rows and timers that the operator was given since it was last flushed.
+    unflushed: usize,
     pending: Pending,
 }
 
@@ -76,7 +81,15 @@ impl OperatorSlot {
         let descriptor = plugin.factory().descriptor();
         let (watermarks, stateful) = (descriptor.watermarks, !descriptor.spaces.is_empty());
         let history = stateful.then(History::default);
-        Self { plugin, instance: Instance(Some(operator)), timers, watermarks, history, pending: Pending::default() }
+        Self {
+            plugin,
+            instance: Instance(Some(operator)),
+            timers,
+            watermarks,
+            history,
+            unflushed: 0,
+            pending: Pending::default(),
+        }
     }
 
     /// A fresh instance on the same state, with the same timers.
@@ -113,6 +126,7 @@ impl OperatorSlot {
     }
 
     async fn flush(&mut self, at: Moment, quiet: bool) -> Result<(), Fault> {
+        self.unflushed = 0;
         let operator = self.instance.get();
         operator.context().begin_call(at.watermark, at.wall);
         let result = operator.flush().await;
@@ -158,6 +172,9 @@ impl OperatorSlot {
 
     fn remember(&mut self, at: Moment, step: Step) {
         if let Some(history) = &mut self.history {
+            if let Step::Called(call) = &step {
+                self.unflushed += call.len();
+            }
             history.push(at, step);
         }
     }
@@ -271,19 +288,34 @@ impl OperatorSlot {
 
     /// Completes the state and forgets the history.
     async fn checkpoint(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
+        let letters = self.write_back(at).await?;
+        self.complete();
+        Ok(letters)
+    }
+
+    /// Flushes the operator, whatever it takes.
+    async fn write_back(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
         let mut attempts = Attempts::default();
-        let mut letters = Vec::new();
         while let Err(fault) = self.flush(at, false).await {
             self.plugin.blame(&fault)?;
             if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
                 self.replay().await?;
             } else {
-                letters = self.isolate_flush(fault).await?;
-                break;
+                return self.isolate_flush(fault).await;
             }
         }
-        self.complete();
-        Ok(letters)
+        Ok(Vec::new())
+    }
+
+    /// Whether a task with nothing else to do should let the operator [`OperatorSlot::tidy`] up.
+    pub(crate) fn is_untidy(&self) -> bool {
+        TIDY_ROWS.contains(&self.unflushed)
+    }
+
+    /// Flushes the operator ahead of the barrier, which then finds little to write: the pause of an
+    /// epoch is spread over the times when nothing comes in.
+    pub(crate) async fn tidy(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
+        self.write_back(at).await
     }
 
     /// The state is complete: its changes are taken.

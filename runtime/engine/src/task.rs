@@ -87,6 +87,8 @@ enum Next {
     Arrival(Option<Arrival>),
     Source(Result<wasmill_contract::SourceEvent, wasmill_contract::ConnectorError>),
     Wake,
+    /// Nothing comes in for now.
+    Idle,
 }
 
 impl Task {
@@ -142,6 +144,7 @@ impl Task {
                     }
                     self.chain.wall().await?;
                 }
+                Next::Idle => self.chain.tidy().await?,
             }
         }
     }
@@ -150,6 +153,7 @@ impl Task {
         let now = self.clock.monotonic_nanos();
         let wake = self.wake_nanos(now);
         let ended = self.ended;
+        let untidy = !ended && self.chain.is_untidy();
         let incoming = async {
             match &mut self.head {
                 Head::Source(source) if source.may_read() && !ended => Next::Source(source.next().await),
@@ -170,6 +174,7 @@ impl Task {
                 }
             } => Next::Wake,
             next = incoming => next,
+            () = std::future::ready(()), if untidy => Next::Idle,
         }
     }
 

@@ -215,6 +215,29 @@ async fn a_row_that_fails_in_flush_leaves_no_state() {
 }
 
 #[tokio::test]
+async fn an_idle_stage_is_flushed_ahead_of_the_barrier_and_what_fails_then_is_a_dead_letter() {
+    let mut rows: Vec<Row> = (0..200).map(|time| (time, KEYS[time as usize % 4], "x".into())).collect();
+    (rows[50].1, rows[150].1) = ("trap-b", "trap-b");
+    let (sink, counter) = (KeepSink::default(), FaultyCounter::new(false));
+    let mut graph = Graph::new();
+    let source = graph.list(ListSource { partitions: vec![rows], bounded: false, batch: 100 }, 1);
+    let stage = graph.plugin(counter, None, FAULTS);
+    let out = graph.sink(&sink);
+    graph.edge((source, 0), (stage, 0), Routing::Local);
+    graph.edge((stage, 0), (out, 0), Routing::Local);
+    let settings = JobSettings { epoch_interval: Duration::from_secs(3_600), ..JobSettings::default() };
+    let log = CutLog::default();
+    let job = graph.start_with(settings, Box::new(log.clone()), Arc::new(RealClock::default())).await;
+    let flushed = async {
+        while job.metrics().nodes()[1].rejected < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), flushed).await.expect("it is flushed while nothing comes in");
+    assert!(log.take().is_empty(), "no epoch has ended");
+}
+
+#[tokio::test]
 async fn a_call_that_asks_for_it_is_made_again() {
     let rows = texts(&[("a", "1"), ("a", "retry-2"), ("a", "3")]);
     for (patience, dead) in [(2, 0), (3, 1)] {
