@@ -20,10 +20,11 @@ use wasmill_env::{Clock, RealDisk};
 use wasmill_model::{Batch, BatchBuilder, Column, ColumnBuilder, ErrorKind, Lineage, Position, Timestamp, TopicName};
 use wasmill_store::{Append, ReadLimit, Topic, TopicConfig, TopicError, Topics};
 
+use super::header;
 use super::intake::Offer;
 use super::source::{Inner, OFFERS_MAX, PARTITION, Taken, new_rows, part};
 use super::window::Window;
-use super::{Counters, EventId, Intake, Piece, Receipt, Refusal, Settings};
+use super::{Counters, Intake, Piece, Receipt, Refusal, Settings};
 use crate::error::{joined, off_worker};
 
 /// The name of the topic.
@@ -37,11 +38,6 @@ const FRAME_BYTES_MAX: usize = 16 << 20;
 const READ: ReadLimit = ReadLimit { rows: 4_096, bytes: 1 << 20 };
 /// Bytes at which a segment of the topic, what is let go at once, ends.
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// A header that holds an id, with the time at which it came.
-const ID: u8 = 1;
-const ID_BYTES: usize = 25;
-/// A header that says why its row is no event.
-const BAD: u8 = 2;
 
 struct Shared {
     topic: Arc<Topic>,
@@ -113,7 +109,9 @@ fn open_topic(
     let (mut at, mut waiting) = (start, 0);
     while at < end {
         let fetched = topic.read_blocking(0, at, READ).map_err(topic_error("read"))?;
-        for (id, time) in fetched.rows.headers().into_iter().flat_map(|headers| headers.iter()).filter_map(id_of) {
+        for (id, time) in
+            fetched.rows.headers().into_iter().flat_map(|headers| headers.iter()).filter_map(header::id_of)
+        {
             // One that is there twice was forgotten in between.
             let _known = window.insert(id, time);
         }
@@ -259,9 +257,6 @@ impl Appender {
 
 /// What came in together as one batch: what came in by single requests is worked off as if it had
 /// come together.
-///
-/// Headers say what a row is: nothing, or `1`, its id and when it came (microseconds since the Unix
-/// epoch), or `2` and why it cannot be an event.
 #[derive(Default)]
 struct Merged {
     rows: Vec<(Batch, Option<Column>)>,
@@ -272,12 +267,9 @@ impl Merged {
         self.rows.push(match piece {
             Piece::Rows(batch, ids) => {
                 let headers = ids.map(|ids| {
-                    let mut column = ColumnBuilder::with_capacity(ids.len(), ID_BYTES * ids.len());
+                    let mut column = ColumnBuilder::with_capacity(ids.len(), header::EVENT_BYTES * ids.len());
                     for id in ids {
-                        let header = column.open_row();
-                        header.push(ID);
-                        header.extend(id.0);
-                        header.extend(now.to_le_bytes());
+                        header::event(id, now, column.open_row());
                         column.end_row();
                     }
                     column.finish()
@@ -287,7 +279,7 @@ impl Merged {
             Piece::Bad { bytes, reason } => {
                 let mut rows = BatchBuilder::default();
                 rows.push(Timestamp(now), b"", &bytes);
-                let header = [&[BAD], reason.as_bytes()].concat();
+                let header = header::bad(&reason);
                 (rows.finish(0), Some([header.as_slice()].iter().collect()))
             }
         });
@@ -307,7 +299,7 @@ impl Merged {
             Arc::new(all.finish())
         };
         let headers = self.rows.iter().any(|(_, headers)| headers.is_some()).then(|| {
-            let mut all = ColumnBuilder::with_capacity(rows, ID_BYTES * rows);
+            let mut all = ColumnBuilder::with_capacity(rows, header::EVENT_BYTES * rows);
             for (batch, headers) in &self.rows {
                 match headers {
                     Some(headers) => headers.iter().for_each(|header| all.push(header)),
@@ -320,19 +312,6 @@ impl Merged {
         let batch = Batch::new(Arc::new(times), join(Batch::keys), join(Batch::values), arrived.unwrap_or(0));
         Some(batch.with_headers(headers))
     }
-}
-
-/// The id that a header holds, and when it came.
-fn id_of(header: &[u8]) -> Option<(EventId, i64)> {
-    let (kind, rest) = header.split_first()?;
-    let (id, time) = rest.split_first_chunk()?;
-    (*kind == ID).then_some((EventId(*id), i64::from_le_bytes(time.try_into().ok()?)))
-}
-
-/// Why a row cannot be an event.
-fn reason_of(header: &[u8]) -> Option<String> {
-    let (kind, reason) = header.split_first()?;
-    (*kind == BAD).then(|| String::from_utf8_lossy(reason).into_owned())
 }
 
 /// The offset that a position is.
@@ -427,7 +406,7 @@ impl Logged {
     }
 
     fn part(&mut self, batch: Batch, from: usize, limit: BatchLimit) -> SourceEvent {
-        let reason = |row: usize| batch.headers().and_then(|headers| reason_of(headers.row(row)));
+        let reason = |row: usize| batch.headers().and_then(|headers| header::reason_of(headers.row(row)));
         if let Some(reason) = reason(from) {
             let offset = self.next;
             self.next += 1;

@@ -19,6 +19,7 @@ use wasmill_model::{PartitionId, Position};
 use crate::options::ConfigError;
 
 mod appender;
+mod header;
 mod intake;
 mod rows;
 mod source;
