@@ -46,6 +46,7 @@ const CATCHES: &[(&str, Catch)] = &[
     ("failed-sync-forgotten", test(DURABLE, "crash::every_crash_leaves_whole_epochs_and_all_that_were_acknowledged")),
     ("epochs-in-any-order", test(DURABLE, "model::epochs_out_of_order_are_refused_and_change_nothing")),
     ("rescaled-to-others", test(RECOVERY, "recovery::counts_survive_deaths_and_another_parallelism")),
+    ("store-reused-after-trap", test(RECOVERY, "faults::a_row_that_fails_in_flush_leaves_no_state")),
     ("undo-skipped", test(("wasmill-store", "wasmill_store"), "memory::tests::undo_takes_back_to_the_last_mark")),
     ("state-not-in-cut", test(RECOVERY, "recovery::counts_survive_deaths_and_another_parallelism")),
     ("timers-not-in-cut", test(RECOVERY, "recovery::timers_survive_deaths")),

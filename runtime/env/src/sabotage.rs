@@ -81,6 +81,7 @@ pub const PLANTED_BUGS: &[(&str, &str)] = &[
     ("failed-sync-forgotten", "a store goes on after a failed write as if nothing had happened"),
     ("epochs-in-any-order", "the store takes any epoch as the next one"),
     ("rescaled-to-others", "state is dealt to tasks by other key groups than rows are"),
+    ("store-reused-after-trap", "an instance that has failed goes on in place of a fresh one"),
     ("undo-skipped", "what a failed call has written stays"),
     ("state-not-in-cut", "changes of state are left out of the cut"),
     ("timers-not-in-cut", "timers are left out of the cut"),
