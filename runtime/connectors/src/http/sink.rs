@@ -1,7 +1,7 @@
 //! The sink: rows are posted after their epoch has committed, under ids that stay the same.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
@@ -51,6 +54,9 @@ pub(super) struct SinkConfig {
     headers: BTreeMap<String, Secret>,
     /// How long one request may take. By default 10s.
     timeout: Option<Period>,
+    /// A file of certificates, PEM, of the authorities to trust in place of the system's. Relative to
+    /// the job file.
+    authorities: Option<PathBuf>,
     /// CloudEvents: the `type` of every event. By default `wasmill.row`.
     event_type: Option<String>,
     /// How rows wait and how often is tried.
@@ -82,6 +88,7 @@ struct HttpSinkFactory {
     chunk: Chunk,
     headers: Vec<(HeaderName, Secret)>,
     timeout: Duration,
+    authorities: Option<PathBuf>,
     outbox: OutboxOptions,
 }
 
@@ -107,6 +114,9 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
         }
         headers.push((name, secret));
     }
+    if config.authorities.is_some() && url.scheme_str() == Some("http") {
+        return Err(ConfigError::of("authorities", "`authorities` goes with a URL of https only"));
+    }
     let rows_max = config.batch_rows_max.unwrap_or(BATCH_ROWS_MAX) as usize;
     if rows_max == 0 {
         return Err(ConfigError::of("batch_rows_max", "`batch_rows_max` is at least 1"));
@@ -127,6 +137,7 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
         url,
         headers,
         timeout: config.timeout.map_or(TIMEOUT, Period::as_duration),
+        authorities: config.authorities.map(|path| site.base_dir.join(path)),
         outbox: config.outbox.options("outbox")?,
     }))
 }
@@ -148,7 +159,7 @@ impl SinkFactory for HttpSinkFactory {
                 headers.append(name.clone(), resolve(name, secret, &self.site.base_dir).await?);
             }
             let target = HttpTarget {
-                client: client(&self.url)?,
+                client: client(&self.url, self.authorities.as_deref()).await?,
                 url: self.url.clone(),
                 headers,
                 chunk: self.chunk.clone(),
@@ -162,7 +173,7 @@ impl SinkFactory for HttpSinkFactory {
     }
 }
 
-async fn resolve(name: &HeaderName, secret: &Secret, base: &std::path::Path) -> Result<HeaderValue, ConnectorError> {
+async fn resolve(name: &HeaderName, secret: &Secret, base: &Path) -> Result<HeaderValue, ConnectorError> {
     let wrong = |reason: String| ConnectorError::new(ErrorKind::Config, format!("header `{name}`: {reason}"));
     let text = match secret {
         Secret::Plain(text) => text.clone(),
@@ -181,17 +192,32 @@ async fn resolve(name: &HeaderName, secret: &Secret, base: &std::path::Path) -> 
     Ok(value)
 }
 
+/// The authorities that a file holds.
+async fn roots(path: &Path) -> Result<RootCertStore, ConnectorError> {
+    let wrong = |reason: String| {
+        let message = format!("authorities: {}: {reason}", path.display());
+        ConnectorError::new(ErrorKind::Config, message)
+    };
+    let pem = tokio::fs::read(path).await.map_err(|error| wrong(format!("cannot read it: {error}")))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| wrong(format!("it is no PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| wrong(format!("a certificate cannot be used: {error}")))?;
+    }
+    if roots.is_empty() { Err(wrong("it holds no certificate".to_owned())) } else { Ok(roots) }
+}
+
 type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-fn client(url: &Uri) -> Result<HttpClient, ConnectorError> {
+async fn client(url: &Uri, authorities: Option<&Path>) -> Result<HttpClient, ConnectorError> {
     let tls = rustls::ClientConfig::builder();
-    let tls = if url.scheme_str() == Some("https") {
-        tls.with_native_roots().map_err(|error| {
+    let tls = match authorities {
+        Some(path) => tls.with_root_certificates(roots(path).await?),
+        None if url.scheme_str() == Some("https") => tls.with_native_roots().map_err(|error| {
             let message = "cannot find the certificates that this system trusts: install them, or set SSL_CERT_FILE";
             ConnectorError::new(ErrorKind::Config, message).caused_by(error)
-        })?
-    } else {
-        tls.with_root_certificates(rustls::RootCertStore::empty())
+        })?,
+        None => tls.with_root_certificates(RootCertStore::empty()),
     };
     let connector =
         HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth()).https_or_http().enable_http1();

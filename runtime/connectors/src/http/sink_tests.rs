@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use wasmill_env::RealClock;
 use wasmill_model::{BatchBuilder, Timestamp};
 
@@ -22,6 +24,10 @@ enum Does {
     Hangs,
 }
 
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 #[derive(Debug, Default)]
 struct Seen {
     keys: BTreeSet<String>,
@@ -34,12 +40,35 @@ struct Seen {
 async fn server(script: Vec<Does>) -> (String, Arc<Mutex<Seen>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let url = format!("http://{}/rows", listener.local_addr().expect("an address"));
+    (url, serve(listener, script, None))
+}
+
+/// The same over TLS, and the certificate of its authority, which is its own.
+async fn secure_server() -> (String, Arc<Mutex<Seen>>, String) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![certified.cert.der().clone()], key).expect("they match");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("https://localhost:{}/rows", listener.local_addr().expect("an address").port());
+    let seen = serve(listener, Vec::new(), Some(TlsAcceptor::from(Arc::new(config))));
+    (url, seen, certified.cert.pem())
+}
+
+fn serve(listener: TcpListener, script: Vec<Does>, tls: Option<TlsAcceptor>) -> Arc<Mutex<Seen>> {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let (script, for_server) = (Arc::new(Mutex::new(script.into_iter())), Arc::clone(&seen));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (script, seen) = (Arc::clone(&script), Arc::clone(&for_server));
+            let (script, seen, tls) = (Arc::clone(&script), Arc::clone(&for_server), tls.clone());
             tokio::spawn(async move {
+                let stream: Box<dyn Stream> = match tls {
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        Err(_) => return,
+                    },
+                    None => Box::new(stream),
+                };
                 let mut stream = BufReader::new(stream);
                 while let Some((head, body)) = request(&mut stream).await {
                     let does = script.lock().expect("unpoisoned").next().unwrap_or(Does::Takes);
@@ -63,10 +92,10 @@ async fn server(script: Vec<Does>) -> (String, Arc<Mutex<Seen>>) {
             });
         }
     });
-    (url, seen)
+    seen
 }
 
-async fn request(stream: &mut BufReader<tokio::net::TcpStream>) -> Option<(String, Vec<u8>)> {
+async fn request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<(String, Vec<u8>)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head).await.ok()? == 0 {
@@ -115,6 +144,28 @@ async fn a_server_that_misbehaves_gets_every_row_once() {
     let slices: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
     deliver(&*factory(&url, "batch_rows_max = 3", dir.path()), &slices).await.expect("delivered in the end");
     assert_eq!(seen.lock().expect("unpoisoned").rows, rows);
+}
+
+#[tokio::test]
+async fn rows_go_over_tls_to_servers_of_trusted_authorities_only() {
+    let (url, seen, authority) = secure_server().await;
+    let (_, _, another) = secure_server().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, text) in [("ca.pem", &*authority), ("another.pem", &*another), ("none.pem", "no certificate\n")] {
+        std::fs::write(dir.path().join(name), text).expect("written");
+    }
+    deliver(&*factory(&url, "authorities = 'ca.pem'", dir.path()), &[b"1", b"2"]).await.expect("delivered");
+    assert_eq!(seen.lock().expect("unpoisoned").rows, [b"1", b"2"]);
+    for (authorities, expected) in [
+        ("another.pem", "invalid peer certificate"),
+        ("none.pem", "none.pem: it holds no certificate"),
+        ("missing.pem", "missing.pem: cannot read it: No such file"),
+    ] {
+        let options = format!("authorities = '{authorities}'\noutbox = {{ give_up = '10ms' }}");
+        let error = deliver(&*factory(&url, &options, dir.path()), &[b"3"]).await.expect_err("not delivered");
+        assert!(chain(&error).contains(expected), "{}", chain(&error));
+    }
+    assert_eq!(seen.lock().expect("unpoisoned").rows.len(), 2);
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ async fn deliver(
         let spent = Duration::from_nanos(clock.monotonic_nanos().saturating_sub(began));
         if options.give_up.is_some_and(|give_up| spent >= give_up) {
             let message =
-                format!("{} rows of epoch {} could not be delivered for {spent:?}", parcel.rows.len(), parcel.epoch);
+                format!("{} rows of epoch {} could not be delivered for {spent:.0?}", parcel.rows.len(), parcel.epoch);
             // Not to be tried again: the options said so.
             return Err(ConnectorError::new(ErrorKind::Config, message).caused_by(error));
         }
