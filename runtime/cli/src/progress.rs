@@ -261,6 +261,7 @@ mod tests {
             batches: rows_in / 10,
             rejected: 0,
             late: 0,
+            splits: 0,
             counts: Default::default(),
             busy_nanos: 0,
             read: 0,

@@ -205,6 +205,7 @@ pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
         "batches": node.batches,
         "rejected": node.rejected,
         "late": node.late,
+        "splits": node.splits,
         "dropped": node.counts.dropped,
         "spilled": node.counts.spilled,
         "held": node.counts.held,

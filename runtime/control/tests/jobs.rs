@@ -76,7 +76,7 @@ fn plan(job: &str, stage: &str, window: Option<WindowShape>) -> Plan {
             chain: 0,
         }],
         edges: Vec::<Edge>::new(),
-        chains: vec![Chain { nodes: vec![0], parallelism: 1 }],
+        chains: vec![Chain { nodes: vec![0], parallelism: 1, convoy: None }],
     }
 }
 

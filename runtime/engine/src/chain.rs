@@ -11,16 +11,20 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::{Mutex, mpsc};
 use wasmill_contract::{Cut, DeadLetter, Share};
 use wasmill_env::{Clock as HostClock, kill_point, planted};
-use wasmill_model::{Batch, Clock, Column, LetterKind, LetterSubject, NodeName, Timestamp, key_group, share_of};
+use wasmill_model::{
+    Batch, Clock, Column, KeyGroup, LetterKind, LetterSubject, NodeName, Timestamp, key_group, share_of,
+};
 use wasmill_spec::NewKey;
 use wasmill_store::LetterId;
 
+use crate::convoy::{LaneOutput, Splitter};
 use crate::error::JobError;
 use crate::extract;
 use crate::metrics::{JobMetrics, NodeMetrics};
-use crate::operator_slot::{Moment, OperatorSlot, Produced};
+use crate::operator_slot::{Given, Moment, OperatorSlot, Produced};
 use crate::queue::QueueSender;
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
@@ -64,6 +68,10 @@ pub(crate) enum Target {
     Local { slot: usize, port: u16 },
     /// Tasks of another chain: the owner of the key's group, of as many tasks as there are senders.
     Tasks(Vec<QueueSender>),
+    /// The lanes of a convoy.
+    Lanes(Box<Splitter>),
+    /// This chain is a lane: tasks that merge what it sends with what other lanes do.
+    FromLane(LaneOutput),
 }
 
 /// Why a chain stopped.
@@ -95,6 +103,8 @@ pub(crate) struct Chain {
     dead_letter_bytes: usize,
     /// Dead letters of earlier epochs that were processed again.
     replayed: Vec<LetterId>,
+    /// In a lane: rows belong to a ticket.
+    in_ticket: bool,
 }
 
 impl Chain {
@@ -116,6 +126,7 @@ impl Chain {
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
             replayed: Vec::new(),
+            in_ticket: false,
         }
     }
 
@@ -132,6 +143,40 @@ impl Chain {
     pub(crate) async fn rows(&mut self, port: u16, batch: Batch) -> Result<(), Stopped> {
         self.work.push_back((0, port, batch));
         self.drain().await
+    }
+
+    /// The lane's part of a ticket: rows for the first node, and what comes of them as one.
+    pub(crate) async fn part(&mut self, port: u16, ticket: u64, batches: Vec<Batch>) -> Result<(), Stopped> {
+        self.in_ticket = true;
+        for batch in batches {
+            self.rows(port, batch).await?;
+        }
+        self.in_ticket = false;
+        for output in self.outputs.iter_mut().flatten() {
+            if let Target::FromLane(lane) = &mut output.target {
+                lane.end(ticket).await.map_err(|_| Stopped::ReceiverGone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what the lane keeps of a group of keys to another lane.
+    pub(crate) async fn give(&mut self, group: KeyGroup, to: mpsc::Sender<Given>) -> Result<(), Stopped> {
+        if let SlotKind::Operator(operator) = &mut self.slots[0].kind {
+            let given = operator.give(group).await?;
+            to.send(given).await.map_err(|_| Stopped::ReceiverGone)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what another lane hands over. That lane waits for nothing that this one has still to do:
+    /// both have sent everything that came before.
+    pub(crate) async fn take(&mut self, from: &Mutex<mpsc::Receiver<Given>>) -> Result<(), Stopped> {
+        let given = from.lock().await.recv().await.ok_or(Stopped::ReceiverGone)?;
+        if let SlotKind::Operator(operator) = &mut self.slots[0].kind {
+            operator.take(given);
+        }
+        Ok(())
     }
 
     /// Dead letters of an earlier epoch for one of the nodes. They are done with when this epoch is.
@@ -216,15 +261,20 @@ impl Chain {
         }
         for (port, batch) in produced.outputs {
             self.slots[place].metrics.out(batch.len());
-            for output in self.outputs[place].iter().filter(|output| output.port == port) {
+            for output in self.outputs[place].iter_mut().filter(|output| output.port == port) {
                 let batch = match &output.key {
                     Some(NewKey::At(pointer)) => extract::rekey(&batch, pointer),
                     Some(NewKey::Empty) => batch.clone().with_keys(Arc::new(Column::empty_rows(batch.len()))),
                     None => batch.clone(),
                 };
-                match &output.target {
+                match &mut output.target {
                     Target::Local { slot, port } => self.work.push_back((*slot, *port, batch)),
                     Target::Tasks(tasks) => exchange(tasks, batch).await?,
+                    Target::Lanes(splitter) => {
+                        splitter.deal(&batch).await.map_err(|_| Stopped::ReceiverGone)?;
+                    }
+                    Target::FromLane(lane) if self.in_ticket => lane.hold(batch),
+                    Target::FromLane(lane) => exchange(lane.tasks(), batch).await?,
                 }
             }
         }
@@ -373,11 +423,20 @@ impl Chain {
     }
 
     async fn broadcast(&mut self, signal: &Signal) -> Result<(), Stopped> {
-        for output in self.outputs.iter().flatten() {
-            if let Target::Tasks(tasks) = &output.target {
-                for task in tasks {
-                    task.send(signal.clone()).await.map_err(|_| Stopped::ReceiverGone)?;
-                }
+        for output in self.outputs.iter_mut().flatten() {
+            let tasks = match &output.target {
+                Target::Local { .. } => &[],
+                Target::Tasks(tasks) => &**tasks,
+                Target::Lanes(splitter) => splitter.lanes(),
+                Target::FromLane(lane) => lane.tasks(),
+            };
+            for task in tasks {
+                task.send(signal.clone()).await.map_err(|_| Stopped::ReceiverGone)?;
+            }
+            if let (Target::Lanes(splitter), Signal::Barrier(Barrier { last: false, .. })) =
+                (&mut output.target, signal)
+            {
+                splitter.epoch_done().await.map_err(|_| Stopped::ReceiverGone)?;
             }
         }
         Ok(())
@@ -386,19 +445,23 @@ impl Chain {
 
 /// Sends every row to the task that owns its key group, in order.
 async fn exchange(tasks: &[QueueSender], batch: Batch) -> Result<(), Stopped> {
-    if let [task] = tasks {
-        return task.send(Signal::Rows(batch)).await.map_err(|_| Stopped::ReceiverGone);
+    for (task, part) in shares(batch, tasks.len()) {
+        tasks[task].send(Signal::Rows(part)).await.map_err(|_| Stopped::ReceiverGone)?;
     }
-    let parallelism = tasks.len() as u16;
-    let mut shares: Vec<Vec<u32>> = vec![Vec::new(); tasks.len()];
+    Ok(())
+}
+
+/// The rows of a batch by the task that owns their key group; tasks without rows are left out.
+pub(crate) fn shares(batch: Batch, tasks: usize) -> Vec<(usize, Batch)> {
+    if tasks == 1 {
+        return vec![(0, batch)];
+    }
+    let parallelism = tasks as u16;
+    let mut shares: Vec<Vec<u32>> = vec![Vec::new(); tasks];
     for (row, key) in batch.keys().iter().enumerate() {
         shares[usize::from(share_of(key_group(key), parallelism))].push(row as u32);
     }
-    for (task, rows) in tasks.iter().zip(shares) {
-        if !rows.is_empty() {
-            let part = if rows.len() == batch.len() { batch.clone() } else { batch.gather(&rows) };
-            task.send(Signal::Rows(part)).await.map_err(|_| Stopped::ReceiverGone)?;
-        }
-    }
-    Ok(())
+    let some = shares.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+    let part = |rows: &[u32]| if rows.len() == batch.len() { batch.clone() } else { batch.gather(rows) };
+    some.map(|(task, rows)| (task, part(&rows))).collect()
 }

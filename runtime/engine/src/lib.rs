@@ -18,6 +18,7 @@
 
 mod batching;
 mod chain;
+mod convoy;
 mod coordinator;
 mod error;
 mod extract;

@@ -131,6 +131,7 @@ pub struct NodeMetrics {
     batches: AtomicU64,
     rejected: AtomicU64,
     late: AtomicU64,
+    splits: AtomicU64,
     dropped: AtomicU64,
     spilled: AtomicU64,
     held: AtomicU64,
@@ -159,6 +160,8 @@ pub struct NodeSnapshot {
     pub rejected: u64,
     /// Rows dropped because their every window had fired.
     pub late: u64,
+    /// How often a hot lane of a convoy gave a part of its rows to others.
+    pub splits: u64,
     /// What a source counts beside the rows that it gives.
     pub counts: SourceCounts,
     /// Time spent in the operator or the sink.
@@ -185,6 +188,7 @@ impl NodeMetrics {
             late: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             spilled: AtomicU64::new(0),
+            splits: AtomicU64::new(0),
             held: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
@@ -231,6 +235,11 @@ impl NodeMetrics {
         add(&self.spilled, before.spilled, now.spilled);
         add(&self.held, before.held, now.held);
         add(&self.duplicates, before.duplicates, now.duplicates);
+    }
+
+    /// A hot lane of the convoy gave something to others.
+    pub(crate) fn split(&self) {
+        self.splits.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn busy(&self, nanos: u64) {
@@ -280,6 +289,7 @@ impl NodeMetrics {
             batches: self.batches.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             late: self.late.load(Ordering::Relaxed),
+            splits: self.splits.load(Ordering::Relaxed),
             counts: SourceCounts {
                 dropped: self.dropped.load(Ordering::Relaxed),
                 spilled: self.spilled.load(Ordering::Relaxed),

@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use wasmill_contract::{DeadLetter, Operator, OperatorContext, Share, StageCut};
 use wasmill_env::planted;
-use wasmill_model::{Batch, Clock, Firings, LetterKind, LetterSubject, Outcome, Timestamp};
-use wasmill_order::Timers;
+use wasmill_model::{Batch, Clock, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, Timestamp};
+use wasmill_order::{TimerEntry, Timers};
+use wasmill_store::EntryChange;
 
 use crate::error::JobError;
 use crate::faults::{Attempts, Fault, Plugin, log_lines, settle};
@@ -48,6 +49,13 @@ pub(crate) struct Moment {
 pub(crate) struct Produced {
     pub(crate) outputs: Vec<(u16, Batch)>,
     pub(crate) letters: Vec<DeadLetter>,
+}
+
+/// What an operator keeps of a group of keys, on its way to another task.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    state: Vec<EntryChange>,
+    timers: Vec<TimerEntry>,
 }
 
 /// An operator in a task, with its timers.
@@ -104,6 +112,22 @@ impl OperatorSlot {
             self.instance.0 = Some(operator);
         }
         Ok(())
+    }
+
+    /// Takes out what it keeps of a group of keys. An epoch has just ended: there is no history. The
+    /// instance may remember what is gone, so a fresh one takes its place.
+    pub(crate) async fn give(&mut self, group: KeyGroup) -> Result<Given, JobError> {
+        let state = self.instance.context().state.give(group).unwrap_or_default();
+        let timers = self.timers.give(group);
+        self.restart().await?;
+        Ok(Given { state, timers })
+    }
+
+    /// Puts in what another task gave. The instance knows nothing of these keys: it has never seen
+    /// them, or was replaced when it gave them away.
+    pub(crate) fn take(&mut self, given: Given) {
+        self.instance.context().state.adopt(given.state);
+        self.timers.load(given.timers);
     }
 
     /// One call, with all of its effects or none.

@@ -94,7 +94,9 @@ fn from_rows(mut rows: Rows, rejected: &[Rejected], origin: Origin<'_>, now_nano
                 partition: lineage.partition,
                 offsets: Arc::new(origins.iter().map(|&row| lineage.offsets[row as usize]).collect()),
             });
-            batch.with_headers(headers).with_lineage(lineage)
+            let places =
+                input.places().map(|places| Arc::new(origins.iter().map(|&row| places[row as usize]).collect()));
+            batch.with_headers(headers).with_lineage(lineage).with_places(places)
         }
         Origin::Firings(_) | Origin::Watermark(_) => batch,
     }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use wasmill_model::Batch;
+
 use crate::signal::Signal;
 
 /// Rows that one sender may have on their way to one receiver.
@@ -26,7 +28,7 @@ const SIGNALS_MAX: u32 = 256;
 pub(crate) struct Arrival {
     pub(crate) input: usize,
     pub(crate) signal: Signal,
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permits: Vec<OwnedSemaphorePermit>,
 }
 
 /// The sending end of one input.
@@ -61,20 +63,29 @@ pub(crate) fn queue(inputs: usize) -> (Vec<QueueSender>, QueueReceiver) {
 fn cost(signal: &Signal) -> u32 {
     let one_signal = BYTES_MAX / SIGNALS_MAX;
     match signal {
-        Signal::Rows(batch) => {
-            let rows = (batch.len() as u64).saturating_mul(u64::from(BYTES_MAX / ROWS_MAX));
-            let share = rows.max(batch.byte_len() as u64).clamp(u64::from(one_signal), u64::from(BYTES_MAX));
-            share as u32
-        }
-        Signal::Watermark { .. } | Signal::Barrier(_) => one_signal,
+        Signal::Rows(batch) => cost_of_rows(std::slice::from_ref(batch)),
+        Signal::Part { batches, .. } => cost_of_rows(batches),
+        Signal::Watermark { .. } | Signal::Barrier(_) | Signal::Give(..) | Signal::Take(_) => one_signal,
     }
 }
 
+fn cost_of_rows(batches: &[Batch]) -> u32 {
+    let rows = batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
+    let bytes = batches.iter().map(|batch| batch.byte_len() as u64).sum::<u64>();
+    let share = rows.saturating_mul(u64::from(BYTES_MAX / ROWS_MAX)).max(bytes);
+    share.clamp(u64::from(BYTES_MAX / SIGNALS_MAX), u64::from(BYTES_MAX)) as u32
+}
+
 impl QueueSender {
+    /// How much of the budget is in use: what waits, or is being worked on.
+    pub(crate) fn waiting(&self) -> u64 {
+        (BYTES_MAX as usize).saturating_sub(self.budget.available_permits()) as u64
+    }
+
     /// Waits for room, then sends.
     pub(crate) async fn send(&self, signal: Signal) -> Result<(), Closed> {
         let permit = Arc::clone(&self.budget).acquire_many_owned(cost(&signal)).await.map_err(|_| Closed)?;
-        self.queue.send(Arrival { input: self.input, signal, permit }).await.map_err(|_| Closed)
+        self.queue.send(Arrival { input: self.input, signal, permits: vec![permit] }).await.map_err(|_| Closed)
     }
 }
 

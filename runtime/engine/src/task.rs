@@ -13,9 +13,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use wasmill_contract::Cut;
 use wasmill_env::{Clock, kill_point, planted};
-use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks};
+use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks, OrderError};
 
 use crate::chain::{Chain, Stopped};
+use crate::convoy::LaneMerge;
 use crate::error::JobError;
 use crate::queue::{Arrival, QueueReceiver};
 use crate::replay::Replay;
@@ -57,12 +58,36 @@ pub(crate) enum Head {
 /// The inputs of a task, aligned.
 pub(crate) struct Inputs {
     pub(crate) queue: QueueReceiver,
+    /// The input that each sender feeds, and where that is a convoy, its lane.
+    pub(crate) feeds: Vec<(usize, Option<usize>)>,
+    /// By input, where it is a convoy.
+    pub(crate) merges: Vec<Option<LaneMerge>>,
     /// The input port of the first node that each input leads to.
     pub(crate) ports: Vec<u16>,
     pub(crate) alignment: Alignment,
     pub(crate) watermarks: InputWatermarks,
     /// Signals of inputs that wait for a barrier, by input.
     pub(crate) aside: Vec<VecDeque<Arrival>>,
+}
+
+impl Inputs {
+    /// The next signal that waits here although its input may go on.
+    fn next_aside(&mut self) -> Result<Option<Arrival>, OrderError> {
+        for input in 0..self.aside.len() {
+            if self.alignment.is_blocked(input) {
+                continue;
+            }
+            if let Some(arrival) = self.aside[input].pop_front() {
+                return Ok(Some(arrival));
+            }
+            if let Some(merge) = &mut self.merges[input]
+                && let Some((signal, permits)) = merge.pop()?
+            {
+                return Ok(Some(Arrival { input, signal, permits }));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// One task of a job.
@@ -210,6 +235,12 @@ impl Task {
 
     async fn arrive(&mut self, arrival: Arrival) -> Result<(), Stopped> {
         let Head::Inputs(inputs) = &mut self.head else { return Ok(()) };
+        let (input, lane) = inputs.feeds[arrival.input];
+        if let (Some(lane), Some(merge)) = (lane, &mut inputs.merges[input]) {
+            merge.push(lane, arrival);
+            return self.replay_aside().await;
+        }
+        let arrival = Arrival { input, ..arrival };
         let runs_ahead = matches!(arrival.signal, Signal::Rows(_)) && planted("barrier-not-aligned");
         if inputs.alignment.is_blocked(arrival.input) && !runs_ahead {
             inputs.aside[arrival.input].push_back(arrival);
@@ -224,12 +255,24 @@ impl Task {
     /// Handles a signal. `true` where it completed a barrier.
     async fn take(&mut self, arrival: Arrival) -> Result<bool, Stopped> {
         let Head::Inputs(inputs) = &mut self.head else { return Ok(false) };
-        let Arrival { input, signal, permit } = arrival;
+        let Arrival { input, signal, permits } = arrival;
         // The sender's budget is given back when the signal has been worked off, not before.
-        let _permit = permit;
+        let _permits = permits;
         match signal {
             Signal::Rows(batch) => {
                 self.chain.rows(inputs.ports[input], batch).await?;
+                Ok(false)
+            }
+            Signal::Part { ticket, batches } => {
+                self.chain.part(inputs.ports[input], ticket, batches).await?;
+                Ok(false)
+            }
+            Signal::Give(group, to) => {
+                self.chain.give(group, to).await?;
+                Ok(false)
+            }
+            Signal::Take(from) => {
+                self.chain.take(&from).await?;
                 Ok(false)
             }
             Signal::Watermark { time, idle } => {
@@ -259,13 +302,13 @@ impl Task {
         }
     }
 
-    /// After a barrier: what was set aside comes in, up to the next barrier of each input.
+    /// What was set aside, or waited for other lanes, comes in, up to the next barrier of each input.
     async fn replay_aside(&mut self) -> Result<(), Stopped> {
         loop {
             let Head::Inputs(inputs) = &mut self.head else { return Ok(()) };
-            let open = (0..inputs.aside.len())
-                .find(|&input| !inputs.alignment.is_blocked(input) && !inputs.aside[input].is_empty());
-            let Some(arrival) = open.and_then(|input| inputs.aside[input].pop_front()) else { return Ok(()) };
+            let next = inputs.next_aside();
+            let next = next.map_err(|cause| JobError::Order { node: self.chain.head().clone(), cause })?;
+            let Some(arrival) = next else { return Ok(()) };
             self.take(arrival).await?;
         }
     }

@@ -12,6 +12,7 @@ use wasmill_store::{PositionRecord, Recovered, RecoveredStage, SinkRecord};
 
 use crate::batching::AdaptiveBatch;
 use crate::chain::{Chain, Output, Slot, SlotKind, Target};
+use crate::convoy::{LaneMerge, LaneOutput, Splitter};
 use crate::coordinator::TaskLink;
 use crate::error::JobError;
 use crate::faults::Plugin;
@@ -40,8 +41,17 @@ pub(crate) struct Wired {
 
 /// The sending ends of an edge, by (edge, sending task).
 type Senders = HashMap<(usize, u16), Vec<QueueSender>>;
-/// The receiving end of each task with its input ports, by (chain, task).
-type Receivers = HashMap<(usize, u16), (QueueReceiver, Vec<u16>)>;
+/// The receiving end of each task with its inputs, by (chain, task).
+type Receivers = HashMap<(usize, u16), (QueueReceiver, Feeds)>;
+
+/// Who feeds the inputs of a task.
+#[derive(Default)]
+struct Feeds {
+    /// By sender: its input, and where that is a convoy, its lane.
+    of_sender: Vec<(usize, Option<usize>)>,
+    /// By input: its port, and where it is a convoy, how many lanes that has.
+    inputs: Vec<(u16, Option<usize>)>,
+}
 
 /// What a job goes on from, dealt to its tasks.
 #[derive(Default)]
@@ -120,12 +130,14 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                 );
             }
             let head = match receivers.remove(&(place, index)) {
-                Some((queue, ports)) => Head::Inputs(Inputs {
-                    alignment: Alignment::new(ports.len(), epoch),
-                    watermarks: InputWatermarks::new(ports.len()),
-                    aside: ports.iter().map(|_| Default::default()).collect(),
+                Some((queue, Feeds { of_sender, inputs })) => Head::Inputs(Inputs {
+                    alignment: Alignment::new(inputs.len(), epoch),
+                    watermarks: InputWatermarks::new(inputs.len()),
+                    aside: inputs.iter().map(|_| Default::default()).collect(),
                     queue,
-                    ports,
+                    feeds: of_sender,
+                    merges: inputs.iter().map(|(_, lanes)| lanes.map(LaneMerge::new)).collect(),
+                    ports: inputs.iter().map(|(port, _)| *port).collect(),
                 }),
                 None => {
                     let mine = partitions.iter().skip(usize::from(index)).step_by(usize::from(chain.parallelism));
@@ -179,21 +191,28 @@ fn queues(plan: &Plan) -> (Senders, Receivers) {
             continue;
         }
         for task in 0..chain.parallelism {
-            let mut inputs = Vec::new();
+            let (mut inputs, mut feeds) = (Vec::new(), Feeds::default());
             for (edge_place, edge) in &edges {
                 let upstream = plan.chains[plan.nodes[edge.from].chain].parallelism;
                 let from = match edge.routing {
                     Routing::Forward => task..task + 1,
-                    Routing::Keyed | Routing::Local => 0..upstream,
+                    Routing::Keyed | Routing::Local | Routing::Split | Routing::Merged => 0..upstream,
                 };
-                inputs.extend(from.map(|from| (*edge_place, from, edge.input)));
+                let merged = edge.routing == Routing::Merged;
+                for from in from {
+                    let lane = merged.then_some(usize::from(from));
+                    if lane.is_none_or(|lane| lane == 0) {
+                        feeds.inputs.push((edge.input, merged.then_some(usize::from(upstream))));
+                    }
+                    feeds.of_sender.push((feeds.inputs.len() - 1, lane));
+                    inputs.push((*edge_place, from));
+                }
             }
             let (senders, receiver) = queue(inputs.len());
-            let ports = inputs.iter().map(|&(_, _, port)| port).collect();
-            for ((edge, from, _), sender) in inputs.into_iter().zip(senders) {
+            for ((edge, from), sender) in inputs.into_iter().zip(senders) {
                 all_senders.entry((edge, from)).or_default().push(sender);
             }
-            receivers.insert((place, task), (receiver, ports));
+            receivers.insert((place, task), (receiver, feeds));
         }
     }
     (all_senders, receivers)
@@ -254,7 +273,18 @@ async fn open_slot(
     let outputs = parts.plan.outputs(node).map(|(place, edge)| {
         let target = match chain.iter().position(|&other| other == edge.to) {
             Some(slot) if matches!(edge.routing, Routing::Local) => Target::Local { slot, port: edge.input },
-            _ => Target::Tasks(senders.remove(&(place, share.index)).unwrap_or_default()),
+            _ => {
+                let tasks = senders.remove(&(place, share.index)).unwrap_or_default();
+                let convoy_of = |node: usize| parts.plan.chains[parts.plan.nodes[node].chain].convoy.as_ref();
+                match (edge.routing, convoy_of(edge.to)) {
+                    (Routing::Split, Some(convoy)) => {
+                        let moves = parts.states.files.is_none();
+                        Target::Lanes(Box::new(Splitter::new(tasks, convoy, moves, metrics.node(edge.to))))
+                    }
+                    _ if edge.routing == Routing::Merged => Target::FromLane(LaneOutput::new(tasks)),
+                    _ => Target::Tasks(tasks),
+                }
+            }
         };
         Output { port: edge.output, key: edge.key.clone(), target }
     });

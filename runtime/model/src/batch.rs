@@ -26,6 +26,7 @@ pub struct Batch {
     values: Arc<Column>,
     headers: Option<Arc<Column>>,
     lineage: Option<Lineage>,
+    places: Option<Arc<Vec<u32>>>,
     arrived_nanos: u64,
 }
 
@@ -44,7 +45,7 @@ impl Batch {
             keys.len(),
             values.len()
         );
-        Self { times, keys, values, headers: None, lineage: None, arrived_nanos }
+        Self { times, keys, values, headers: None, lineage: None, places: None, arrived_nanos }
     }
 
     /// The same batch with encoded headers, one row an event.
@@ -66,6 +67,17 @@ impl Batch {
     pub fn with_lineage(mut self, lineage: Option<Lineage>) -> Self {
         assert!(lineage.as_ref().is_none_or(|l| l.offsets.len() == self.len()), "one offset an event");
         self.lineage = lineage;
+        self
+    }
+
+    /// The same batch with the place of each row in the batch that a convoy split.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_places(mut self, places: Option<Arc<Vec<u32>>>) -> Self {
+        assert!(places.as_ref().is_none_or(|p| p.len() == self.len()), "one place an event");
+        self.places = places;
         self
     }
 
@@ -149,6 +161,12 @@ impl Batch {
         self.lineage.as_ref()
     }
 
+    /// The place of each row in the batch that a convoy split, while it is in a lane.
+    #[must_use]
+    pub fn places(&self) -> Option<&Arc<Vec<u32>>> {
+        self.places.as_ref()
+    }
+
     /// Monotonic nanoseconds at which the oldest event entered the host.
     #[must_use]
     pub fn arrived_nanos(&self) -> u64 {
@@ -169,6 +187,7 @@ impl Batch {
             + self.values.byte_len()
             + self.headers.as_ref().map_or(0, |h| h.byte_len())
             + self.lineage.as_ref().map_or(0, |l| 8 * l.offsets.len())
+            + self.places.as_ref().map_or(0, |p| 4 * p.len())
     }
 
     /// The rows named by `rows`, in that order, headers and lineage with them.
@@ -186,6 +205,7 @@ impl Batch {
                 partition: lineage.partition,
                 offsets: Arc::new(rows.iter().map(|&row| lineage.offsets[row as usize]).collect()),
             }),
+            places: self.places.as_ref().map(|places| pick(places, rows)),
             arrived_nanos: self.arrived_nanos,
         }
     }
@@ -202,6 +222,43 @@ impl Batch {
         }
         self.gather(&kept.ones())
     }
+
+    /// Rows of several batches as one, each named by batch and row. Headers, and a lineage of one
+    /// partition, stay where all batches have them; places do not. It arrived when the first did.
+    ///
+    /// # Panics
+    /// Where a row does not exist.
+    #[must_use]
+    pub fn weave(parts: &[Self], rows: &[(u32, u32)]) -> Self {
+        let column = |of: &dyn Fn(&Self) -> Option<Arc<Column>>| {
+            let columns: Vec<_> = parts.iter().map(of).collect::<Option<_>>()?;
+            let bytes = columns.iter().map(|column| column.data().len()).sum();
+            let mut woven = ColumnBuilder::with_capacity(rows.len(), bytes);
+            rows.iter().for_each(|&(part, row)| woven.push(columns[part as usize].row(row as usize)));
+            Some(Arc::new(woven.finish()))
+        };
+        let lineages = || parts.iter().map(|part| part.lineage.as_ref()).collect::<Option<Vec<_>>>();
+        let lineage = lineages().and_then(|lineages| {
+            let partition = lineages.first()?.partition;
+            let offset = |&(part, row): &(u32, u32)| lineages[part as usize].offsets[row as usize];
+            let offsets = || Arc::new(rows.iter().map(offset).collect());
+            let one = lineages.iter().all(|lineage| lineage.partition == partition);
+            one.then(|| Lineage { partition, offsets: offsets() })
+        });
+        Self {
+            times: Arc::new(rows.iter().map(|&(part, row)| parts[part as usize].times[row as usize]).collect()),
+            keys: column(&|part| Some(Arc::clone(&part.keys))).unwrap_or_default(),
+            values: column(&|part| Some(Arc::clone(&part.values))).unwrap_or_default(),
+            headers: column(&|part| part.headers.clone()),
+            lineage,
+            places: None,
+            arrived_nanos: parts.iter().map(|part| part.arrived_nanos).min().unwrap_or_default(),
+        }
+    }
+}
+
+fn pick(places: &[u32], rows: &[u32]) -> Arc<Vec<u32>> {
+    Arc::new(rows.iter().map(|&row| places[row as usize]).collect())
 }
 
 /// A batch in the making, row by row.
@@ -265,6 +322,16 @@ mod tests {
         assert_eq!(**gathered.values(), ["two", "one"].iter().collect());
         assert_eq!(gathered.arrived_nanos(), 7);
         assert_eq!(batch().time_max(), Timestamp(3));
+    }
+
+    #[test]
+    fn woven_rows_keep_what_all_parts_have() {
+        let (whole, plain) = (batch(), batch().with_lineage(None));
+        let woven = Batch::weave(&[whole.gather(&[1]), whole.gather(&[0, 2])], &[(1, 0), (0, 0), (1, 1)]);
+        assert_eq!(woven, whole);
+        let woven = Batch::weave(&[plain, whole], &[(1, 2), (0, 0)]);
+        assert_eq!((woven.lineage(), &**woven.times()), (None, &vec![2, 1]));
+        assert!(Batch::weave(&[], &[]).is_empty());
     }
 
     #[test]

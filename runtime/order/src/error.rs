@@ -31,6 +31,16 @@ pub enum OrderError {
         /// Inputs of the task.
         inputs: usize,
     },
+    /// The lanes of a convoy sent different things where they have to send the same.
+    #[error("lane {lane} of a convoy sent {got} where lane 0 sent {want}")]
+    Lanes {
+        /// The lane.
+        lane: usize,
+        /// What it sent.
+        got: String,
+        /// What it had to send.
+        want: String,
+    },
     /// A window that cannot be.
     #[error("a window of {size_micros} us every {slide_micros} us cannot be: {reason}")]
     Window {
@@ -79,6 +89,7 @@ impl OrderError {
             Self::BarrierOrder { .. }
             | Self::InputClosed { .. }
             | Self::NoSuchInput { .. }
+            | Self::Lanes { .. }
             | Self::StaleAssignment { .. } => ErrorKind::Internal,
             Self::Window { .. } => ErrorKind::Config,
             Self::Accumulators { .. } | Self::AssignedTooLarge { .. } => ErrorKind::Plugin,

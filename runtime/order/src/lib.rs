@@ -3,12 +3,13 @@
 //! Everything here is synchronous and pure: facts in, decisions out. There is no clock, no channel
 //! and no guest; the engine observes, asks, and does what it is told. Sources feed
 //! [`BoundedDisorder`]; every task has [`InputWatermarks`] and an [`Alignment`] over its inputs;
-//! an input that the job file orders has a
-//! [`TimeBuffer`] or a [`SequenceBuffer`];
-//! a stage with timers has [`Timers`], a windowed stage [`Windows`].
+//! an input that the job file orders has a [`TimeBuffer`] or a [`SequenceBuffer`]; a stage with timers
+//! has [`Timers`], a windowed stage [`Windows`]. A [`ConvoyRouter`] deals rows to the lanes of a convoy,
+//! a [`ConvoyMerge`] puts together what these make of them.
 
 mod alignment;
 mod buffer;
+mod convoy;
 mod error;
 mod timers;
 mod watermark;
@@ -16,6 +17,7 @@ mod window;
 
 pub use alignment::{Alignment, Barrier};
 pub use buffer::{AqKSlack, Numbered, Quality, SequenceBuffer, SequenceSettings, Slack, TimeBuffer};
+pub use convoy::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, Moved, weave};
 pub use error::OrderError;
 pub use timers::{TimerEntry, Timers};
 pub use watermark::{BoundedDisorder, Disorder, InputWatermarks};

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use wasmill_model::{Clock, ColumnBuilder, Firings, Timestamp};
+use wasmill_model::{Clock, ColumnBuilder, Firings, KeyGroup, Timestamp, key_group};
 
 /// The timers of one share of a stage, one for each (clock, key, tag).
 ///
@@ -170,6 +170,26 @@ impl Timers {
             }
         }
         self.next_order = self.next_order_taken;
+    }
+
+    /// Takes the timers of a group of keys out, for another share: no change says so. Nothing has
+    /// changed since [`Timers::take_changes`].
+    pub fn give(&mut self, group: KeyGroup) -> Vec<TimerEntry> {
+        let mut given = Vec::new();
+        for slot in 0..self.records.len() as u32 {
+            let record = &self.records[slot as usize];
+            let Some((time, order)) = record.set else { continue };
+            let (key, tag) = record.parts();
+            if key_group(key) != group {
+                continue;
+            }
+            let (key, tag) = (key.into(), tag.into());
+            given.push(TimerEntry { clock: record.clock, key, tag, set: Some((Timestamp(time), order)) });
+            self.put(slot, None);
+            self.records[slot as usize].taken = None;
+            self.release(slot);
+        }
+        given
     }
 
     /// Puts in what was stored, in order of writing, with nothing changed since.

@@ -92,6 +92,8 @@ impl Explanation {
             by: match edge.routing {
                 Routing::Forward => "task to the same task",
                 Routing::Keyed | Routing::Local => "key group",
+                Routing::Split => "lane of a convoy",
+                Routing::Merged => "key group, merged in order",
             },
             key: edge.key.as_ref().map(ToString::to_string),
         });

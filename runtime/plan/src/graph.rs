@@ -1,6 +1,6 @@
 use wasmill_model::{JobName, NodeName, WindowShape};
 use wasmill_scan::Pointer;
-use wasmill_spec::{FaultPolicy, NewKey, TimeUnit};
+use wasmill_spec::{FaultPolicy, NewKey, Ordered, TimeUnit};
 
 /// A job, ready to run.
 ///
@@ -107,6 +107,10 @@ pub enum Routing {
     Keyed,
     /// Task *i* sends to task *i*: both sides have one parallelism and keep their keys.
     Forward,
+    /// Into a convoy: one task deals each of its batches to the lanes.
+    Split,
+    /// Out of a convoy: by the group of their key, put back into the order they had before it.
+    Merged,
 }
 
 /// Nodes that run in one task.
@@ -116,6 +120,17 @@ pub struct Chain {
     pub nodes: Vec<usize>,
     /// How many tasks run it, each for its share of the keys.
     pub parallelism: u16,
+    /// The chain is a convoy: its tasks are lanes.
+    pub convoy: Option<Convoy>,
+}
+
+/// Tasks that share the rows of one task, and hand on what they make of them in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Convoy {
+    /// What the job file says about it.
+    pub ordered: Ordered,
+    /// Whether a lane keeps something by key, so that all rows of a key have to go to it.
+    pub by_key: bool,
 }
 
 impl Plan {

@@ -8,6 +8,7 @@
 //! path from a source to a sink [gives](PathDelivery), and refuses a job that asks for more.
 //! [`Explanation`] and [`Picture`] show the result to people.
 
+mod convoy;
 mod delivery;
 mod explain;
 mod facts;
@@ -19,7 +20,7 @@ mod ports;
 pub use delivery::{Guarantee, PathDelivery, PathFacts, Verdict, WeakestLink};
 pub use explain::Explanation;
 pub use facts::{Facts, Recovery, SinkFacts, SourceFacts};
-pub use graph::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks};
+pub use graph::{Chain, Convoy, Edge, Extraction, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks};
 pub use picture::Picture;
 pub use planner::{Planned, plan};
 pub use wasmill_spec::{FaultPolicy, TimeUnit};

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use wasmill_model::{Descriptor, NodeName};
 use wasmill_spec::{Delivery, Diagnostic, InputSpec, JobSpec, NodeSpec, Severity};
 
+use crate::convoy;
 use crate::ports::{self, Side};
 use crate::{
     Chain, Edge, Extraction, Facts, Guarantee, Node, NodeKind, PathDelivery, PathFacts, Plan, Recovery, Routing,
@@ -41,6 +42,7 @@ pub fn plan(job: &JobSpec, facts: &Facts) -> Result<Planned, Vec<Diagnostic>> {
     let order = topological(job);
     let edges = edges(job, facts, &order, &mut diagnostics);
     stages(job, facts, &order, &edges, &mut diagnostics);
+    convoy::check(job, facts, &order, &edges, &mut diagnostics);
     let plan = chained(job, facts, &order, edges);
     let mode = mode(job.delivery, facts.recovery);
     let paths = paths(job, facts, &plan);
@@ -61,7 +63,7 @@ fn mode(asked: Option<Delivery>, recovery: Recovery) -> Delivery {
     }
 }
 
-type Named<'a> = (&'a NodeName, NodeSpec<'a>);
+pub(crate) type Named<'a> = (&'a NodeName, NodeSpec<'a>);
 
 /// Nodes so that inputs come first, otherwise in the order of the file. The job has no circles.
 fn topological(job: &JobSpec) -> Vec<Named<'_>> {
@@ -125,7 +127,7 @@ fn port_numbers(job: &JobSpec, facts: &Facts, to: &NodeName, input: &InputSpec) 
 }
 
 /// Whether a plugin keeps anything by key.
-fn keeps_by_key(plugin: &Descriptor) -> bool {
+pub(crate) fn keeps_by_key(plugin: &Descriptor) -> bool {
     plugin.aggregate || plugin.timed || !plugin.spaces.is_empty()
 }
 
@@ -188,8 +190,13 @@ fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edg
         let parallelism = node.parallelism();
         let needs_owner = facts.stages.get(*name).is_some_and(keeps_by_key);
         let mut inputs: Vec<&mut Edge> = edges.iter_mut().filter(|edge| edge.to == place).collect();
+        let convoy = convoy::of(*node, needs_owner);
         let stays = |edge: &Edge| {
+            let from = chains[nodes[edge.from].chain].convoy.as_ref();
             let same_tasks = order[edge.from].1.parallelism() == parallelism;
+            if from.is_some() || convoy.is_some() {
+                return same_tasks && convoy::joins(from, convoy.as_ref(), edge);
+            }
             same_tasks && (parallelism == 1 || (edge.key.is_none() && (at_owner[edge.from] || !needs_owner)))
         };
         let (mut chain, mut owned) = (None, true);
@@ -202,7 +209,11 @@ fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edg
             }
             several => {
                 for edge in several {
-                    if edge.key.is_none() && stays(edge) {
+                    if convoy.is_some() {
+                        edge.routing = Routing::Split;
+                    } else if chains[nodes[edge.from].chain].convoy.is_some() {
+                        edge.routing = Routing::Merged;
+                    } else if edge.key.is_none() && stays(edge) {
                         edge.routing = Routing::Forward;
                         owned &= at_owner[edge.from];
                     }
@@ -213,7 +224,7 @@ fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edg
         let may_rekey = facts.stages.get(*name).is_some_and(|plugin| !plugin.aggregate) && parallelism > 1;
         at_owner.push(owned && !may_rekey);
         let chain = chain.unwrap_or_else(|| {
-            chains.push(Chain { nodes: Vec::new(), parallelism });
+            chains.push(Chain { nodes: Vec::new(), parallelism, convoy: convoy.clone() });
             chains.len() - 1
         });
         chains[chain].nodes.push(place);

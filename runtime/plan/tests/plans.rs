@@ -90,7 +90,8 @@ fn check(plan: &Plan, facts: &Facts) {
                     assert!(!local || inputs.len() == 1);
                     owned &= by_key[edge.from] || tasks(place) == 1;
                 }
-                Routing::Keyed => {}
+                Routing::Keyed | Routing::Merged => {}
+                Routing::Split => assert_eq!((tasks(edge.from), inputs.len()), (1, 1)),
             }
         }
         if facts.stages.get(&node.name).is_some_and(keeps_by_key) {
@@ -146,6 +147,30 @@ fn parallel_readers_keep_filters_and_pass_rows_to_state_by_key() {
         ("d e", Routing::Keyed),
         ("e t", Routing::Forward),
         ("f t", Routing::Forward),
+    ];
+    assert_eq!(routing(text), expected.map(|(edge, routing)| (edge.to_owned(), routing)));
+}
+
+#[test]
+fn lanes_of_a_convoy_are_dealt_to_and_merged() {
+    let text = "[source.s]\nconnector = \"file\"\nkey = \"/k\"\n\
+                [stage.f]\nplugin = \"std:filter\"\ninput = \"s\"\nparallelism = 4\nordered = { split = \"/a\" }\n\
+                [stage.g]\nplugin = \"std:map\"\ninput = \"f\"\nparallelism = 4\nordered = { split = [\"/a\"] }\n\
+                [stage.d]\nplugin = \"std:dedup\"\ninput = \"g\"\nparallelism = 2\n\
+                [stage.m]\nplugin = \"std:map\"\ninput = \"g\"\n\
+                [stage.e]\nplugin = \"std:dedup\"\ninput = \"m\"\nparallelism = 4\nordered = true\n\
+                [stage.one]\nplugin = \"std:map\"\ninput = \"e\"\nordered = true\n\
+                [sink.t]\nconnector = \"file\"\ninput = \"one\"\n";
+    let expected = [
+        ("s f", Routing::Split),
+        // The same lanes.
+        ("f g", Routing::Local),
+        ("g d", Routing::Merged),
+        ("g m", Routing::Merged),
+        ("m e", Routing::Split),
+        ("e one", Routing::Merged),
+        // One task keeps its order in any case.
+        ("one t", Routing::Local),
     ];
     assert_eq!(routing(text), expected.map(|(edge, routing)| (edge.to_owned(), routing)));
 }

@@ -161,6 +161,8 @@ pub struct StageSpec {
     pub inputs: Vec<InputSpec>,
     /// How many tasks share its keys.
     pub parallelism: u16,
+    /// Whether its copies hand on their rows in the order in which these came in.
+    pub ordered: Option<Ordered>,
     /// The windows of an aggregate.
     pub window: Option<WindowShape>,
     /// What the plugin's `open` gets; `null` where the file has none.
@@ -169,6 +171,14 @@ pub struct StageSpec {
     pub limits: LimitsSpec,
     /// How far its failures may go.
     pub faults: FaultPolicy,
+}
+
+/// A stage whose copies share its rows and keep their order: a sequential convoy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ordered {
+    /// Places in the JSON value that make the class of a row: rows of one class go to one copy. None:
+    /// the key does.
+    pub split: Vec<Pointer>,
 }
 
 /// What a stage does about its plugin when a call fails.

@@ -133,17 +133,24 @@ pub(crate) const STAGE: Shape = Shape {
         required("plugin", "A file, std:NAME or sha256:DIGEST.", text),
         required("input", "What comes in.", inputs),
         optional("parallelism", "How many tasks share the keys; default 1.", parallelism),
+        optional("ordered", "Whether its tasks hand on their rows in the order in which these came in.", ordered),
         optional("window", "The windows of an aggregate.", || WINDOW.schema()),
         optional("config", "What the plugin gets to read.", || json!({"type": "object"})),
         optional("limits", "What an instance of the plugin may use.", || LIMITS.schema()),
         optional("faults", "How far failures of the plugin may go.", || FAULTS.schema()),
     ],
     planned: &[
-        ("ordered", "a sequential convoy"),
         ("order", "an ordering buffer"),
         ("late", "a policy for late rows"),
         ("backpressure", "a policy for full queues"),
     ],
+    open: false,
+};
+
+pub(crate) const ORDERED: Shape = Shape {
+    what: "`ordered`",
+    keys: &[required("split", "JSON pointers to what makes the class of a row: one class, one task.", pointers)],
+    planned: &[],
     open: false,
 };
 
@@ -261,6 +268,14 @@ fn new_key() -> serde_json::Value {
 
 fn pointer() -> Value {
     json!({"type": "string", "format": "json-pointer", "pattern": "^(/|$)"})
+}
+
+fn pointers() -> Value {
+    json!({"anyOf": [pointer(), {"type": "array", "items": pointer(), "minItems": 1}]})
+}
+
+fn ordered() -> Value {
+    json!({"anyOf": [{"type": "boolean"}, ORDERED.schema()]})
 }
 
 fn period() -> Value {

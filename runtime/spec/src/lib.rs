@@ -21,8 +21,8 @@ mod schema;
 pub use diagnostic::{Diagnostic, Severity, SourceFile, Span, did_you_mean, listed};
 pub use document::{Document, JOB_BYTES_MAX};
 pub use job::{
-    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec, PluginRef,
-    Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec, Ordered,
+    PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 pub use parse::parse;
 pub use quantity::{ByteSize, Period, QuantityError};

@@ -5,8 +5,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
-    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, PluginRef, Policy, PortRef,
-    SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, Ordered, PluginRef, Policy,
+    PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::read::{Problems, Reader};
@@ -186,11 +186,28 @@ fn stage(p: &mut Problems, name: &str, item: &Item) -> Option<StageSpec> {
         plugin: plugin(p, &reader).unwrap_or(PluginRef::Path(String::new())),
         inputs: inputs(p, &reader, true),
         parallelism: reader.integer(p, "parallelism", 1..=PARALLELISM_MAX).unwrap_or(1),
+        ordered: ordered(p, &reader),
         window: window(p, &reader),
         config: config(p, &reader),
         limits,
         faults,
     })
+}
+
+fn ordered(p: &mut Problems, stage: &Reader<'_>) -> Option<Ordered> {
+    match &stage.get("ordered")?.value {
+        Value::Boolean(true) => Some(Ordered::default()),
+        Value::Boolean(false) => None,
+        Value::Table(_) => {
+            let split = stage.table(p, "ordered", &keys::ORDERED)?.pointers(p, "split");
+            Some(Ordered { split })
+        }
+        other => {
+            let message = format!("`ordered` is true, false or a table, not {}", other.kind());
+            p.error(&stage.get("ordered")?.span, message, "write true, or { split = [\"/region\", \"/kind\"] }");
+            None
+        }
+    }
 }
 
 fn sink(p: &mut Problems, name: &str, item: &Item) -> Option<SinkSpec> {

@@ -152,7 +152,23 @@ impl<'d> Reader<'d> {
     }
 
     pub(crate) fn pointer(&self, p: &mut Problems, key: &str) -> Option<Pointer> {
-        let item = self.get(key)?;
+        Self::pointer_of(p, key, self.get(key)?)
+    }
+
+    /// One pointer, or a list of at least one.
+    pub(crate) fn pointers(&self, p: &mut Problems, key: &str) -> Vec<Pointer> {
+        let Some(item) = self.get(key) else { return Vec::new() };
+        match &item.value {
+            Value::Array(items) if items.is_empty() => {
+                p.error(&item.span, format!("`{key}` is empty"), "write it like [\"/region\", \"/kind\"]");
+                Vec::new()
+            }
+            Value::Array(items) => items.iter().filter_map(|item| Self::pointer_of(p, key, item)).collect(),
+            _ => Self::pointer_of(p, key, item).into_iter().collect(),
+        }
+    }
+
+    fn pointer_of(p: &mut Problems, key: &str, item: &Item) -> Option<Pointer> {
         let Value::String(text) = &item.value else {
             p.mismatch(&format!("`{key}`"), "a JSON pointer", item, "\"/user/id\"");
             return None;

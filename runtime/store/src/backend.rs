@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use wasmill_model::{Bitmap, Column, ColumnBuilder, ErrorKind, SpaceDescriptor, Timestamp};
+use wasmill_model::{Bitmap, Column, ColumnBuilder, ErrorKind, KeyGroup, SpaceDescriptor, Timestamp};
 
 /// Bytes that one read returns at most, so that one call cannot fill the host's memory by naming
 /// a large entry many times.
@@ -77,6 +77,19 @@ pub trait StateBackend: Send {
     /// What changed since this or [`StateBackend::checkpoint`] was last called, each entry once with
     /// its latest value, and starts collecting anew. Ends an epoch.
     fn take_changes(&mut self) -> ChangeSet;
+
+    /// Takes the entries of a group of keys out, for another share of the stage: here they are as if
+    /// they had never been, and no change says so. Nothing has changed since
+    /// [`StateBackend::take_changes`]. `None` where the backend cannot.
+    fn give(&mut self, group: KeyGroup) -> Option<Vec<EntryChange>> {
+        let _ = group;
+        None
+    }
+
+    /// Puts in what [`StateBackend::give`] of another share took out, as if it had always been here.
+    fn adopt(&mut self, entries: Vec<EntryChange>) {
+        assert!(entries.is_empty(), "a backend that gives nothing is given nothing");
+    }
 
     /// Entries that exist. A backend on disk counts exactly what was written since it was opened, and
     /// estimates what was there.

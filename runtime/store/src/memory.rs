@@ -21,7 +21,7 @@ use std::ops::Bound;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use wasmill_env::planted;
-use wasmill_model::{Bitmap, Clock, Column, ColumnBuilder, SpaceDescriptor, Timestamp, Ttl};
+use wasmill_model::{Bitmap, Clock, Column, ColumnBuilder, KeyGroup, SpaceDescriptor, Timestamp, Ttl, key_group};
 
 use crate::compact::Compact;
 use crate::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
@@ -330,6 +330,19 @@ impl StateBackend for MemoryState {
         changes
     }
 
+    fn give(&mut self, group: KeyGroup) -> Option<Vec<EntryChange>> {
+        self.mark();
+        let mut given = Vec::new();
+        for (place, space) in self.spaces.iter_mut().enumerate() {
+            space.give(place as u16, group, &mut given);
+        }
+        Some(given)
+    }
+
+    fn adopt(&mut self, entries: Vec<EntryChange>) {
+        self.load(entries.into_iter());
+    }
+
     fn entries(&self) -> u64 {
         self.spaces.iter().map(|space| space.entries).sum()
     }
@@ -582,6 +595,25 @@ impl Space {
         }
         for before in log.entries.drain(from..) {
             self.release(before.slot);
+        }
+    }
+
+    /// Takes the entries of a group out, in the order of their slots.
+    fn give(&mut self, space: u16, group: KeyGroup, given: &mut Vec<EntryChange>) {
+        for slot in 0..self.records.len() as u32 {
+            let record = &self.records[slot as usize];
+            if !record.used || !record.exists {
+                continue;
+            }
+            let key = self.records[record.head as usize].name.as_slice();
+            if key_group(key) != group {
+                continue;
+            }
+            let subkey: &[u8] = if record.head == slot { &[] } else { record.name.as_slice() };
+            let (value, written) = (Some(record.value.as_slice().into()), record.written);
+            given.push(EntryChange { space, key: key.into(), subkey: subkey.into(), value, written });
+            self.set(slot, None, written);
+            self.release(slot);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use wasmill_model::{Clock, Column, ColumnBuilder, SpaceDescriptor, Timestamp, Ttl};
+use wasmill_model::{Clock, Column, ColumnBuilder, SpaceDescriptor, Timestamp, Ttl, key_group};
 
 use crate::{Change, ChangeSet, StateBackend, StateError};
 
@@ -18,7 +18,7 @@ macro_rules! state_backend_suite {
             undo_takes_back_to_the_last_mark, undo_of_a_first_write_leaves_no_change, changes_come_once,
             revert_takes_back_to_the_last_changes, revert_takes_back_the_clock,
             entries_and_bytes_are_exact, wrong_calls_change_nothing, an_entry_expires_at_its_last_write_plus_lifetime,
-            expired_entries_leave_as_deletions, behaves_as_the_model);
+            expired_entries_leave_as_deletions, a_group_moves_as_a_whole, behaves_as_the_model);
     };
     ($make:expr; $($case:ident),*) => {
         $(#[test]
@@ -302,6 +302,38 @@ enum Step {
     Revert,
     Checkpoint,
     Take,
+}
+
+/// Where a backend gives at all.
+pub fn a_group_moves_as_a_whole(make: Make<'_>) {
+    let (mut from, mut to) = (two_spaces(make), two_spaces(make));
+    let all = [("a", "", "1"), ("a", "x", "2"), ("b", "", "3"), ("c", "y", "4")];
+    put(&mut *from, 0, &all);
+    put(&mut *from, 1, &[("a", "z", "5")]);
+    from.take_changes();
+    let Some(given) = from.give(key_group(b"a")) else { return };
+    let moved = |key: &str| key_group(key.as_bytes()) == key_group(b"a");
+    assert_eq!(given.len(), all.iter().filter(|(key, ..)| moved(key)).count() + 1);
+    assert_eq!(from.entries() as usize, all.len() + 1 - given.len());
+    to.adopt(given);
+    for (key, subkey, value) in all {
+        let (here, there) = if moved(key) { (None, some(value)) } else { (some(value), None) };
+        assert_eq!(get(&mut *from, 0, &[(key, subkey)]), [here], "{key}");
+        assert_eq!(get(&mut *to, 0, &[(key, subkey)]), [there], "{key}");
+    }
+    assert_eq!(get(&mut *to, 1, &[("a", "z")]), [some("5")]);
+    assert!(from.take_changes().is_empty() && to.take_changes().is_empty(), "no change says so");
+    // Neither can be taken back.
+    put(&mut *to, 0, &[("a", "x", "6")]);
+    to.revert();
+    from.revert();
+    assert_eq!(get(&mut *to, 0, &[("a", "x")]), [some("2")]);
+    assert_eq!(get(&mut *from, 0, &[("a", "x")]), [None]);
+    // And back again.
+    let back = to.give(key_group(b"a")).expect("it gave before");
+    from.adopt(back);
+    assert_eq!((to.entries(), to.bytes(), from.entries()), (0, 0, all.len() as u64 + 1));
+    assert_eq!(get(&mut *from, 0, &[("a", "x"), ("a", "")]), [some("2"), some("1")]);
 }
 
 fn step() -> impl Strategy<Value = Step> {

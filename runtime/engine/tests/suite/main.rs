@@ -1,5 +1,6 @@
 //! Whole jobs with native operators.
 
+mod convoy;
 mod faults;
 mod jobs;
 mod recovery;

@@ -10,7 +10,8 @@ use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
 use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowShape};
 use wasmill_plan::FaultPolicy;
-use wasmill_plan::{Chain, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
+use wasmill_plan::{Chain, Convoy, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
+use wasmill_spec::Ordered;
 use wasmill_store::{Recovered, StageStates};
 
 use super::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row, name};
@@ -19,11 +20,13 @@ use super::{Call, CountAggregate, Got, KeepSink, ListSource, NativeOperator, Row
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<(NodeKind, NodePart, u16)>,
     pub(crate) edges: Vec<Edge>,
+    /// Nodes that are convoys.
+    pub(crate) convoys: BTreeMap<usize, Convoy>,
 }
 
 impl Graph {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), edges: Vec::new() }
+        Self { nodes: Vec::new(), edges: Vec::new(), convoys: BTreeMap::new() }
     }
 
     pub(crate) fn node(&mut self, kind: NodeKind, part: NodePart, parallelism: u16) -> usize {
@@ -54,6 +57,13 @@ impl Graph {
     pub(crate) fn window(&mut self, shape: WindowShape, parallelism: u16) -> usize {
         let part = NodePart::Stage(Arc::new(CountAggregate::default()));
         self.node(NodeKind::Stage { window: Some(shape), faults: FaultPolicy::default() }, part, parallelism)
+    }
+
+    /// A stage of lanes; rows of a key go to one where it keeps something by key.
+    pub(crate) fn convoy(&mut self, operator: NativeOperator, lanes: u16, by_key: bool) -> usize {
+        let stage = self.stage(operator, lanes);
+        self.convoys.insert(stage, Convoy { ordered: Ordered::default(), by_key });
+        stage
     }
 
     /// A stage of any plugin.
@@ -113,7 +123,11 @@ impl Graph {
             let local = self.edges.iter().find(|edge| edge.to == place && matches!(edge.routing, Routing::Local));
             let chain = local.map_or(chains.len(), |edge| chain_of[edge.from]);
             if chain == chains.len() {
-                chains.push(Chain { nodes: Vec::new(), parallelism: *parallelism });
+                chains.push(Chain {
+                    nodes: Vec::new(),
+                    parallelism: *parallelism,
+                    convoy: self.convoys.get(&place).cloned(),
+                });
             }
             chains[chain].nodes.push(place);
             chain_of.push(chain);
