@@ -60,6 +60,7 @@ mod columns;
 mod config;
 mod context;
 mod driver;
+mod duration;
 mod event;
 #[doc(hidden)]
 pub mod export;
@@ -84,6 +85,7 @@ pub use column::Rows;
 pub use columns::Columns;
 pub use config::ConfigError;
 pub use context::{Context, Port, PortRef, RowBuilder};
+pub use duration::duration;
 pub use event::{Event, Events, Timer};
 pub use operator::{Operator, Setup, SpaceBuilder};
 pub use reject::{Failure, Reject};

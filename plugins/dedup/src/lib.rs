@@ -1,8 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-use std::time::Duration;
-
 use serde::Deserialize;
+use wasmill_sdk::duration;
 use wasmill_sdk::json::Pointer;
 use wasmill_sdk::prelude::*;
 
@@ -33,7 +32,7 @@ impl Operator for Dedup {
     type Config = Config;
 
     fn open(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
-        let within = duration(&config.within).ok_or_else(|| {
+        let within = duration(&config.within).filter(|within| !within.is_zero()).ok_or_else(|| {
             let found = &config.within;
             ConfigError::at("within", format!("expected a time such as \"30s\", \"10m\" or \"7d\", found {found:?}"))
         })?;
@@ -81,22 +80,6 @@ impl Operator for Dedup {
 }
 
 wasmill_sdk::operator!(Dedup, stateful);
-
-/// A whole number and its unit.
-fn duration(text: &str) -> Option<Duration> {
-    let unit = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit);
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let millis = number.parse::<u64>().ok()?.checked_mul(millis)?;
-    (millis > 0).then(|| Duration::from_millis(millis))
-}
 
 #[cfg(test)]
 mod tests {

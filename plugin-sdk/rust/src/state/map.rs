@@ -109,6 +109,38 @@ impl<K: MapKey, V: Codec> Map<K, V> {
         })
     }
 
+    /// The entries of the current key from one sub-key to another, both included, in their order. All
+    /// entries of the key are brought into memory once.
+    #[must_use]
+    pub fn range(&self, from: &K, to: &K) -> Vec<(K, V)> {
+        let (from, to) = (bytes(from), bytes(to));
+        if from > to {
+            return Vec::new();
+        }
+        let slot = self.shared.slot();
+        let cells = &mut *self.space.cells.borrow_mut();
+        self.space.fetch_all(&self.shared, &mut cells.maps[slot], slot);
+        let entries = cells.maps[slot].entries.range(from..=to);
+        let found = entries.filter_map(|(key, entry)| match K::decode_key(key) {
+            Ok(key) => Some((key, entry.value.clone()?)),
+            Err(error) => {
+                self.shared.fail(&self.space.info, &error);
+                None
+            }
+        });
+        found.collect()
+    }
+
+    /// The first sub-key of the current key, as [`Map::range`] brings it in.
+    #[must_use]
+    pub fn first_key(&self) -> Option<K> {
+        let slot = self.shared.slot();
+        let cells = &mut *self.space.cells.borrow_mut();
+        self.space.fetch_all(&self.shared, &mut cells.maps[slot], slot);
+        let key = cells.maps[slot].entries.iter().find(|(_, entry)| entry.value.is_some())?.0;
+        K::decode_key(key).map_err(|error| self.shared.fail(&self.space.info, &error)).ok()
+    }
+
     /// How many entries the current key has. All are brought into memory to know it.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,93 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod pair;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timed;
+mod version;
+
+use std::time::Duration;
+
+use wasmill_sdk::prelude::*;
+
+use config::{Config, micros, offset, pointer};
+use pair::Pairs;
+use table::Table;
+use timed::{Span, Timed};
+use version::Version;
+
+enum Join {
+    Timed(Timed),
+    Table(Table),
+    Version(Version),
+}
+
+impl Operator for Join {
+    type Config = Config;
+    const INPUTS: &'static [&'static str] = &["left", "right"];
+
+    fn open(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
+        let mut timed = |span, outer, names| {
+            let waiting = [setup.map("left"), setup.map("right")];
+            Ok(Self::Timed(Timed { span, outer, waiting, pairs: Pairs::new(names)? }))
+        };
+        match config {
+            Config::Interval { from, to, outer, names } => {
+                let (from, to) = (offset("from", &from)?, offset("to", &to)?);
+                if from > to {
+                    return Err(ConfigError::at("to", "is before `from`: no row would have a partner"));
+                }
+                timed(Span::Interval { from, to }, outer, names)
+            }
+            Config::Window { size, outer, names } => {
+                let size = micros("size", &size)?;
+                if size == 0 {
+                    return Err(ConfigError::at("size", "a window has a length"));
+                }
+                timed(Span::Window { size }, outer, names)
+            }
+            Config::Table { left, right, keep, changes, names } => {
+                let ids = [pointer("left", left)?, pointer("right", right)?];
+                let keep = keep.map(|keep| micros("keep", &keep)).transpose()?;
+                let mut space = |name| match keep {
+                    Some(keep) => {
+                        let after = Duration::from_micros(keep.unsigned_abs());
+                        setup.space(name).ttl(Clock::Event, after).map()
+                    }
+                    None => setup.map(name),
+                };
+                let entries = [space("left"), space("right")];
+                Ok(Self::Table(Table { ids, entries, changes, pairs: Pairs::new(names)? }))
+            }
+            Config::Version { outer, names } => {
+                if outer.keeps(1) {
+                    return Err(ConfigError::at("outer", "versions do not leave alone: \"left\" or nothing"));
+                }
+                let (rows, versions) = (setup.map("rows"), setup.map("versions"));
+                Ok(Self::Version(Version { outer, rows, versions, pairs: Pairs::new(names)? }))
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
+        match self {
+            Self::Timed(join) => join.event(event, ctx),
+            Self::Table(join) => join.event(event, ctx),
+            Self::Version(join) => join.event(event, ctx),
+        }
+    }
+
+    fn timer(&mut self, timer: Timer<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
+        match self {
+            Self::Timed(join) => join.timer(timer, ctx),
+            Self::Version(join) => join.timer(timer, ctx),
+            // It sets none.
+            Self::Table(_) => {}
+        }
+        Ok(())
+    }
+}
+
+wasmill_sdk::operator!(Join, stateful);
