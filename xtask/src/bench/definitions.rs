@@ -26,6 +26,7 @@ pub(super) fn all() -> Vec<Benchmark> {
     all.extend([linear(), count(), boundary(), latency(), start()]);
     all.extend(durable::all());
     all.extend(super::http::all());
+    all.extend(super::order::all());
     all
 }
 

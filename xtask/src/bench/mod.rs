@@ -8,6 +8,7 @@ mod definitions;
 mod durable;
 mod http;
 mod lab;
+mod order;
 mod table;
 
 use std::io::Write as _;

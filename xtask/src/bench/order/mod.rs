@@ -1,0 +1,10 @@
+//! What time and order cost: one file a measure.
+
+mod convoy;
+
+use super::Benchmark;
+
+/// The benchmarks of this group.
+pub(super) fn all() -> Vec<Benchmark> {
+    vec![convoy::cores(), convoy::cost()]
+}
