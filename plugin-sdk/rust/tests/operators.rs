@@ -161,6 +161,13 @@ impl Operator for Keeper {
                 self.seats.remove(&seat.parse()?);
             }
             ["seats"] => ctx.emit(format!("{:?}", self.seats.entries())),
+            ["range", from, to] => ctx.emit(format!("{:?}", self.seats.range(&from.parse()?, &to.parse()?))),
+            ["first"] => ctx.emit(format!("{:?}", self.seats.first_key())),
+            ["leave", seat, "reject"] => {
+                self.seats.remove(&seat.parse()?);
+                let first = self.seats.first_key();
+                wasmill_sdk::reject!("first is {first:?}");
+            }
             ["clear"] => self.seats.clear(),
             ["log", text] => self.log.push(&text.to_owned()),
             ["pop"] => ctx.emit(format!("{:?}", self.log.pop_front())),
@@ -230,6 +237,52 @@ fn maps_are_read_in_the_order_of_their_keys() {
         ]),
         [r#"[(-3, "adam"), (5, "ada")]"#, r#"[(-3, "adam")]"#, "[]", r#"[(1, "bob")]"#]
     );
+}
+
+#[test]
+fn maps_are_read_by_range_and_from_the_front() {
+    let events: Vec<(&str, &str)> = [
+        "first",
+        "sit 3 c",
+        "sit -1 a",
+        "sit 2 b",
+        "first",
+        "range -1 2",
+        "range 0 1",
+        "range 3 -1",
+        "leave -1",
+        "first",
+        "leave 2",
+        "first",
+        "range -5 9",
+        "sit 1 d",
+        "first",
+        "range -5 9",
+        "leave 1 reject",
+        "first",
+        "clear",
+        "first",
+        "sit -9 e",
+        "first",
+    ]
+    .map(|what| ("k", what))
+    .to_vec();
+    let pairs = [
+        "None",
+        "Some(-1)",
+        r#"[(-1, "a"), (2, "b")]"#,
+        "[]",
+        "[]",
+        "Some(2)",
+        "Some(3)",
+        r#"[(3, "c")]"#,
+        "Some(1)",
+        r#"[(1, "d"), (3, "c")]"#,
+        "Some(1)",
+        "None",
+        "Some(-9)",
+    ];
+    assert_eq!(keeper(&events), pairs);
 }
 
 #[test]

@@ -96,8 +96,7 @@ fn from_start(pattern: &Pattern, events: &[(i64, char)], start: usize) -> Option
         // The first event behind `place` that does something.
         let last = events[place].0;
         let mut found = None;
-        for other in place + 1..events.len() {
-            let time = events[other].0;
+        for (other, &(time, _)) in events.iter().enumerate().skip(place + 1) {
             if time > end {
                 break;
             }
@@ -107,7 +106,7 @@ fn from_start(pattern: &Pattern, events: &[(i64, char)], start: usize) -> Option
                 (None, None) => (&[][..], None),
             };
             let in_time = within.is_none_or(|within| time <= last + within);
-            let may_take = here.max.is_none_or(|max| (count as u32) < max);
+            let may_take = here.max.is_none_or(|max| count < max);
             if enough && !in_time && (!may_take || next.is_none()) {
                 break;
             }

@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use super::{Shared, Space, SpaceInfo, retain};
@@ -37,6 +38,19 @@ struct Entries<V> {
     entries: BTreeMap<Vec<u8>, Entry<V>>,
     /// Whether what is not in `entries` does not exist.
     complete: bool,
+    /// Once complete: nothing below exists. Who deletes from the front need not pass over it again.
+    low: Vec<u8>,
+}
+
+impl<V> Entries<V> {
+    const EMPTY: Self = Self { entries: BTreeMap::new(), complete: false, low: Vec::new() };
+
+    /// A sub-key may exist again.
+    fn raise(&mut self, key: &[u8]) {
+        if key < self.low.as_slice() {
+            self.low = key.to_vec();
+        }
+    }
 }
 
 /// An entry that was looked up: `None` says that it does not exist.
@@ -113,14 +127,15 @@ impl<K: MapKey, V: Codec> Map<K, V> {
     /// entries of the key are brought into memory once.
     #[must_use]
     pub fn range(&self, from: &K, to: &K) -> Vec<(K, V)> {
-        let (from, to) = (bytes(from), bytes(to));
+        let slot = self.shared.slot();
+        let cells = &mut *self.space.cells.borrow_mut();
+        let map = &mut cells.maps[slot];
+        self.space.fetch_all(&self.shared, map, slot);
+        let (from, to) = (bytes(from).max(map.low.clone()), bytes(to));
         if from > to {
             return Vec::new();
         }
-        let slot = self.shared.slot();
-        let cells = &mut *self.space.cells.borrow_mut();
-        self.space.fetch_all(&self.shared, &mut cells.maps[slot], slot);
-        let entries = cells.maps[slot].entries.range(from..=to);
+        let entries = map.entries.range(from..=to);
         let found = entries.filter_map(|(key, entry)| match K::decode_key(key) {
             Ok(key) => Some((key, entry.value.clone()?)),
             Err(error) => {
@@ -136,9 +151,12 @@ impl<K: MapKey, V: Codec> Map<K, V> {
     pub fn first_key(&self) -> Option<K> {
         let slot = self.shared.slot();
         let cells = &mut *self.space.cells.borrow_mut();
-        self.space.fetch_all(&self.shared, &mut cells.maps[slot], slot);
-        let key = cells.maps[slot].entries.iter().find(|(_, entry)| entry.value.is_some())?.0;
-        K::decode_key(key).map_err(|error| self.shared.fail(&self.space.info, &error)).ok()
+        let map = &mut cells.maps[slot];
+        self.space.fetch_all(&self.shared, map, slot);
+        let mut rest = map.entries.range::<[u8], _>((Bound::Included(map.low.as_slice()), Bound::Unbounded));
+        let key = rest.find(|(_, entry)| entry.value.is_some())?.0.clone();
+        map.low.clone_from(&key);
+        K::decode_key(&key).map_err(|error| self.shared.fail(&self.space.info, &error)).ok()
     }
 
     /// How many entries the current key has. All are brought into memory to know it.
@@ -199,10 +217,14 @@ impl<K: MapKey, V: Codec> Map<K, V> {
         cells.undo.push((slot as u32, key.clone(), entry.clone()));
         if !entry.dirty {
             entry.dirty = true;
-            cells.dirty.push((slot as u32, key));
+            cells.dirty.push((slot as u32, key.clone()));
         }
         self.shared.touch();
-        change(&mut entry.value)
+        let result = change(&mut entry.value);
+        if entry.value.is_some() {
+            map.raise(&key);
+        }
+        result
     }
 }
 
@@ -271,8 +293,7 @@ impl<V: Codec> Space for MapSpace<V> {
     }
 
     fn load(&self, shared: &Shared, _: &[u32], _: &[u32]) -> Result<(), String> {
-        let empty = Entries { entries: BTreeMap::new(), complete: false };
-        self.cells.borrow_mut().maps.resize(shared.keys.borrow().len(), empty);
+        self.cells.borrow_mut().maps.resize(shared.keys.borrow().len(), Entries::EMPTY);
         Ok(())
     }
 
@@ -282,7 +303,11 @@ impl<V: Codec> Space for MapSpace<V> {
             return;
         }
         while let Some((slot, key, entry)) = cells.undo.pop() {
-            cells.maps[slot as usize].entries.insert(key, entry);
+            let map = &mut cells.maps[slot as usize];
+            if entry.value.is_some() {
+                map.raise(&key);
+            }
+            map.entries.insert(key, entry);
         }
     }
 
@@ -306,6 +331,11 @@ impl<V: Codec> Space for MapSpace<V> {
                 None => {
                     delete.push(outer.get(slot));
                     delete_inner.push(&key);
+                    // Of a complete map it is known without an entry.
+                    let map = &mut cells.maps[slot as usize];
+                    if map.complete {
+                        map.entries.remove(&key);
+                    }
                 }
             }
         }
@@ -320,7 +350,7 @@ impl<V: Codec> Space for MapSpace<V> {
     fn forget(&self, slots: &[u32]) {
         let cells = &mut *self.cells.borrow_mut();
         for slot in slots {
-            cells.maps[*slot as usize] = Entries { entries: BTreeMap::new(), complete: false };
+            cells.maps[*slot as usize] = Entries::EMPTY;
         }
     }
 
