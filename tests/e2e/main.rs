@@ -1,6 +1,7 @@
 //! The binary as people use it: one file for each thing it promises.
 
 mod control;
+mod convoy;
 mod disk;
 mod faults;
 mod ingest;

@@ -1,6 +1,6 @@
 //! Plugins that are none, and plugins that misbehave: a clear error each, and no panic.
 
-use crate::support::{Done, embedded, guest, three_events};
+use crate::support::{Done, Folder, embedded, guest, repository, three_events};
 
 /// The first row that fails fails the job.
 #[track_caller]
@@ -99,6 +99,23 @@ fn inspect_shows_a_plugin_and_refuses_the_rest() {
     folder.run(&["inspect", "job.toml"]).fails(2, &["not a WebAssembly plugin"]);
     folder.run(&["inspect", "no.wasm"]).fails(2, &["there is no file no.wasm"]);
     folder.run(&["inspect", "std:no-such"]).fails(2, &["there is no standard plugin `no-such`"]);
+}
+
+#[test]
+fn standard_plugins_do_what_their_cases_say() {
+    let mut tested = 0;
+    for plugin in std::fs::read_dir(repository("plugins")).expect("the plugins") {
+        let plugin = plugin.expect("a folder");
+        let cases = plugin.path().join("cases");
+        if !cases.is_dir() {
+            continue;
+        }
+        let name = format!("std:{}", plugin.file_name().display());
+        let done = Folder::new().run(&["test", &name, "--cases", &cases.display().to_string()]);
+        assert_eq!(done.code, Some(0), "{name}\n{}{}", done.out, done.err);
+        tested += 1;
+    }
+    assert!(tested >= 9, "{tested} plugins with cases");
 }
 
 #[test]

@@ -137,7 +137,7 @@ pub(crate) fn three_events(stage: Option<&str>) -> Folder {
     Folder::new().with("job.toml", job(stage)).with("in.jsonl", "{\"k\":\"a\"}\n{\"k\":\"b\"}\n{\"k\":\"c\"}\n")
 }
 
-fn repository(path: &str) -> PathBuf {
+pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
