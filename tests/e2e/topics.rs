@@ -32,7 +32,7 @@ fn topics_are_made_filled_read_and_removed() {
     let done = produce(&folder, &["orders", "--key", "/k"], rows).ok();
     assert_eq!(done.err, "appended 3 records to orders\n");
     let bad = produce(&folder, &["orders", "--key", "/k"], "{\"k\":\"a\",\"n\":4}\n{}\n");
-    bad.fails(1, &["line 2: there is no /k", "the 1 record before it were appended"]);
+    bad.fails(1, &["line 2: there is no /k", "appended before it: 1 record"]);
     produce(&folder, &["orders", "--key", "k"], "").fails(2, &["no JSON pointer", "--fixed-key"]);
     let mut lines: Vec<String> = consumed(&folder, &["orders"]).lines().map(str::to_owned).collect();
     lines.sort_unstable();
@@ -50,6 +50,10 @@ fn topics_are_made_filled_read_and_removed() {
     folder.run(&["topic", "consume", "orders", "--partition", "7"]).fails(2, &["partitions 0 to 1, not 7"]);
     let listed = folder.run(&["topic", "ls", "--json"]).ok().json();
     assert_eq!((&listed[0]["topic"], &listed[0]["records"]), (&"orders".into(), &4.into()));
+    let folder = folder.with(".wasmill/topics/broken.topic", "no topic");
+    let listed = folder.run(&["topic", "ls"]).fails(1, &["broken.topic"]);
+    assert!(listed.out.contains("broken") && listed.out.contains("orders"), "{}", listed.out);
+    std::fs::remove_file(folder.path().join(".wasmill/topics/broken.topic")).expect("removed");
     let said = folder.run(&["topic", "describe", "orders"]).ok().out;
     assert!(said.starts_with("orders: keeps records for 7d\n"), "{said}");
     folder.run(&["topic", "compact", "orders"]).ok();

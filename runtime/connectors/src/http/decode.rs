@@ -214,12 +214,13 @@ impl Decode {
 
 /// What the rows of a request without CloudEvents are known by.
 struct Names {
-    key: Option<String>,
+    key: Option<Vec<u8>>,
 }
 
 impl Names {
     fn new(headers: &HeaderMap) -> Result<Self, Refused> {
-        let key = header(headers, IDEMPOTENCY_KEY)?;
+        // Taken as it stands: only CloudEvents encode their attributes.
+        let key = headers.get(IDEMPOTENCY_KEY).map(|key| key.as_bytes().to_vec());
         if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > ATTRIBUTE_BYTES_MAX) {
             let reason = format!("header `Idempotency-Key` is empty or longer than {ATTRIBUTE_BYTES_MAX} bytes");
             return Err(Refused::Malformed(reason));
@@ -229,7 +230,7 @@ impl Names {
 
     fn id(&self, place: usize) -> Option<EventId> {
         let key = self.key.as_ref()?;
-        Some(EventId::of(&[b"key", key.as_bytes(), &(place as u64).to_le_bytes()]))
+        Some(EventId::of(&[b"key", key, &(place as u64).to_le_bytes()]))
     }
 }
 

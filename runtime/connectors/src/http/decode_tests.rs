@@ -126,6 +126,7 @@ fn an_idempotency_key_names_each_row() {
     assert_eq!(with("a"), with("a"));
     assert_ne!(with("a")[0], with("b")[0]);
     assert_ne!(with("a")[0], with("a")[1]);
+    assert_ne!(with("A")[0], with("%41")[0], "it is taken as it stands");
 }
 
 /// Text that is nearly JSON, or CloudEvents.

@@ -123,27 +123,34 @@ fn list(data: &DataArgs, terminal: &Terminal) -> Result<(), Failure> {
     let topics = data.topics();
     let mut table = Table::new(&["topic", "partitions", "records", "size"]);
     let mut values = Vec::new();
+    let mut damaged = None;
     for name in topics.list().map_err(failure)? {
-        let topic = match topics.open(&name) {
+        let stats = match topics.open(&name).and_then(|topic| topic.stats()) {
             // Deleted meanwhile.
             Err(TopicError::Missing { .. }) => continue,
-            topic => topic.map_err(failure)?,
+            // The others are listed all the same.
+            Err(error) => {
+                values.push(json!({"topic": name, "error": error.to_string()}));
+                table.row([name.to_string(), "?".into(), "?".into(), "?".into()]);
+                damaged.get_or_insert(error);
+                continue;
+            }
+            Ok(stats) => stats,
         };
-        let stats = topic.stats().map_err(failure)?;
         let records: u64 = stats.iter().map(|partition| partition.end - partition.start).sum();
         let size: u64 = stats.iter().map(|partition| partition.bytes).sum();
         values.push(json!({"topic": name, "partitions": stats.len(), "records": records, "bytes": size}));
         table.row([name.to_string(), stats.len().to_string(), grouped(records), bytes(size)]);
     }
     if terminal.json {
-        return terminal.print_json(&Value::Array(values));
-    }
-    if values.is_empty() {
+        terminal.print_json(&Value::Array(values))?;
+    } else if values.is_empty() {
         terminal
             .say(&format!("there is no topic in {}; `wasmill topic create NAME` makes one", topics.dir().display()));
-        return Ok(());
+    } else {
+        terminal.print(&table.render("", terminal.out))?;
     }
-    terminal.print(&table.render("", terminal.out))
+    damaged.map_or(Ok(()), |error| Err(failure(error)))
 }
 
 fn create(args: &CreateArgs, terminal: &Terminal) -> Result<(), Failure> {

@@ -64,7 +64,7 @@ pub(super) fn produce(args: &ProduceArgs, terminal: &Terminal) -> Result<(), Fai
             if let Err(reason) = push(args, text, clock.wall(), &mut batch) {
                 append(&topic, args, std::mem::take(&mut batch).finish(0), &mut records)?;
                 return Err(Failure::failed(format!("line {number}: {reason}"))
-                    .hint(format!("the {} before it were appended", count(records, "record"))));
+                    .hint(format!("appended before it: {}", count(records, "record"))));
             }
         }
         // What is there goes out before anything is waited for.
