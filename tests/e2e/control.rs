@@ -35,7 +35,7 @@ impl Running {
     }
 }
 
-fn append(folder: &Folder, line: &str) {
+pub(crate) fn append(folder: &Folder, line: &str) {
     use std::io::Write;
     let file = std::fs::OpenOptions::new().append(true).open(folder.path().join("in.jsonl"));
     writeln!(file.expect("opened"), "{line}").expect("written");

@@ -13,4 +13,5 @@ mod savepoint;
 mod state;
 mod stop;
 mod support;
+mod swap;
 mod topics;

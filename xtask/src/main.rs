@@ -10,6 +10,7 @@ mod nexmark;
 mod planted;
 mod plugins;
 mod steps;
+mod swaps;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -76,6 +77,21 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
+    /// Swap the plugin of a running job again and again, and hold what it shows to an oracle
+    Swaps {
+        /// How often
+        #[arg(long, default_value_t = 100)]
+        n: u64,
+        /// Decides about the versions and the kills
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print the result as a JSON object
+        #[arg(long)]
+        json: bool,
+        /// The binary that runs the jobs
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Let bugs in, one after the other, and see that each is caught
     Planted {
         /// A part of the names of those to let in
@@ -110,6 +126,7 @@ fn main() -> ExitCode {
         Task::Flights { sample } => flights::flights(sample),
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
         Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
+        Task::Swaps { n, seed, json, wasmill } => swaps::swaps(n, seed, &wasmill, json),
         Task::Planted { filter, json, wasmill } => planted::planted(filter.as_deref(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),

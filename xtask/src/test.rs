@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::plugins::plugins;
 use crate::steps::{Steps, cargo, say};
-use crate::{crash, nexmark, planted, root, target};
+use crate::{crash, nexmark, planted, root, swaps, target};
 
 /// Everything but what needs the network; `fast` leaves out the slow half.
 pub(crate) fn test(fast: bool) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
 }
 
 fn test_steps(root: &Path, fast: bool) -> usize {
-    2 + usize::from(!fast) + usize::from(guests(root)) + 3 * usize::from(guests(root) && !fast)
+    2 + usize::from(!fast) + usize::from(guests(root)) + 4 * usize::from(guests(root) && !fast)
 }
 
 fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
@@ -67,6 +67,8 @@ fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
         steps.act("NEXMark, held to the native floor", "cargo xtask nexmark", check)?;
         let crash = || crash::crash(100, 1, &[], &wasmill, false);
         steps.act("kills, held to an oracle", "cargo xtask crash", crash)?;
+        let swaps = || swaps::swaps(12, 1, &wasmill, false);
+        steps.act("swaps, held to an oracle", "cargo xtask swaps", swaps)?;
         let planted = || planted::planted(None, &wasmill, false);
         steps.act("planted bugs", "cargo xtask planted", planted)?;
     }

@@ -164,16 +164,20 @@ async fn stage(spec: &JobSpec, name: &NodeName, plugins: &Plugins<'_>) -> Result
             None => diagnostic,
         }
     })?;
-    let config = match &stage.config {
-        serde_json::Value::Null => Vec::new(),
-        config => config.to_string().into_bytes(),
-    };
-    loaded.configure(config).await.map_err(|error| match &error {
+    loaded.configure(config(stage)).await.map_err(|error| match &error {
         OperatorError::Fatal { reason, .. } => config_error(spec, name, reason),
         error => spec
             .error(&at_plugin, format!("stage `{name}`: {}", error))
             .hint("the plugin cannot even describe itself: it needs a fix, not the job"),
     })
+}
+
+/// The configuration of a stage as its plugin gets it.
+pub(crate) fn config(stage: &wasmill_spec::StageSpec) -> Vec<u8> {
+    match &stage.config {
+        serde_json::Value::Null => Vec::new(),
+        config => config.to_string().into_bytes(),
+    }
 }
 
 /// What a plugin says about its configuration, at the place it names. The SDKs write
@@ -225,6 +229,11 @@ impl Assembled {
     /// Whether every source gives the same rows again, so that a job can go on as after a crash.
     pub(crate) fn can_be_read_again(&self) -> bool {
         self.sources.values().all(|source| source.capabilities().replayable)
+    }
+
+    /// The plugin that the job file names for a stage.
+    pub(crate) fn factory(&self, stage: &NodeName) -> Option<&Arc<dyn OperatorFactory>> {
+        self.stages.get(stage)
     }
 
     /// The plugin of a stage.

@@ -12,6 +12,7 @@ mod dead_letters;
 mod failure;
 mod first_output;
 mod golden;
+mod kept_plugins;
 mod overrides;
 mod plugins;
 mod progress;

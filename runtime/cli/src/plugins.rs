@@ -69,7 +69,16 @@ impl<'t> Plugins<'t> {
         path: &Path,
         limits: InstanceLimits,
     ) -> Result<LoadedPlugin, Unusable> {
-        let bytes = bytes_of(plugin, path)?;
+        self.load_bytes(plugin, bytes_of(plugin, path)?, limits).await
+    }
+
+    /// A plugin by its bytes; `plugin` is what it is called.
+    pub(crate) async fn load_bytes(
+        &self,
+        plugin: &PluginRef,
+        bytes: Arc<[u8]>,
+        limits: InstanceLimits,
+    ) -> Result<LoadedPlugin, Unusable> {
         let mut loading = std::pin::pin!(self.host.load(bytes, limits, Grants::ALL));
         let loaded = tokio::select! {
             loaded = &mut loading => loaded,
@@ -85,7 +94,7 @@ impl<'t> Plugins<'t> {
 }
 
 /// The bytes of a plugin.
-fn bytes_of(plugin: &PluginRef, path: &Path) -> Result<Arc<[u8]>, Unusable> {
+pub(crate) fn bytes_of(plugin: &PluginRef, path: &Path) -> Result<Arc<[u8]>, Unusable> {
     match plugin {
         PluginRef::Path(_) => file(path),
         PluginRef::Standard(name) => std_plugins::get(name).map(Arc::from).ok_or_else(|| {

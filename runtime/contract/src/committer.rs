@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
 use wasmill_model::{
     Batch, Epoch, ErrorKind, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position,
 };
 use wasmill_order::{TimerEntry, WindowChanges};
 use wasmill_store::{ChangeSet, LetterId};
 
-use crate::{BoxFuture, Share, SinkHandle};
+use crate::{BoxFuture, OperatorFactory, Share, SinkHandle};
 
 /// Makes epochs durable. One atomic write an epoch, in the order of epochs.
 pub trait Committer: Send {
@@ -62,6 +64,25 @@ pub struct StageCut {
     pub timers: Vec<TimerEntry>,
     /// Changes of windows, where the stage has any.
     pub windows: Option<WindowChanges>,
+    /// The plugin that it went on with behind the cut before, where that is another one.
+    pub plugin: Option<Arc<StagePlugin>>,
+}
+
+/// What is remembered of the plugin of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagePlugin {
+    /// Its identity.
+    pub digest: PluginDigest,
+    /// Its state spaces by place, each with the version of its schema.
+    pub spaces: Vec<(String, u32)>,
+}
+
+impl StagePlugin {
+    /// Of a configured plugin.
+    pub fn of(factory: &dyn OperatorFactory) -> Self {
+        let spaces = factory.descriptor().spaces.iter().map(|space| (space.name.clone(), space.schema_version));
+        Self { digest: factory.digest(), spaces: spaces.collect() }
+    }
 }
 
 /// The prepared handle of one share of a sink.

@@ -19,7 +19,9 @@ mod source;
 /// A boxed future, as every asynchronous call of the contract returns.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-pub use committer::{CommitError, Committer, Cut, DeadLetter, MemoryCommitter, SinkCut, SourceCut, StageCut};
+pub use committer::{
+    CommitError, Committer, Cut, DeadLetter, MemoryCommitter, SinkCut, SourceCut, StageCut, StagePlugin,
+};
 pub use connector::{Bounds, ConnectorError, Share, SinkCapabilities, SourceCapabilities};
 pub use context::{LogLine, MetricUpdate, OperatorContext, TimerChange};
 pub use operator::{Aggregate, OpenError, Operator, OperatorError, OperatorFactory};

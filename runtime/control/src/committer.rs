@@ -16,7 +16,7 @@ use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, epoch_record};
 use wasmill_model::{Epoch, ErrorKind, NodeName};
 use wasmill_store::{Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, StageRecord, StoreError};
 
-use crate::identity::{self, Facts};
+use crate::identity::{self, Facts, StageFact};
 use crate::savepoints::{Savepoint, Wanted};
 
 /// Makes the epochs of a job durable in its store, and keeps the store small meanwhile.
@@ -26,6 +26,8 @@ pub struct StoreCommitter {
     store: Option<JobStore>,
     /// What the next epoch says about the job.
     facts: Facts,
+    /// What the store then knows of its stages.
+    stages: BTreeMap<NodeName, StageFact>,
     /// The source of each node that has one only.
     sources: BTreeMap<NodeName, NodeName>,
     /// The numbers under which the store has the spaces of each stage, by place.
@@ -50,12 +52,13 @@ impl StoreCommitter {
     pub(crate) fn new(
         store: JobStore,
         facts: Facts,
+        stages: BTreeMap<NodeName, StageFact>,
         sources: BTreeMap<NodeName, NodeName>,
         numbers: BTreeMap<NodeName, Vec<u16>>,
         removed: Vec<NodeName>,
         wanted: mpsc::Receiver<Wanted>,
     ) -> Self {
-        Self { store: Some(store), facts, sources, numbers, removed, compaction: None, wanted, export: None }
+        Self { store: Some(store), facts, stages, sources, numbers, removed, compaction: None, wanted, export: None }
     }
 
     /// Gives the spaces of a stage the numbers that the store has them under.
@@ -114,6 +117,13 @@ impl Committer for StoreCommitter {
         Box::pin(async move {
             let sources = &self.sources;
             let source_of = |node: &NodeName| sources.get(node).unwrap_or(node).clone();
+            let swaps = cuts.iter().flat_map(|cut| &cut.stages);
+            let swaps = swaps.filter_map(|stage| Some((&stage.node, stage.plugin.as_ref()?)));
+            for (node, plugin) in swaps {
+                if let Some(fact) = self.stages.get_mut(node).filter(|fact| !fact.is(plugin)) {
+                    self.facts.extend([fact.swap(node, plugin)]);
+                }
+            }
             let mut record = epoch_record(cuts, source_of);
             record.stages.iter_mut().for_each(|stage| self.number_spaces(stage));
             record.meta = std::mem::take(&mut self.facts);

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use wasmill_contract::StagePlugin;
 use wasmill_engine::NodePart;
 use wasmill_model::{NodeName, WindowShape};
 use wasmill_plan::{NodeKind, Plan};
@@ -22,8 +23,11 @@ pub type Facts = BTreeMap<String, Option<Vec<u8>>>;
 
 /// What is remembered of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StageFact {
+pub(crate) struct StageFact {
     plugin: String,
+    /// The plugin that the job file named when that one was swapped in; none where it named that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declared: Option<String>,
     /// The spaces by the number that the store has them under, each with its name and the version of
     /// its schema. A number whose space was dropped is not used again.
     spaces: Vec<Option<(String, u32)>>,
@@ -44,6 +48,8 @@ pub enum Dropped {
 pub struct Resumption {
     /// What the next epoch says about the job.
     pub facts: Facts,
+    /// What is then remembered of its stages.
+    pub(crate) stages: BTreeMap<NodeName, StageFact>,
     /// The numbers under which the store has the spaces of each stage, by place.
     pub numbers: BTreeMap<NodeName, Vec<u16>>,
     /// Nodes that the next epoch removes.
@@ -116,10 +122,16 @@ fn stage_fact(key: &str, stored: &[u8]) -> Result<Option<(NodeName, StageFact)>,
 pub fn decide_resume(
     plan: &Plan,
     parts: &[NodePart],
+    declared: &BTreeMap<NodeName, String>,
     recovered: &Recovered,
     dropped: Dropped,
 ) -> Result<Resumption, ControlError> {
     let (job, mut stages) = facts(plan, parts);
+    for (stage, declared) in declared {
+        if let Some(fact) = stages.get_mut(stage) {
+            fact.declared = Some(declared.clone()).filter(|declared| *declared != fact.plugin);
+        }
+    }
     if let Some(stored) = recovered.meta.get(JOB).filter(|stored| **stored != job) {
         let (stored, name) = (String::from_utf8_lossy(stored).into_owned(), plan.job.to_string());
         return Err(ControlError::OtherJob { stored, name });
@@ -161,13 +173,51 @@ pub fn decide_resume(
             resumption.removed.push(node.clone());
         }
     }
-    let stages = stages.iter().map(|(name, fact)| {
-        (format!("{STAGE}{name}"), serde_json::to_vec(fact).expect("plain data is written to memory without fail"))
-    });
-    let all = stages.chain([(JOB.to_owned(), job)]);
+    let all = stages.iter().map(|(name, fact)| written(name, fact));
+    let all = all.chain([(JOB.to_owned(), job)]);
     let changed = all.filter(|(key, fact)| recovered.meta.get(key) != Some(fact));
     resumption.facts.extend(changed.map(|(key, fact)| (key, Some(fact))));
+    resumption.stages = stages;
     Ok(resumption)
+}
+
+fn written(stage: &NodeName, fact: &StageFact) -> (String, Vec<u8>) {
+    (format!("{STAGE}{stage}"), serde_json::to_vec(fact).expect("plain data is written to memory without fail"))
+}
+
+impl StageFact {
+    /// Whether it is this plugin already: every share of a stage says so.
+    pub(crate) fn is(&self, plugin: &StagePlugin) -> bool {
+        self.plugin == plugin.digest.to_string()
+    }
+
+    /// The stage goes on with another plugin, whose spaces are the same. Returns what an epoch of it
+    /// says.
+    pub(crate) fn swap(&mut self, stage: &NodeName, plugin: &StagePlugin) -> (String, Option<Vec<u8>>) {
+        let before = std::mem::replace(&mut self.plugin, plugin.digest.to_string());
+        let declared = self.declared.take().unwrap_or(before);
+        self.declared = Some(declared).filter(|declared| *declared != self.plugin);
+        let (key, fact) = written(stage, self);
+        (key, Some(fact))
+    }
+}
+
+/// See [`crate::Taken::swapped`].
+pub(crate) fn swapped(
+    plan: &Plan,
+    parts: &[NodePart],
+    recovered: &Recovered,
+) -> Result<BTreeMap<NodeName, String>, ControlError> {
+    let (_, stages) = facts(plan, parts);
+    let mut swapped = BTreeMap::new();
+    for (key, stored) in &recovered.meta {
+        let Some((stage, fact)) = stage_fact(key, stored)? else { continue };
+        let named = stages.get(&stage).map(|now| &now.plugin);
+        if fact.declared.is_some() && fact.declared.as_ref() == named {
+            swapped.insert(stage, fact.plugin);
+        }
+    }
+    Ok(swapped)
 }
 
 /// Spaces by number, by name and version.
@@ -205,7 +255,7 @@ fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageF
             let spaces = factory.descriptor().spaces.iter();
             let spaces = spaces.map(|space| Some((space.name.clone(), space.schema_version)));
             let (plugin, spaces) = (factory.digest().to_string(), spaces.collect());
-            stages.insert(node.name.clone(), StageFact { plugin, spaces, window: *window });
+            stages.insert(node.name.clone(), StageFact { plugin, declared: None, spaces, window: *window });
         }
     }
     (plan.job.to_string().into_bytes(), stages)

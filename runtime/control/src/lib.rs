@@ -6,6 +6,7 @@
 //! of it has left, is decided by [`mod@identity`].
 
 mod committer;
+pub mod compatibility;
 mod error;
 pub mod identity;
 pub mod local;
@@ -15,5 +16,5 @@ mod savepoints;
 pub use committer::StoreCommitter;
 pub use error::ControlError;
 pub use identity::Dropped;
-pub use open::{Opened, open};
+pub use open::{Opened, Taken, take};
 pub use savepoints::{Savepoint, Savepoints};

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use wasmill_engine::NodePart;
 use wasmill_env::Disk;
+use wasmill_model::NodeName;
 use wasmill_plan::{NodeKind, Plan};
 use wasmill_store::{JobStore, Recovered, StageStates, StoreOptions};
 
@@ -24,29 +26,71 @@ pub struct Opened {
     pub savepoints: Savepoints,
 }
 
-/// Takes a state directory for a job, and reads what it holds. Blocks. `dropped` says what becomes of
-/// what the job has no place for any more.
+/// A state directory that was read, and is ours.
+#[derive(Debug)]
+pub struct Taken {
+    store: JobStore,
+    recovered: Recovered,
+    options: StoreOptions,
+}
+
+/// Takes a state directory, and reads what it holds. Blocks.
 ///
 /// # Errors
-/// Where another process has it, it cannot be read, or the job may not go on from what it holds.
-pub fn open(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
+/// Where another process has it, or it cannot be read.
+pub fn take(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> Result<Taken, ControlError> {
+    let (store, recovered) = JobStore::open(disk, dir, options)?;
+    Ok(Taken { store, recovered, options })
+}
+
+impl Taken {
+    /// The stages whose plugin was swapped while the job ran, and the digest of the one that its last
+    /// epoch was made with. A stage for which the job names another plugin since is not among them: the
+    /// job has the last word.
+    ///
+    /// # Errors
+    /// Where what is stored cannot be read.
+    pub fn swapped(&self, plan: &Plan, parts: &[NodePart]) -> Result<BTreeMap<NodeName, String>, ControlError> {
+        identity::swapped(plan, parts, &self.recovered)
+    }
+
+    /// Decides how a job goes on. `parts` have the plugins that were swapped in, and `declared` the
+    /// digests of those that the job names for these stages. `dropped` says what becomes of what the
+    /// job has no place for any more.
+    ///
+    /// # Errors
+    /// Where the job may not go on from what is stored.
+    pub fn open(
+        self,
+        plan: &Plan,
+        parts: &[NodePart],
+        declared: &BTreeMap<NodeName, String>,
+        dropped: Dropped,
+    ) -> Result<Opened, ControlError> {
+        let Self { store, recovered, options } = self;
+        open(store, recovered, options, plan, parts, declared, dropped)
+    }
+}
+
+fn open(
+    store: JobStore,
+    mut recovered: Recovered,
     options: StoreOptions,
     plan: &Plan,
     parts: &[NodePart],
+    declared: &BTreeMap<NodeName, String>,
     dropped: Dropped,
 ) -> Result<Opened, ControlError> {
-    let (store, mut recovered) = JobStore::open(disk, dir, options)?;
     let finished = identity::is_finished(&recovered) && recovered.replays.is_empty();
-    let Resumption { facts, numbers, removed } = identity::decide_resume(plan, parts, &recovered, dropped)?;
+    let resumption = identity::decide_resume(plan, parts, declared, &recovered, dropped)?;
+    let Resumption { facts, stages, numbers, removed } = resumption;
     recovered.forget(&removed);
     let shares = stateful_shares(plan, parts).max(1);
     let rows = |bytes: u64| usize::try_from(bytes / 2 / shares).unwrap_or(usize::MAX);
     let files = store.state().cloned().zip(options.state_cache_bytes.map(rows));
     let states = StageStates { files, numbers: numbers.clone() };
     let (savepoints, wanted) = Savepoints::new();
-    let committer = StoreCommitter::new(store, facts, identity::sources(plan), numbers, removed, wanted);
+    let committer = StoreCommitter::new(store, facts, stages, identity::sources(plan), numbers, removed, wanted);
     Ok(Opened { finished, recovered, states, committer, savepoints })
 }
 

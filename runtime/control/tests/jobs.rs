@@ -1,5 +1,6 @@
 //! Jobs over a state directory: what is durable, what is refused, and that the log stays short.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use wasmill_contract::{
     Aggregate, BoxFuture, Committer, Cut, DeadLetter, OpenError, Operator, OperatorContext, OperatorError,
     OperatorFactory, Share, StageCut,
 };
-use wasmill_control::{ControlError, Dropped, Opened, open};
+use wasmill_control::{ControlError, Dropped, Opened};
 use wasmill_engine::NodePart;
 use wasmill_env::{Disk, Fault, SimulatedDisk};
 use wasmill_model::{
@@ -92,7 +93,7 @@ fn take_or_drop(
 ) -> Result<Opened, ControlError> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     let options = StoreOptions { log_bytes_max: 4 << 10, ..StoreOptions::default() };
-    open(disk, Path::new(DIR), options, plan, &[part], dropped)
+    wasmill_control::take(disk, Path::new(DIR), options)?.open(plan, &[part], &BTreeMap::new(), dropped)
 }
 
 fn counted(key: &str, value: &str) -> Cut {
@@ -106,7 +107,7 @@ fn counted(key: &str, value: &str) -> Cut {
     let state = ChangeSet::from_iter([entry]);
     let share = Share::WHOLE;
     Cut {
-        stages: vec![StageCut { node: name("count"), share, state, timers: Vec::new(), windows: None }],
+        stages: vec![StageCut { node: name("count"), share, state, timers: Vec::new(), windows: None, plugin: None }],
         ..Cut::default()
     }
 }
@@ -253,7 +254,9 @@ async fn state_moves_between_memory_and_disk() {
         let part = stage(1, &[("seen", 1)]);
         let disk: Arc<dyn Disk> = Arc::clone(&disk) as Arc<dyn Disk>;
         let job = plan("job", "count", None);
-        let opened = open(disk, Path::new(DIR), options, &job, &[part], Dropped::Refuse).expect("its own state");
+        let opened = (wasmill_control::take(disk, Path::new(DIR), options).expect("a directory"))
+            .open(&job, &[part], &BTreeMap::new(), Dropped::Refuse)
+            .expect("its own state");
         assert_eq!(held(&opened, "count", &[("seen", 1)]), three);
     }
 }

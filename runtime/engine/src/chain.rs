@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
-use wasmill_contract::{Cut, DeadLetter, Share};
+use wasmill_contract::{Cut, DeadLetter, OperatorError, Share};
 use wasmill_env::{Clock as HostClock, kill_point, planted};
 use wasmill_model::{
-    Batch, Clock, Column, KeyGroup, LetterKind, LetterSubject, NodeName, Timestamp, key_group, share_of,
+    Batch, Clock, Column, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, Timestamp, key_group, share_of,
 };
 use wasmill_spec::NewKey;
 use wasmill_store::LetterId;
@@ -29,6 +29,7 @@ use crate::queue::QueueSender;
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
 use crate::sink_slot::{Meter, SinkSlot};
+use crate::swap::Offer;
 use crate::window_slot::WindowSlot;
 
 /// Bytes of rejected rows that a task holds before it asks for an epoch.
@@ -127,6 +128,27 @@ impl Chain {
             dead_letter_bytes: 0,
             replayed: Vec::new(),
             in_ticket: false,
+        }
+    }
+
+    /// Behind a barrier: opens the plugin that was offered beside the one of its stage.
+    pub(crate) async fn prepare_swap(&mut self, offer: &Offer) -> Result<(), OperatorError> {
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == offer.stage) else { return Ok(()) };
+        match &mut slot.kind {
+            SlotKind::Operator(operator) => operator.prepare_swap(&*offer.factory).await,
+            SlotKind::Window(window) => window.prepare_swap(&*offer.factory).await,
+            SlotKind::Source | SlotKind::Sink(_) => Ok(()),
+        }
+    }
+
+    /// Goes on with the plugin that was prepared, or without it. `epoch` is the last of the old one.
+    pub(crate) fn settle_swap(&mut self, offer: &Offer, take: bool, epoch: Epoch) {
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == offer.stage) else { return };
+        let trial = offer.trial.then_some(epoch);
+        match &mut slot.kind {
+            SlotKind::Operator(operator) => operator.settle_swap(&offer.factory, take, trial),
+            SlotKind::Window(window) => window.settle_swap(&offer.factory, take, trial),
+            SlotKind::Source | SlotKind::Sink(_) => {}
         }
     }
 
@@ -414,9 +436,14 @@ impl Chain {
     /// The epoch is durable: sinks make its rows visible.
     pub(crate) async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
         for slot in &mut self.slots {
-            if let SlotKind::Sink(sink) = &mut slot.kind {
-                let meter = Meter { clock: &*self.clock, metrics: &self.metrics };
-                sink.commit(barrier.epoch, barrier.last, meter).await?;
+            match &mut slot.kind {
+                SlotKind::Source => {}
+                SlotKind::Operator(operator) => operator.committed(barrier.epoch),
+                SlotKind::Window(window) => window.committed(barrier.epoch),
+                SlotKind::Sink(sink) => {
+                    let meter = Meter { clock: &*self.clock, metrics: &self.metrics };
+                    sink.commit(barrier.epoch, barrier.last, meter).await?;
+                }
             }
         }
         Ok(())

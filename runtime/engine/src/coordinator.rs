@@ -3,7 +3,7 @@
 //! One epoch is collected at a time: a barrier goes into the sources, every task hands in its cut.
 //! The commit of epoch *n* runs while *n+1* is being worked on; *n+1* is committed after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +16,13 @@ use wasmill_model::{Epoch, NodeName};
 use crate::error::JobError;
 use crate::metrics::JobMetrics;
 use crate::signal::Barrier;
+use crate::swap::{Decision, SwapError, SwapWish, Swapping};
 use crate::task::{Order, Report};
 
 /// What the coordinator needs to know of a task.
 pub(crate) struct TaskLink {
     pub(crate) head: NodeName,
+    pub(crate) nodes: Vec<NodeName>,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) is_source: bool,
 }
@@ -32,6 +34,8 @@ pub(crate) enum Wish {
     EndEpoch,
     /// That sources read nothing more, or read on.
     Pause(bool),
+    /// Another plugin in a stage.
+    Swap(SwapWish),
 }
 
 /// Drives the epochs of a job.
@@ -71,6 +75,15 @@ impl Coordinator {
     /// Runs until the last epoch is committed and every task has finished, or until something
     /// fails. Tasks that are left are cancelled when this returns.
     pub(crate) async fn run(mut self) -> Result<(), JobError> {
+        let mut swapping = None;
+        let ended = self.drive(&mut swapping).await;
+        if let Some(swapping) = swapping {
+            swapping.end(Some(self.last_committed), ended.as_ref().err());
+        }
+        ended
+    }
+
+    async fn drive(&mut self, swapping: &mut Option<Swapping>) -> Result<(), JobError> {
         let sources = self.links.iter().filter(|link| link.is_source).count();
         let mut exhausted = 0;
         let mut finished = 0;
@@ -85,13 +98,20 @@ impl Coordinator {
         let mut epoch = self.last_committed;
 
         while finished < self.links.len() {
-            let may_inject = collecting.is_none() && collected.is_none() && !injected_last;
+            let held = swapping.as_ref().is_some_and(Swapping::holds_barriers);
+            let may_inject = collecting.is_none() && collected.is_none() && !injected_last && !held;
             if may_inject && (last_wanted || epoch_wanted || self.clock.monotonic_nanos() >= due_at) {
                 epoch = epoch.next();
                 let barrier = Barrier { epoch, last: last_wanted };
                 injected_last = last_wanted;
                 epoch_wanted = false;
                 due_at = self.due_at();
+                if let Some(swapping) = swapping.as_mut().filter(|_| !barrier.last) {
+                    let tasks = self.tasks_of(swapping.stage());
+                    if let Some(offer) = swapping.begin(epoch, tasks.clone()) {
+                        self.tell_tasks(&tasks, &Order::Offer(offer)).await;
+                    }
+                }
                 self.tell(Order::Inject(barrier), true).await;
                 kill_point("epoch-injected");
                 collecting = Some(Collecting { barrier, cuts: BTreeMap::new() });
@@ -109,9 +129,9 @@ impl Coordinator {
                     (committer, barrier, result)
                 }));
             }
-            let wait_for_interval = collecting.is_none() && collected.is_none() && !injected_last;
+            let wait_for_interval = collecting.is_none() && collected.is_none() && !injected_last && !held;
             let happening = {
-                let Self { reports, tasks, stop, wishes, clock, .. } = &mut self;
+                let Self { reports, tasks, stop, wishes, clock, .. } = &mut *self;
                 tokio::select! {
                     biased;
                     report = reports.recv() => Happening::Report(report),
@@ -131,7 +151,41 @@ impl Coordinator {
                 }
             };
             match happening {
-                Happening::Report(Some(Report::Failed(error))) => return Err(error),
+                Happening::Report(Some(Report::Failed(error))) => {
+                    // Whether the epoch is durable that a plugin on trial has made decides which one it is.
+                    if matches!(error, JobError::TrialFailed { .. })
+                        && let Some(commit) = committing.take()
+                        && let (_, barrier, Ok(())) = commit.await
+                    {
+                        self.last_committed = barrier.epoch;
+                    }
+                    return Err(error);
+                }
+                Happening::Report(Some(Report::Prepared { task, result })) => {
+                    let Some(swap) = swapping.as_mut() else { continue };
+                    let decision = swap.decide(task, result);
+                    let tasks = self.tasks_of(swap.stage());
+                    match decision {
+                        Decision::Wait => {}
+                        Decision::Take => {
+                            swap.told(tasks.clone());
+                            self.tell_tasks(&tasks, &Order::Decide { take: true }).await;
+                        }
+                        Decision::Keep => {
+                            self.tell_tasks(&tasks, &Order::Decide { take: false }).await;
+                            if let Some(swap) = swapping.take() {
+                                swap.end(None, None);
+                            }
+                        }
+                    }
+                }
+                Happening::Report(Some(Report::WentOn { task, paused })) => {
+                    if let Some(swap) = swapping.as_mut() {
+                        swap.went_on(task, paused);
+                        // The sooner an epoch of it is durable, the sooner the trial is over.
+                        epoch_wanted = true;
+                    }
+                }
                 Happening::Report(Some(Report::Finished)) => finished += 1,
                 Happening::Report(Some(Report::EpochWanted)) => epoch_wanted = true,
                 Happening::Report(Some(Report::Exhausted)) => {
@@ -155,12 +209,33 @@ impl Coordinator {
                     self.committer = Some(committer);
                     result?;
                     kill_point("epoch-durable");
+                    self.last_committed = barrier.epoch;
                     self.metrics.epoch_committed();
                     self.tell(Order::Commit(barrier), false).await;
+                    if let Some(swap) = swapping.take_if(|swap| swap.is_over(barrier.epoch)) {
+                        swap.end(Some(barrier.epoch), None);
+                    }
                 }
                 Happening::TaskEnded(Some(Err(error))) if error.is_panic() => return Err(self.panicked(&error)),
                 Happening::TaskEnded(_) | Happening::IntervalOver => {}
                 Happening::StopWanted => last_wanted |= stop_open,
+                Happening::Wished(Wish::Swap(wish)) => {
+                    let refused = match &swapping {
+                        Some(_) => Some(SwapError::Busy),
+                        None if last_wanted => Some(SwapError::Ending),
+                        None if self.tasks_of(&wish.offer.stage).is_empty() => {
+                            Some(SwapError::NoStage { stage: wish.offer.stage.clone() })
+                        }
+                        None => None,
+                    };
+                    match refused {
+                        Some(error) => drop(wish.done.send(Err(error))),
+                        None => {
+                            *swapping = Some(Swapping::new(wish));
+                            epoch_wanted = true;
+                        }
+                    }
+                }
                 Happening::Wished(Wish::EndEpoch) => epoch_wanted = true,
                 Happening::Wished(Wish::Pause(paused)) => self.tell(Order::Pause(paused), true).await,
             }
@@ -196,7 +271,19 @@ impl Coordinator {
     async fn tell(&mut self, order: Order, sources_only: bool) {
         for link in self.links.iter().filter(|link| link.is_source || !sources_only) {
             // A task that is gone has failed or finished: its report is on its way.
-            let _gone = link.orders.send(order).await.is_err();
+            let _gone = link.orders.send(order.clone()).await.is_err();
+        }
+    }
+
+    /// The tasks that a node is in.
+    fn tasks_of(&self, node: &NodeName) -> BTreeSet<usize> {
+        let links = self.links.iter().enumerate();
+        links.filter(|(_, link)| link.nodes.contains(node)).map(|(task, _)| task).collect()
+    }
+
+    async fn tell_tasks(&mut self, tasks: &BTreeSet<usize>, order: &Order) {
+        for &task in tasks {
+            let _gone = self.links[task].orders.send(order.clone()).await.is_err();
         }
     }
 }

@@ -60,6 +60,16 @@ pub enum JobError {
         #[source]
         cause: OperatorError,
     },
+    /// A plugin that has taken the place of another fails before an epoch of it was durable: the job
+    /// goes back to the one before.
+    #[error("stage {node:?}: the plugin that was swapped in failed: {cause}", node = node.as_str())]
+    TrialFailed {
+        /// The stage.
+        node: NodeName,
+        /// How it failed.
+        #[source]
+        cause: OperatorError,
+    },
     /// Timers of an operator fire at once again and again.
     #[error(
         "stage {node:?}: on-timers set timers that were due at once {rounds} times in a row; \
@@ -128,7 +138,9 @@ impl JobError {
         match self {
             Self::Source { cause, .. } | Self::Sink { cause, .. } => cause.kind(),
             Self::Stage { cause, .. } => cause.kind(),
-            Self::AlwaysFails { .. } | Self::Replay { .. } | Self::TimerStorm { .. } => ErrorKind::Plugin,
+            Self::AlwaysFails { .. } | Self::Replay { .. } | Self::TrialFailed { .. } | Self::TimerStorm { .. } => {
+                ErrorKind::Plugin
+            }
             Self::Commit(error) => error.kind,
             Self::Order { cause, .. } => cause.kind(),
             Self::Deal { cause, .. } => cause.kind(),

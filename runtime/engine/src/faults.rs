@@ -10,7 +10,7 @@ use wasmill_contract::{
     Aggregate, DeadLetter, LogLine, OpenError, Operator, OperatorContext, OperatorError, OperatorFactory,
 };
 use wasmill_env::Clock;
-use wasmill_model::{Batch, LetterSubject, LogLevel, NodeName};
+use wasmill_model::{Batch, Epoch, LetterSubject, LogLevel, NodeName};
 use wasmill_plan::FaultPolicy;
 
 use crate::error::JobError;
@@ -36,6 +36,9 @@ pub(crate) struct Plugin {
     metrics: Arc<NodeMetrics>,
     /// Rows, timers and panes that have failed since one succeeded.
     in_a_row: u64,
+    /// The last epoch of the plugin before, until one of this plugin is durable: a fault is no
+    /// verdict on what came in, but on the plugin.
+    trial: Option<Epoch>,
 }
 
 /// How often a call was made again.
@@ -50,7 +53,7 @@ impl Plugin {
         clock: Arc<dyn Clock>,
         metrics: Arc<NodeMetrics>,
     ) -> Self {
-        Self { name, factory, policy, clock, metrics, in_a_row: 0 }
+        Self { name, factory, policy, clock, metrics, in_a_row: 0, trial: None }
     }
 
     pub(crate) fn name(&self) -> &NodeName {
@@ -59,6 +62,18 @@ impl Plugin {
 
     pub(crate) fn factory(&self) -> &dyn OperatorFactory {
         &*self.factory
+    }
+
+    /// Another plugin takes its place.
+    pub(crate) fn replace(&mut self, factory: Arc<dyn OperatorFactory>, trial: Option<Epoch>) {
+        self.factory = factory;
+        self.in_a_row = 0;
+        self.trial = trial;
+    }
+
+    /// An epoch is durable.
+    pub(crate) fn committed(&mut self, epoch: Epoch) {
+        self.trial.take_if(|last| epoch > *last);
     }
 
     pub(crate) fn metrics(&self) -> &NodeMetrics {
@@ -101,10 +116,15 @@ impl Plugin {
         Err(self.failed(cause))
     }
 
-    /// The error of a fault that nothing is to blame for that came in: the host's own.
+    /// The error of a fault that nothing is to blame for that came in: the host's own, or that of a
+    /// plugin on trial.
     pub(crate) fn blame(&self, fault: &Fault) -> Result<(), JobError> {
         match &fault.cause {
             cause @ (OperatorError::Host { .. } | OperatorError::Instance(_)) => Err(self.failed(cause.clone())),
+            OperatorError::Retry { .. } => Ok(()),
+            cause if self.trial.is_some() => {
+                Err(JobError::TrialFailed { node: self.name.clone(), cause: cause.clone() })
+            }
             _ => Ok(()),
         }
     }

@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
+use wasmill_model::NodeName;
 use wasmill_plan::Plan;
 use wasmill_spec::Delivery;
 use wasmill_store::{Recovered, StageStates};
@@ -13,6 +14,7 @@ use wasmill_store::{Recovered, StageStates};
 use crate::coordinator::{Coordinator, Wish};
 use crate::error::JobError;
 use crate::metrics::JobMetrics;
+use crate::swap::{Offer, SwapError, SwapWish, Swapped};
 use crate::wiring;
 
 /// What runs at a node of the plan.
@@ -182,6 +184,24 @@ impl JobRemote {
     /// Has sources read nothing more, or read on. Epochs go on meanwhile, and no source becomes idle.
     pub async fn pause(&self, paused: bool) {
         self.wish(Wish::Pause(paused)).await;
+    }
+
+    /// Goes on with another plugin in a stage, from an epoch on, and answers once an epoch of it is
+    /// durable. `trial` says that the job can be started anew from its epochs where the plugin fails
+    /// before that, and will be. A dropped future leaves the swap under way.
+    ///
+    /// # Errors
+    /// Where the old plugin goes on.
+    pub async fn swap(
+        &self,
+        stage: &NodeName,
+        factory: Arc<dyn OperatorFactory>,
+        trial: bool,
+    ) -> Result<Swapped, SwapError> {
+        let (done, heard) = oneshot::channel();
+        let offer = Offer { stage: stage.clone(), factory, trial };
+        self.wish(Wish::Swap(SwapWish { offer, done })).await;
+        heard.await.unwrap_or(Err(SwapError::Ending))
     }
 
     async fn wish(&self, wish: Wish) {

@@ -12,12 +12,14 @@
 //! # Ordering
 //! Halves are worked off from the left: rows go on in the order they came in.
 
+mod swap;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use wasmill_contract::{DeadLetter, Operator, OperatorContext, Share, StageCut};
 use wasmill_env::planted;
-use wasmill_model::{Batch, Clock, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, Timestamp};
+use wasmill_model::{Batch, Clock, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, Timestamp};
 use wasmill_order::{TimerEntry, Timers};
 use wasmill_store::EntryChange;
 
@@ -69,6 +71,7 @@ pub(crate) struct OperatorSlot {
     /// Rows and timers that the operator was given since it was last flushed.
     unflushed: usize,
     pending: Pending,
+    swap: swap::Swap,
 }
 
 /// The instance, or what is left of one that could not be replaced.
@@ -97,6 +100,7 @@ impl OperatorSlot {
             history,
             unflushed: 0,
             pending: Pending::default(),
+            swap: swap::Swap::default(),
         }
     }
 
@@ -194,6 +198,7 @@ impl OperatorSlot {
         if !matches!(call, Call::Watermark) {
             self.plugin.succeeded();
         }
+        self.keep_last(&call, at);
         self.remember(at, Step::Called(call));
     }
 
@@ -449,7 +454,13 @@ impl OperatorSlot {
         if planted("timers-not-in-cut") {
             timers.clear();
         }
-        Ok((StageCut { node: self.plugin.name().clone(), share, state, timers, windows: None }, letters))
+        let (node, plugin) = (self.plugin.name().clone(), self.swap.changed.take());
+        Ok((StageCut { node, share, state, timers, windows: None, plugin }, letters))
+    }
+
+    /// An epoch is durable.
+    pub(crate) fn committed(&mut self, epoch: Epoch) {
+        self.plugin.committed(epoch);
     }
 }
 

@@ -9,10 +9,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use wasmill_contract::Cut;
 use wasmill_env::{Clock, kill_point, planted};
+use wasmill_model::Epoch;
 use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks, OrderError};
 
 use crate::chain::{Chain, Stopped};
@@ -22,9 +24,10 @@ use crate::queue::{Arrival, QueueReceiver};
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
 use crate::source_head::SourceHead;
+use crate::swap::Offer;
 
 /// What the coordinator tells a task.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Order {
     /// Sources only: end an epoch here.
     Inject(Barrier),
@@ -32,6 +35,10 @@ pub(crate) enum Order {
     Pause(bool),
     /// The epoch is durable.
     Commit(Barrier),
+    /// At the next barrier: prepare another plugin for a stage.
+    Offer(Arc<Offer>),
+    /// Go on with the plugin that was prepared, or without it.
+    Decide { take: bool },
 }
 
 /// What a task tells the coordinator.
@@ -45,6 +52,10 @@ pub(crate) enum Report {
     EpochWanted,
     /// The task has committed its last epoch.
     Finished,
+    /// The task has prepared what was offered to it, or says why it cannot.
+    Prepared { task: usize, result: Result<(), String> },
+    /// The task goes on with what was offered, after it has worked off nothing for so long.
+    WentOn { task: usize, paused: Duration },
     /// The task failed, and with it the job.
     Failed(JobError),
 }
@@ -102,6 +113,8 @@ pub(crate) struct Task {
     pub(crate) epoch_wanted: bool,
     /// Dead letters that are to be processed again before anything else.
     pub(crate) replays: Vec<Replay>,
+    /// What was offered for the next barrier.
+    pub(crate) offer: Option<Arc<Offer>>,
     /// The last barrier has passed: nothing comes in any more, and senders may go away.
     pub(crate) ended: bool,
 }
@@ -136,20 +149,16 @@ impl Task {
         loop {
             match self.next().await {
                 Next::Order(Order::Inject(barrier)) => self.inject(barrier).await?,
-                Next::Order(Order::Pause(paused)) => {
-                    if let Head::Source(source) = &mut self.head {
-                        source.pause(paused);
-                    }
-                }
                 Next::Order(Order::Commit(barrier)) => {
-                    self.chain.commit(barrier).await?;
-                    if let Head::Source(source) = &mut self.head {
-                        source.acknowledge(barrier.epoch).await?;
-                    }
+                    self.commit(barrier).await?;
                     if barrier.last {
                         return Ok(());
                     }
                 }
+                Next::Order(Order::Pause(paused)) => self.pause(paused),
+                Next::Order(Order::Offer(offer)) => self.offer = Some(offer),
+                // Nothing is prepared: the task decides where it has prepared.
+                Next::Order(Order::Decide { .. }) => {}
                 Next::Source(event) => {
                     let Head::Source(source) = &mut self.head else { continue };
                     let ended = source.handle(event, &mut self.chain).await?;
@@ -172,6 +181,47 @@ impl Task {
                 Next::Idle => self.chain.tidy().await?,
             }
         }
+    }
+
+    async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
+        self.chain.commit(barrier).await?;
+        match &mut self.head {
+            Head::Source(source) => source.acknowledge(barrier.epoch).await,
+            Head::Inputs(_) => Ok(()),
+        }
+    }
+
+    fn pause(&mut self, paused: bool) {
+        if let Head::Source(source) = &mut self.head {
+            source.pause(paused);
+        }
+    }
+
+    /// Behind a barrier: prepares the plugin that was offered, and waits for what is decided. Nothing
+    /// but commits happens meanwhile: no barrier is injected before all tasks have gone on.
+    async fn swap(&mut self, epoch: Epoch) -> Result<(), Stopped> {
+        let Some(offer) = self.offer.take() else { return Ok(()) };
+        let began = self.clock.monotonic_nanos();
+        let prepared = self.chain.prepare_swap(&offer).await;
+        kill_point("swap-prepared");
+        let result = prepared.map_err(|error| error.to_string());
+        self.report(Report::Prepared { task: self.id, result }).await;
+        let take = loop {
+            match self.orders.recv().await {
+                Some(Order::Decide { take }) => break take,
+                Some(Order::Commit(barrier)) => self.commit(barrier).await?,
+                Some(Order::Pause(paused)) => self.pause(paused),
+                Some(Order::Inject(_) | Order::Offer(_)) => {}
+                None => return Err(Stopped::ReceiverGone),
+            }
+        };
+        self.chain.settle_swap(&offer, take, epoch);
+        kill_point("swap-settled");
+        if take {
+            let paused = Duration::from_nanos(self.clock.monotonic_nanos().saturating_sub(began));
+            self.report(Report::WentOn { task: self.id, paused }).await;
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> Next {
@@ -230,7 +280,7 @@ impl Task {
         self.ended = barrier.last;
         cut.sources.push(positions);
         self.report_cut(barrier, cut).await;
-        Ok(())
+        self.swap(barrier.epoch).await
     }
 
     async fn arrive(&mut self, arrival: Arrival) -> Result<(), Stopped> {
@@ -297,6 +347,7 @@ impl Task {
                 let cut = self.chain.barrier(barrier).await?;
                 self.ended = barrier.last;
                 self.report_cut(barrier, cut).await;
+                self.swap(barrier.epoch).await?;
                 Ok(true)
             }
         }

@@ -8,11 +8,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{Aggregate, DeadLetter, OperatorContext, Share, StageCut};
+use wasmill_contract::{
+    Aggregate, DeadLetter, OpenError, OperatorContext, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
+};
 use wasmill_env::planted;
-use wasmill_model::{Batch, Column, LetterKind, LetterSubject, PaneBatch, Results};
+use wasmill_model::{Batch, Column, Epoch, LetterKind, LetterSubject, PaneBatch, Results};
 use wasmill_order::{Fired, OrderError, Windows};
-use wasmill_store::ChangeSet;
+use wasmill_store::{ChangeSet, MemoryState};
 
 use crate::error::JobError;
 use crate::faults::{Attempts, Fault, Plugin, settle};
@@ -32,11 +34,15 @@ pub(crate) struct WindowSlot {
     /// `None` only while another is opened in its place.
     aggregate: Option<Box<dyn Aggregate>>,
     windows: Windows,
+    /// A new plugin's instance, while it is not decided whether it takes over.
+    candidate: Option<Box<dyn Aggregate>>,
+    /// The plugin that the next cut has to name.
+    changed: Option<Arc<StagePlugin>>,
 }
 
 impl WindowSlot {
     pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows) -> Self {
-        Self { plugin, aggregate: Some(aggregate), windows }
+        Self { plugin, aggregate: Some(aggregate), windows, candidate: None, changed: None }
     }
 
     fn aggregate(&mut self) -> &mut dyn Aggregate {
@@ -65,6 +71,42 @@ impl WindowSlot {
             self.aggregate = Some(aggregate);
         }
         Ok(())
+    }
+
+    /// Behind a cut: opens a new plugin. Where it fails everything is as before.
+    pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
+        let old = self.aggregate().context();
+        let nothing = OperatorContext::new(old.stage.clone(), old.share, Box::new(MemoryState::default()));
+        let context = std::mem::replace(old, nothing);
+        match factory.open_aggregate(context).await {
+            Ok(new) => {
+                self.candidate = Some(new);
+                Ok(())
+            }
+            Err(failed) => {
+                let OpenError { cause, context } = *failed;
+                *self.aggregate().context() = context;
+                Err(cause)
+            }
+        }
+    }
+
+    /// Goes on with the new plugin, or with the old one.
+    pub(crate) fn settle_swap(&mut self, factory: &Arc<dyn OperatorFactory>, take: bool, trial: Option<Epoch>) {
+        let Some(mut candidate) = self.candidate.take() else { return };
+        if !take {
+            *self.aggregate().context() = candidate.close();
+            return;
+        }
+        candidate.context().forget_call();
+        self.aggregate = Some(candidate);
+        self.plugin.replace(Arc::clone(factory), trial);
+        self.changed = Some(Arc::new(StagePlugin::of(&**factory)));
+    }
+
+    /// An epoch is durable.
+    pub(crate) fn committed(&mut self, epoch: Epoch) {
+        self.plugin.committed(epoch);
     }
 
     fn order(&self, cause: OrderError) -> JobError {
@@ -197,7 +239,8 @@ impl WindowSlot {
         }
         let windows = Some(windows);
         let node = self.plugin.name().clone();
-        StageCut { node, share, state: ChangeSet::default(), timers: Vec::new(), windows }
+        let plugin = self.changed.take();
+        StageCut { node, share, state: ChangeSet::default(), timers: Vec::new(), windows, plugin }
     }
 }
 

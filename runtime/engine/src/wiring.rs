@@ -148,7 +148,8 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
             };
             let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);
             let name = parts.plan.nodes[chain.nodes[0]].name.clone();
-            wired.links.push(TaskLink { head: name, orders, is_source: matches!(head, Head::Source(_)) });
+            let nodes = chain.nodes.iter().map(|&node| parts.plan.nodes[node].name.clone()).collect();
+            wired.links.push(TaskLink { head: name, nodes, orders, is_source: matches!(head, Head::Source(_)) });
             wired.tasks.push(Task {
                 id: wired.tasks.len(),
                 chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics)),
@@ -158,6 +159,7 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                 clock: Arc::clone(&parts.clock),
                 epoch_wanted: false,
                 replays,
+                offer: None,
                 ended: false,
             });
         }

@@ -36,6 +36,10 @@ pub const KILL_POINTS: &[&str] = &[
     "source-acknowledged",
     "job-closing",
     "job-closed",
+    // Another plugin in a stage.
+    "swap-kept",
+    "swap-prepared",
+    "swap-settled",
     // The log of a job.
     "frame-append",
     "frame-appended",

@@ -56,8 +56,11 @@ pub(super) struct Points {
 impl Points {
     /// All that a job in this mode passes more than once: what only its end passes comes there.
     pub(super) fn new(mode: Mode) -> Self {
-        let passes =
-            |point: &&'static str| !END_POINTS.contains(point) && (*point != "sink-left" || mode == Mode::AtMostOnce);
+        let passes = |point: &&'static str| {
+            !END_POINTS.contains(point)
+                && !point.starts_with("swap-")
+                && (*point != "sink-left" || mode == Mode::AtMostOnce)
+        };
         Self { all: KILL_POINTS.iter().copied().filter(|point| passes(point)).collect(), waiting: Vec::new() }
     }
 

@@ -12,6 +12,7 @@ mod remote;
 mod run;
 mod savepoint;
 mod schema;
+mod swap;
 mod test;
 mod topic;
 
@@ -69,6 +70,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Show what a plugin is and what it asks for
     Inspect(inspect::InspectArgs),
+    /// Say whether a plugin can take the place of another
+    Diff(swap::DiffArgs),
     /// Run golden cases of a plugin on the real host, in virtual time
     Test(test::TestArgs),
     /// Find everything that is wrong with a job file
@@ -87,6 +90,8 @@ enum Command {
     Resume(remote::RemoteArgs),
     /// Have a running job end at an epoch
     Stop(remote::RemoteArgs),
+    /// Have a running job go on with another plugin in a stage
+    Swap(swap::SwapArgs),
     /// Make, fill, read and remove topics
     Topic(topic::TopicArgs),
     /// Look at what a job could not process; process it again, or drop it
@@ -123,6 +128,8 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Pause(args) => remote::tell(&args, &Request::Pause, &terminal),
         Command::Resume(args) => remote::tell(&args, &Request::Resume, &terminal),
         Command::Stop(args) => remote::tell(&args, &Request::Stop, &terminal),
+        Command::Swap(args) => swap::swap(&args, &terminal),
+        Command::Diff(args) => swap::diff(&args, &terminal),
         Command::Topic(args) => topic::topic(args, &terminal),
         Command::Dlq(command) => dlq::dlq(&command, &terminal),
         Command::Savepoint(args) => savepoint::savepoint(&args, &terminal),

@@ -99,7 +99,7 @@ async fn job(
     let Some(dir) = &args.job.state else {
         return attempts(&assembled, args, None, terminal, &clock, data, &mut signals).await;
     };
-    let control = Control::new(&assembled, &clock, dir);
+    let control = Control::new(&assembled, &plugins, &clock, dir);
     let (listens, listening) = oneshot::channel();
     let door = Door { control: &control, listens: Some(listens) };
     tokio::select! {
@@ -142,12 +142,23 @@ async fn attempts(
 ) -> Result<(), Failure> {
     let mut pause = Pause::default();
     let mut fresh = args.fresh;
+    let mut again = false;
     loop {
-        let attempt = attempt(assembled, args, fresh, &mut pause, door.as_mut(), terminal, clock, data, signals).await;
+        let attempt =
+            attempt(assembled, args, (fresh, again), &mut pause, door.as_mut(), terminal, clock, data, signals).await;
         if let Some(door) = &door {
             door.control.end();
         }
-        let Err(failure) = attempt else { return Ok(()) };
+        let failure = match attempt {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::RolledBack) => {
+                // As after a crash, from the epoch before the swap.
+                fresh = false;
+                again = true;
+                continue;
+            }
+            Err(failure) => failure,
+        };
         let Some(reason) = failure.no_room().filter(|_| args.job.state.is_some() && assembled.can_be_read_again())
         else {
             return Err(failure);
@@ -155,6 +166,7 @@ async fn attempts(
         // As after a crash: nothing is tried again, everything is read from what is durable.
         pause.begin(reason, terminal);
         fresh = false;
+        again = true;
         tokio::select! {
             () = clock.sleep(ROOM_RETRY) => {}
             () = signals.next() => return Err(failure),
@@ -190,23 +202,25 @@ impl Pause {
 async fn attempt(
     assembled: &Assembled,
     args: &RunArgs,
-    fresh: bool,
+    (fresh, again): (bool, bool),
     pause: &mut Pause,
     mut door: Option<&mut Door<'_>>,
     terminal: &Terminal,
     clock: &Arc<RealClock>,
     data: &tokio::runtime::Handle,
     signals: &mut Signals,
-) -> Result<(), Failure> {
+) -> Result<Ended, Failure> {
     let first_output = FirstOutput::default();
-    let nodes = assembled.parts(|sink| first_output.watch(sink));
-    let Beginning { letters, recovered, states, committer, finished, savepoints } = match &args.job.state {
-        Some(dir) => begin_with_state(assembled, &nodes, dir, args, fresh, pause.said.is_some())?,
-        None if assembled.spec.state != StateSpec::Memory => {
+    let mut nodes = assembled.parts(|sink| first_output.watch(sink));
+    let Beginning { letters, recovered, states, committer, finished, savepoints } = match (&args.job.state, &door) {
+        (Some(dir), Some(door)) => {
+            begin_with_state(assembled, &mut nodes, dir, args, fresh, again, door.control).await?
+        }
+        _ if assembled.spec.state != StateSpec::Memory => {
             let wrong = assembled.spec.error(&["state", "backend"], "state on disk needs a directory");
             return Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]));
         }
-        None => Beginning {
+        _ => Beginning {
             letters: DeadLetters::fresh(assembled.dead_letters(), sources(assembled))?,
             recovered: Recovered::default(),
             states: StageStates::default(),
@@ -217,9 +231,9 @@ async fn attempt(
     };
     let resumed_at = (recovered.epoch > Epoch::default()).then_some(recovered.epoch);
     if finished {
-        return already_finished(assembled, terminal, recovered.epoch);
+        return already_finished(assembled, terminal, recovered.epoch).map(|()| Ended::Done);
     }
-    if let Some(epoch) = resumed_at.filter(|_| pause.said.is_none()) {
+    if let Some(epoch) = resumed_at.filter(|_| !again) {
         terminal.note(&format!("resuming at epoch {epoch}"));
     }
     if !recovered.replays.is_empty() {
@@ -269,7 +283,10 @@ async fn attempt(
         stopping: false,
         slow_epoch: None,
     };
-    running.finish().await?;
+    if let Some(reason) = running.finish().await? {
+        terminal.say(&format!("rolled back: {reason}"));
+        return Ok(Ended::RolledBack);
+    }
     running.pause.end(terminal);
     let summary = Summary {
         resumed_at,
@@ -288,7 +305,7 @@ async fn attempt(
         roles: roles(assembled),
     };
     let name = assembled.spec.name.as_str();
-    match (terminal.json, assembled.prints_rows()) {
+    let said = match (terminal.json, assembled.prints_rows()) {
         (true, false) => terminal.print_json(&summary.to_json(name)),
         (false, false) => terminal.print(&summary.to_text(name, terminal.verbose, terminal.out)),
         (true, true) => {
@@ -299,7 +316,17 @@ async fn attempt(
             terminal.say(summary.to_text(name, terminal.verbose, terminal.err).trim_end());
             Ok(())
         }
-    }
+    };
+    said.map(|()| Ended::Done)
+}
+
+/// How an attempt at running a job ended, where it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It has said what came of it.
+    Done,
+    /// A plugin that was swapped in failed: the job goes on from its last epoch.
+    RolledBack,
 }
 
 /// What a run begins with.
@@ -315,13 +342,14 @@ struct Beginning {
 }
 
 /// Takes a state directory, and puts the file of rejected rows where the state is.
-fn begin_with_state(
+async fn begin_with_state(
     assembled: &Assembled,
-    nodes: &[NodePart],
+    nodes: &mut [NodePart],
     dir: &Path,
     args: &RunArgs,
     fresh: bool,
     again: bool,
+    control: &Control<'_>,
 ) -> Result<Beginning, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     if fresh {
@@ -339,8 +367,7 @@ fn begin_with_state(
         StateSpec::Disk { cache } => StoreOptions::on_disk(cache.bytes()),
     };
     let dropped = if args.allow_dropped { Dropped::Forget } else { Dropped::Refuse };
-    let opened = wasmill_control::open(disk, dir, options, &assembled.planned.plan, nodes, dropped);
-    let Opened { recovered, states, finished, committer, savepoints } = opened.map_err(|error| match error {
+    let refused = |error| match error {
         // A write of the attempt before has not ended yet.
         ControlError::Store(error @ StoreError::InUse { .. }) if again => Failure::of(ErrorKind::Full, &error),
         ControlError::Store(error) => Failure::of(error.kind(), &error),
@@ -348,7 +375,13 @@ fn begin_with_state(
             "the state is in {}; --fresh forgets it and starts the job from the beginning",
             dir.display()
         )),
-    })?;
+    };
+    let plan = &assembled.planned.plan;
+    let taken = wasmill_control::take(disk, dir, options).map_err(refused)?;
+    control.load_swapped(&taken.swapped(plan, nodes).map_err(refused)?).await?;
+    let declared = control.swap_parts(nodes);
+    let opened = taken.open(plan, nodes, &declared, dropped).map_err(refused)?;
+    let Opened { recovered, states, finished, committer, savepoints } = opened;
     let page = |from, limit| committer.letters(from, limit);
     let letters = DeadLetters::stored(assembled.dead_letters(), sources(assembled), page)?;
     let (committer, savepoints) = (Box::new(committer), Some(savepoints));
@@ -411,7 +444,8 @@ impl Running<'_> {
         self.stopping || self.control.is_some_and(Control::is_stopping)
     }
 
-    async fn finish(&mut self) -> Result<(), Failure> {
+    /// Runs to the end. Returns why, where a plugin on trial was the end.
+    async fn finish(&mut self) -> Result<Option<String>, Failure> {
         let live = self.is_live();
         let mut progress = Progress::new(self.assembled.spec.name.as_str(), roles(self.assembled));
         loop {
@@ -424,7 +458,8 @@ impl Running<'_> {
                         Err(JobError::Sink { cause, .. }) if wasmill_connectors::is_broken_pipe(&cause) => {
                             Err(Failure::OutputClosed)
                         }
-                        ended => ended.map_err(|error| failed(self.assembled, &error)),
+                        Err(error @ JobError::TrialFailed { .. }) => Ok(Some(error.to_string())),
+                        ended => ended.map(|()| None).map_err(|error| failed(self.assembled, &error)),
                     };
                 }
                 () = self.signals.next() => {

@@ -2,27 +2,38 @@
 
 mod savepoint;
 mod status;
+mod swap;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio::sync::oneshot;
+use wasmill_contract::OperatorFactory;
 use wasmill_control::local::{Answer, Listener, Refusal, Request};
 use wasmill_control::{Savepoint, Savepoints};
-use wasmill_engine::JobRemote;
+use wasmill_engine::{JobRemote, NodePart};
 use wasmill_env::{Clock, RealClock};
-use wasmill_model::Epoch;
+use wasmill_model::{Epoch, NodeName};
+use wasmill_spec::PluginRef;
 
-use crate::assemble::Assembled;
+use crate::assemble::{self, Assembled};
+use crate::failure::Failure;
+use crate::kept_plugins;
+use crate::plugins::{self, Plugins};
 
 /// Answers requests to a job, over every attempt at running it.
 pub(crate) struct Control<'a> {
     assembled: &'a Assembled,
+    plugins: &'a Plugins<'a>,
     clock: &'a RealClock,
     /// The state directory.
     dir: &'a Path,
+    /// Plugins of stages that run with another one than the job file names.
+    swapped: RefCell<BTreeMap<NodeName, Arc<dyn OperatorFactory>>>,
     /// The attempt under way.
     current: RefCell<Option<Current>>,
     paused: Cell<bool>,
@@ -41,9 +52,64 @@ pub(crate) struct Current {
 }
 
 impl<'a> Control<'a> {
-    pub(crate) fn new(assembled: &'a Assembled, clock: &'a RealClock, dir: &'a Path) -> Self {
+    pub(crate) fn new(assembled: &'a Assembled, plugins: &'a Plugins<'a>, clock: &'a RealClock, dir: &'a Path) -> Self {
         let (paused, stopping) = (Cell::new(false), Cell::new(false));
-        Self { assembled, clock, dir, current: RefCell::new(None), paused, stopping }
+        let (swapped, current) = (RefCell::default(), RefCell::new(None));
+        Self { assembled, plugins, clock, dir, swapped, current, paused, stopping }
+    }
+
+    /// The plugin that a stage runs with.
+    fn factory(&self, stage: &NodeName) -> Option<Arc<dyn OperatorFactory>> {
+        let swapped = self.swapped.borrow().get(stage).cloned();
+        swapped.or_else(|| self.assembled.factory(stage).cloned())
+    }
+
+    fn set_factory(&self, stage: &NodeName, factory: Arc<dyn OperatorFactory>) {
+        self.swapped.borrow_mut().insert(stage.clone(), factory);
+    }
+
+    /// Loads the plugins that the last epoch was made with, by digest, in place of those that the job
+    /// file names.
+    pub(crate) async fn load_swapped(&self, digests: &BTreeMap<NodeName, String>) -> Result<(), Failure> {
+        kept_plugins::retain(self.dir, digests.values().map(String::as_str));
+        let mut swapped = BTreeMap::new();
+        for (stage, digest) in digests {
+            let Some(spec) = self.assembled.spec.stages.get(stage) else { continue };
+            let lost = |why: &dyn std::fmt::Display| {
+                let what = format!(
+                    "stage {stage:?} goes on with the plugin {digest}, to which it was swapped",
+                    stage = stage.as_str()
+                );
+                Failure::failed(format!(
+                    "{what}, and it cannot be had from {}: {why}",
+                    self.dir.join("plugins").display()
+                ))
+                .hint("name the file of that plugin in the job file")
+            };
+            let bytes = kept_plugins::read(self.dir, digest).map_err(|error| lost(&error))?;
+            let named = PluginRef::Path(digest.clone());
+            let loaded = self.plugins.load_bytes(&named, bytes.into(), plugins::limits(&spec.limits)).await?;
+            if loaded.info().digest.to_string() != *digest {
+                return Err(lost(&format!("the file is another one, {}", loaded.info().digest)));
+            }
+            let factory = loaded.configure(assemble::config(spec)).await.map_err(|error| lost(&error))?;
+            swapped.insert(stage.clone(), factory);
+        }
+        *self.swapped.borrow_mut() = swapped;
+        Ok(())
+    }
+
+    /// The parts of the job, with the plugins that were swapped in, and the digests of those that the
+    /// job file names instead.
+    pub(crate) fn swap_parts(&self, nodes: &mut [NodePart]) -> BTreeMap<NodeName, String> {
+        let mut declared = BTreeMap::new();
+        for (node, part) in self.assembled.planned.plan.nodes.iter().zip(nodes) {
+            if let (NodePart::Stage(named), Some(factory)) = (&*part, self.swapped.borrow().get(&node.name)) {
+                declared.insert(node.name.clone(), named.digest().to_string());
+                *part = NodePart::Stage(Arc::clone(factory));
+            }
+        }
+        declared
     }
 
     /// Answers whoever asks, once somebody listens.
@@ -86,6 +152,7 @@ impl<'a> Control<'a> {
             Request::Savepoint { file } => savepoint::savepoint(self, &current, file).await,
             Request::Pause => self.pause(&current, true).await,
             Request::Resume => self.pause(&current, false).await,
+            Request::Swap { stage, plugin } => swap::swap(self, &current, stage, plugin).await,
             Request::Stop => {
                 self.stopping.set(true);
                 current.remote.stop();

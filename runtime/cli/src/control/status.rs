@@ -11,8 +11,8 @@ pub(super) fn status(control: &Control<'_>, current: &Current) -> Value {
     let nodes: Vec<Value> = (roles(assembled).into_iter().zip(metrics.nodes()))
         .map(|(role, node)| {
             let mut value = node_json(role, &node);
-            if let Some(digest) = assembled.digest(&node.name) {
-                value["plugin"] = json!(digest.to_string());
+            if let Some(plugin) = control.factory(&node.name) {
+                value["plugin"] = json!(plugin.digest().to_string());
             }
             value
         })

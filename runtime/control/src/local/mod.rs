@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wasmill_model::NodeName;
 
 pub use socket::{AskError, Listener, ask};
 
@@ -38,6 +39,13 @@ pub enum Request {
     Resume,
     /// End at an epoch.
     Stop,
+    /// Go on with another plugin in a stage.
+    Swap {
+        /// The stage.
+        stage: NodeName,
+        /// The plugin: `std:NAME`, or the path of a file.
+        plugin: String,
+    },
 }
 
 /// Why a job did not do what it was asked for.

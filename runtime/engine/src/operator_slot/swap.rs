@@ -1,0 +1,97 @@
+//! Another plugin for the operator of a slot, behind a cut: the protocol stands in [`crate::swap`].
+
+use std::sync::Arc;
+
+use wasmill_contract::{OpenError, Operator, OperatorContext, OperatorError, OperatorFactory, StagePlugin};
+use wasmill_model::Epoch;
+use wasmill_store::MemoryState;
+
+use super::{History, Moment, OperatorSlot};
+use crate::history::Call;
+
+/// What a slot has of a plugin that is to replace its own.
+#[derive(Default)]
+pub(super) struct Swap {
+    /// What the operator was last given, to see whether the new one can do it.
+    last: Option<(Moment, Call)>,
+    /// The new one, with the state. The old one has none meanwhile.
+    candidate: Option<Box<dyn Operator>>,
+    /// The plugin that the next cut has to name.
+    pub(super) changed: Option<Arc<StagePlugin>>,
+}
+
+impl OperatorSlot {
+    /// Keeps the last call that succeeded: its rows are shared.
+    pub(super) fn keep_last(&mut self, call: &Call, at: Moment) {
+        if matches!(call, Call::Rows(..)) {
+            self.swap.last = Some((at, call.clone()));
+        }
+    }
+
+    /// Behind a cut: opens the new plugin on the state, and tries it. Where it fails everything is as
+    /// before.
+    pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
+        let last = self.swap.last.clone();
+        let old = self.instance.context();
+        let nothing = OperatorContext::new(old.stage.clone(), old.share, Box::new(MemoryState::default()));
+        let context = std::mem::replace(old, nothing);
+        match try_out(factory, context, last).await {
+            Ok(new) => {
+                self.swap.candidate = Some(new);
+                Ok(())
+            }
+            Err(OpenError { cause, context }) => {
+                *self.instance.context() = context;
+                Err(cause)
+            }
+        }
+    }
+
+    /// Goes on with the new plugin, or with the old one.
+    pub(crate) fn settle_swap(&mut self, factory: &Arc<dyn OperatorFactory>, take: bool, trial: Option<Epoch>) {
+        let Some(mut candidate) = self.swap.candidate.take() else { return };
+        if !take {
+            *self.instance.context() = undone(candidate.close());
+            return;
+        }
+        // Another instance said and did that already, when the plugin was tried.
+        candidate.context().forget_call();
+        self.instance.0 = Some(candidate);
+        self.plugin.replace(Arc::clone(factory), trial);
+        let descriptor = factory.descriptor();
+        self.watermarks = descriptor.watermarks;
+        self.history = (!descriptor.spaces.is_empty()).then(History::default);
+        self.swap.changed = Some(Arc::new(StagePlugin::of(&**factory)));
+    }
+}
+
+/// An instance on the state, that has shown that the plugin can do what the one before was last given.
+async fn try_out(
+    factory: &dyn OperatorFactory,
+    context: OperatorContext,
+    last: Option<(Moment, Call)>,
+) -> Result<Box<dyn Operator>, OpenError> {
+    let open = async |context| factory.open(context).await.map_err(|failed| *failed);
+    let failed = |OpenError { cause, context }| OpenError { cause, context: undone(context) };
+    let mut operator = open(context).await.map_err(failed)?;
+    let Some((at, Call::Rows(port, rows))) = last else { return Ok(operator) };
+    operator.context().begin_call(at.watermark, at.wall);
+    let processed = operator.process(port, &rows).await;
+    let flushed = match processed {
+        Ok(_) => operator.flush().await,
+        Err(cause) => Err(cause),
+    };
+    let context = undone(operator.close());
+    match flushed {
+        // The instance remembers what it was given: another takes its place.
+        Ok(()) => open(context).await.map_err(failed),
+        Err(cause) => Err(OpenError { cause, context }),
+    }
+}
+
+/// The context as of the cut.
+fn undone(mut context: OperatorContext) -> OperatorContext {
+    context.state.revert();
+    context.forget_call();
+    context
+}
