@@ -54,6 +54,8 @@ const CATCHES: &[(&str, Catch)] = &[
     ("letters-not-in-cut", test(RECOVERY, "jobs::rejected_rows_are_in_the_cut_and_nowhere_else")),
     ("watermark-of-the-fastest", test(RECOVERY, "jobs::windows_over_an_exchange_wait_for_the_slowest_partition")),
     ("barrier-not-aligned", test(RECOVERY, "jobs::every_cut_is_consistent_over_two_inputs")),
+    ("lanes-as-they-stand", test(RECOVERY, "convoy::eight_copies_give_the_order_of_one")),
+    ("moved-keys-forgotten", test(RECOVERY, "convoy::keys_of_a_hot_lane_move_with_their_state_and_timers")),
     ("commit-before-durable", test(RECOVERY, "recovery::counts_survive_deaths_and_another_parallelism")),
     ("positions-before-rows", test(CONNECTORS, "file::sink_tests::the_file_sink_conforms")),
     ("file-not-truncated", test(CONNECTORS, "file::sink_tests::rows_of_no_epoch_are_gone_though_none_follow")),

