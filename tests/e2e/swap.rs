@@ -94,6 +94,42 @@ fn a_swapped_stage_goes_on_with_its_state_and_stays_swapped_after_a_crash() {
 }
 
 #[test]
+fn state_on_disk_and_open_windows_go_on_in_another_plugin() {
+    let backend = "state = { backend = \"disk\", cache = \"1MiB\" }\n";
+    let folder = folder().with("job.toml", JOB.replace("[source.in]", &format!("{backend}[source.in]")));
+    let mut running = Running::start(&folder);
+    assert_eq!(running.event(&folder, "a"), "1|v1");
+    folder.run(&["swap", "state", "count", "process.wasm"]).fails(1, &["cannot process anything"]);
+    folder.run(&["swap", "state", "count", "v2.wasm"]).ok();
+    assert_eq!(running.event(&folder, "a"), "2|v2");
+    running.kill();
+
+    // The same aggregate under another digest: a custom section more.
+    let aggregate = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins/aggregate.wasm");
+    let aggregate = std::fs::read(&aggregate).expect("run cargo xtask plugins");
+    let other = [&aggregate[..], b"\0\x06\x05other"].concat();
+    let job = JOB
+        .replace("v1.wasm", "sum.wasm")
+        .replace("parallelism = 2", "parallelism = 2\nwindow = { tumbling = \"10s\" }\nconfig = { count = true }");
+    let job = job.replace("follow = true", "follow = true\ntime = { field = \"/t\", unit = \"s\" }");
+    let folder = Folder::new().with("job.toml", job).with("in.jsonl", "");
+    let folder = folder.with("sum.wasm", aggregate).with("other.wasm", other);
+    let mut running = Running::start(&folder);
+    let event = |key: &str, second: u32| append(&folder, &format!("{{\"k\":\"{key}\",\"t\":{second}}}"));
+    // The first window has fired, so the second has its rows.
+    event("a", 1);
+    event("a", 11);
+    event("a", 12);
+    let first = running.row("a");
+    folder.run(&["swap", "state", "count", "other.wasm"]).ok();
+    event("a", 13);
+    event("a", 21);
+    let second = running.row("a");
+    assert!(first.contains("\"count\":1") && second.contains("\"count\":3"), "{first} {second}");
+    running.kill();
+}
+
+#[test]
 fn a_plugin_that_fails_leaves_the_one_before_running() {
     let folder = folder();
     let mut running = Running::start(&folder);
