@@ -15,7 +15,8 @@ use tokio::sync::{Mutex, mpsc};
 use wasmill_contract::{Cut, DeadLetter, OperatorError, Share};
 use wasmill_env::{Clock as HostClock, kill_point, planted};
 use wasmill_model::{
-    Batch, Clock, Column, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, Timestamp, key_group, share_of,
+    Batch, Clock, Column, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, PluginDigest, Timestamp, key_group,
+    share_of,
 };
 use wasmill_spec::NewKey;
 use wasmill_store::LetterId;
@@ -40,6 +41,17 @@ pub(crate) struct Slot {
     pub(crate) name: NodeName,
     pub(crate) kind: SlotKind,
     pub(crate) metrics: Arc<NodeMetrics>,
+}
+
+impl Slot {
+    /// The plugin that makes its rows.
+    fn plugin(&self) -> Option<PluginDigest> {
+        match &self.kind {
+            SlotKind::Operator(operator) => Some(operator.digest()),
+            SlotKind::Window(window) => Some(window.digest()),
+            SlotKind::Source | SlotKind::Sink(_) => None,
+        }
+    }
 }
 
 /// What a slot does with rows.
@@ -281,7 +293,9 @@ impl Chain {
         for letter in produced.letters {
             self.keep(place, letter);
         }
+        let maker = self.slots[place].plugin();
         for (port, batch) in produced.outputs {
+            let batch = if maker.is_some() { batch.with_maker(maker) } else { batch };
             self.slots[place].metrics.out(batch.len());
             for output in self.outputs[place].iter_mut().filter(|output| output.port == port) {
                 let batch = match &output.key {

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use wasmill_contract::{DeadLetter, Operator, OperatorContext, Share, StageCut};
 use wasmill_env::planted;
-use wasmill_model::{Batch, Clock, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, Timestamp};
+use wasmill_model::{
+    Batch, Clock, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, PluginDigest, Timestamp,
+};
 use wasmill_order::{TimerEntry, Timers};
 use wasmill_store::EntryChange;
 
@@ -459,6 +461,11 @@ impl OperatorSlot {
         }
         let (node, plugin) = (self.plugin.name().clone(), self.swap.changed.take());
         Ok((StageCut { node, share, state, timers, windows: None, plugin }, letters))
+    }
+
+    /// The plugin that runs.
+    pub(crate) fn digest(&self) -> PluginDigest {
+        self.plugin.factory().digest()
     }
 
     /// An epoch is durable.

@@ -12,7 +12,7 @@ use wasmill_contract::{
     Aggregate, DeadLetter, OpenError, OperatorContext, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
 };
 use wasmill_env::planted;
-use wasmill_model::{Batch, Column, Epoch, LetterKind, LetterSubject, PaneBatch, Results};
+use wasmill_model::{Batch, Column, Epoch, LetterKind, LetterSubject, PaneBatch, PluginDigest, Results};
 use wasmill_order::{Fired, OrderError, Windows};
 use wasmill_store::{ChangeSet, MemoryState};
 
@@ -102,6 +102,11 @@ impl WindowSlot {
         self.aggregate = Some(candidate);
         self.plugin.replace(Arc::clone(factory), trial);
         self.changed = Some(Arc::new(StagePlugin::of(&**factory)));
+    }
+
+    /// The plugin that runs.
+    pub(crate) fn digest(&self) -> PluginDigest {
+        self.plugin.factory().digest()
     }
 
     /// An epoch is durable.

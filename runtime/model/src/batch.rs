@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{Bitmap, Column, ColumnBuilder, PartitionId, Timestamp};
+use crate::{Bitmap, Column, ColumnBuilder, PartitionId, PluginDigest, Timestamp};
 
 /// Where the rows of a batch came from: one partition of one source, one offset a row.
 ///
@@ -27,6 +27,8 @@ pub struct Batch {
     headers: Option<Arc<Column>>,
     lineage: Option<Lineage>,
     places: Option<Arc<Vec<u32>>>,
+    /// The plugin that made the rows.
+    maker: Option<PluginDigest>,
     arrived_nanos: u64,
 }
 
@@ -45,7 +47,7 @@ impl Batch {
             keys.len(),
             values.len()
         );
-        Self { times, keys, values, headers: None, lineage: None, places: None, arrived_nanos }
+        Self { times, keys, values, headers: None, lineage: None, places: None, maker: None, arrived_nanos }
     }
 
     /// The same batch with encoded headers, one row an event.
@@ -79,6 +81,19 @@ impl Batch {
         assert!(places.as_ref().is_none_or(|p| p.len() == self.len()), "one place an event");
         self.places = places;
         self
+    }
+
+    /// The same batch, made by a plugin. One call of one instance makes a batch: its rows have one maker.
+    #[must_use]
+    pub fn with_maker(mut self, maker: Option<PluginDigest>) -> Self {
+        self.maker = maker;
+        self
+    }
+
+    /// The plugin that made the rows; none of rows as a source read them.
+    #[must_use]
+    pub fn maker(&self) -> Option<PluginDigest> {
+        self.maker
     }
 
     /// The same batch with other times.
@@ -206,6 +221,7 @@ impl Batch {
                 offsets: Arc::new(rows.iter().map(|&row| lineage.offsets[row as usize]).collect()),
             }),
             places: self.places.as_ref().map(|places| pick(places, rows)),
+            maker: self.maker,
             arrived_nanos: self.arrived_nanos,
         }
     }
@@ -224,7 +240,7 @@ impl Batch {
     }
 
     /// Rows of several batches as one, each named by batch and row. Headers, and a lineage of one
-    /// partition, stay where all batches have them; places do not. It arrived when the first did.
+    /// partition, stay where all batches have them, and so does one maker; places do not. It arrived when the first did.
     ///
     /// # Panics
     /// Where a row does not exist.
@@ -237,6 +253,7 @@ impl Batch {
             rows.iter().for_each(|&(part, row)| woven.push(columns[part as usize].row(row as usize)));
             Some(Arc::new(woven.finish()))
         };
+        let maker = parts.first().and_then(|part| part.maker);
         let lineages = || parts.iter().map(|part| part.lineage.as_ref()).collect::<Option<Vec<_>>>();
         let lineage = lineages().and_then(|lineages| {
             let partition = lineages.first()?.partition;
@@ -252,6 +269,7 @@ impl Batch {
             headers: column(&|part| part.headers.clone()),
             lineage,
             places: None,
+            maker: maker.filter(|_| parts.iter().all(|part| part.maker == maker)),
             arrived_nanos: parts.iter().map(|part| part.arrived_nanos).min().unwrap_or_default(),
         }
     }
@@ -332,6 +350,17 @@ mod tests {
         let woven = Batch::weave(&[plain, whole], &[(1, 2), (0, 0)]);
         assert_eq!((woven.lineage(), &**woven.times()), (None, &vec![2, 1]));
         assert!(Batch::weave(&[], &[]).is_empty());
+    }
+
+    #[test]
+    fn rows_keep_their_maker_however_they_are_cut() {
+        let (one, other) = (Some(PluginDigest([1; 32])), Some(PluginDigest([2; 32])));
+        let made = batch().with_maker(one);
+        assert_eq!(made.gather(&[2]).maker(), one);
+        assert_eq!(made.clone().with_keys(Arc::clone(made.values())).maker(), one);
+        assert_eq!(Batch::weave(&[made.clone(), made.clone()], &[(0, 1), (1, 0)]).maker(), one);
+        assert_eq!(Batch::weave(&[made, batch().with_maker(other)], &[(0, 1), (1, 0)]).maker(), None);
+        assert_eq!(batch().maker(), None);
     }
 
     #[test]

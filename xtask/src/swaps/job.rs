@@ -40,7 +40,9 @@ parallelism = 2
 
 [sink.out]
 connector = "file"
-path = "out.txt"
+path = "out.jsonl"
+envelope = true
+plugin = true
 input = "count"
 parallelism = 1
 "#;
@@ -92,6 +94,11 @@ impl Job {
         command.current_dir(&self.folder).args(arguments).env_remove(KILL_VARIABLE).env_remove(PLANTED_VARIABLE);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// The version that a digest is of.
+    pub(super) fn version(&self, digest: &str) -> Option<&'static str> {
+        self.digests.get(digest).copied()
     }
 
     /// Starts a life, which may end at a named step.
@@ -164,7 +171,7 @@ impl Life<'_> {
     pub(super) fn version(&mut self) -> anyhow::Result<Option<&'static str>> {
         let Some(status) = self.status()? else { return Ok(None) };
         let plugin = status["nodes"][1]["plugin"].as_str().unwrap_or_default();
-        let known = self.job.digests.get(plugin).copied();
+        let known = self.job.version(plugin);
         known.map(Some).with_context(|| format!("{plugin:?} is none of the versions"))
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn swaps(swaps: u64, seed: u64, wasmill: &Path, json: bool) -> anyhow
         let job = Job::new(&wasmill, &folder, &versions)?;
         let wanted = (swaps - verdict.swaps).min(SWAPS_PER_ROUND);
         let made = run(&job, wanted, &mut random, &mut verdict)?;
-        verdict.events += oracle::check(&folder, &made, &mut verdict.findings)?;
+        verdict.events += oracle::check(&folder, &job, &made, &mut verdict.findings)?;
         if verdict.findings.is_empty() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         } else {

@@ -7,11 +7,18 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
+use super::job::Job;
+
 /// Findings that are kept of one kind.
 const SHOWN_MAX: usize = 5;
 
 /// Holds the output of a job to `made`, the versions that ran, in order. Returns how many events there are.
-pub(super) fn check(folder: &Path, made: &[&'static str], findings: &mut Vec<String>) -> anyhow::Result<u64> {
+pub(super) fn check(
+    folder: &Path,
+    job: &Job,
+    made: &[&'static str],
+    findings: &mut Vec<String>,
+) -> anyhow::Result<u64> {
     let mut rows: BTreeMap<u64, (String, u64, String)> = BTreeMap::new();
     let mut wrong = |kind: &mut usize, finding: String| {
         *kind += 1;
@@ -19,15 +26,16 @@ pub(super) fn check(folder: &Path, made: &[&'static str], findings: &mut Vec<Str
             findings.push(finding);
         }
     };
-    let (mut doubled, mut missing, mut miscounted) = (0, 0, 0);
+    let (mut doubled, mut missing, mut miscounted, mut mislabelled) = (0, 0, 0, 0);
     for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry.context("cannot list")?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !(name.starts_with("out") && name.ends_with(".txt")) {
+        if !(name.starts_with("out") && name.ends_with(".jsonl")) {
             continue;
         }
         for line in fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?.lines() {
-            let mut parts = line.rsplitn(3, '|');
+            let row: Value = serde_json::from_str(line).with_context(|| format!("{line:?}"))?;
+            let mut parts = row["value"].as_str().unwrap_or_default().rsplitn(3, '|');
             let (version, count, event) = (parts.next(), parts.next(), parts.next());
             let event: Value = serde_json::from_str(event.unwrap_or_default()).with_context(|| format!("{line:?}"))?;
             let (seq, key) = (event["seq"].as_u64(), event["key"].as_str());
@@ -35,6 +43,9 @@ pub(super) fn check(folder: &Path, made: &[&'static str], findings: &mut Vec<Str
                 wrong(&mut miscounted, format!("{line:?} is no row of this job"));
                 continue;
             };
+            if job.version(row["plugin"].as_str().unwrap_or_default()) != Some(version) {
+                wrong(&mut mislabelled, format!("event {seq} was made by {version} and says {}", row["plugin"]));
+            }
             let count = count.and_then(|count| count.parse().ok()).unwrap_or(0);
             if rows.insert(seq, (key.to_owned(), count, version.to_owned())).is_some() {
                 wrong(&mut doubled, format!("event {seq} was shown twice"));

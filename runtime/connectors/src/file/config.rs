@@ -65,6 +65,10 @@ pub(crate) struct SinkConfig {
     /// since the Unix epoch.
     #[serde(default)]
     pub(crate) envelope: bool,
+    /// With `envelope`: write `"plugin"`, too, the digest of the plugin that made the row; `null` of a
+    /// row that no plugin has made.
+    #[serde(default)]
+    pub(crate) plugin: bool,
     /// When to finish a file and begin the next one, numbered `-0`, `-1`, … By default never.
     pub(crate) roll: Option<Roll>,
     /// What to do about a file of the same name when the job starts anew. By default `replace`, with

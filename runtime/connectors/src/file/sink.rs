@@ -41,7 +41,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 struct FileSinkFactory {
     base: PathBuf,
     path: String,
-    envelope: bool,
+    envelope: Option<Envelope>,
     settings: Settings,
 }
 
@@ -74,12 +74,12 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
     let if_exists = config.if_exists.unwrap_or(if rolls { IfExists::New } else { IfExists::Replace });
     let sync = config.sync.unwrap_or(if site.durable { Sync::Epoch } else { Sync::None });
     let settings = Settings { roll_bytes, roll_micros, if_exists, sync, direct: false };
-    Ok(Arc::new(FileSinkFactory {
-        base: site.base_dir.clone(),
-        path: config.path,
-        envelope: config.envelope,
-        settings,
-    }))
+    if config.plugin && !config.envelope {
+        let error = ConfigError::of("plugin", "there is no place for the plugin in a row without an envelope");
+        return Err(error.hint("say `envelope = true`, too"));
+    }
+    let envelope = config.envelope.then_some(Envelope { plugin: config.plugin });
+    Ok(Arc::new(FileSinkFactory { base: site.base_dir.clone(), path: config.path, envelope, settings }))
 }
 
 impl SinkFactory for FileSinkFactory {
@@ -144,7 +144,7 @@ type Written = Result<(Target, Vec<u8>, Result<(), ConnectorError>), ConnectorEr
 struct FileSink {
     /// Rows are in the file when a write returns.
     direct: bool,
-    envelope: bool,
+    envelope: Option<Envelope>,
     location: String,
     /// Rows that no thread writes yet.
     filling: Vec<u8>,
@@ -207,8 +207,8 @@ impl Sink for FileSink {
             if self.filling.len() >= BUFFER_BYTES || !self.full.is_empty() {
                 self.make_room().await?;
             }
-            if self.envelope {
-                write_envelopes(&mut self.filling, batch);
+            if let Some(envelope) = self.envelope {
+                write_envelopes(&mut self.filling, batch, envelope);
             } else {
                 write_lines(&mut self.filling, batch);
             }
@@ -264,8 +264,21 @@ impl Sink for FileSink {
     }
 }
 
+/// What is written around a value, besides key and time.
+#[derive(Debug, Clone, Copy)]
+struct Envelope {
+    /// The plugin that made the row.
+    plugin: bool,
+}
+
 /// Appends each event as a JSON object. A value that is no JSON becomes a string.
-fn write_envelopes(out: &mut Vec<u8>, batch: &Batch) {
+fn write_envelopes(out: &mut Vec<u8>, batch: &Batch, envelope: Envelope) {
+    // One for all rows of a batch.
+    let plugin = envelope.plugin.then(|| match batch.maker() {
+        Some(digest) => format!(",\"plugin\":\"{digest}\"}}\n"),
+        None => ",\"plugin\":null}\n".to_owned(),
+    });
+    let end = plugin.as_deref().unwrap_or("}\n");
     let rows = batch.keys().iter().zip(batch.times().iter()).zip(batch.values().iter());
     for ((key, time), value) in rows {
         out.extend_from_slice(b"{\"key\":");
@@ -279,7 +292,7 @@ fn write_envelopes(out: &mut Vec<u8>, batch: &Batch) {
         } else {
             write_json(out, &String::from_utf8_lossy(value));
         }
-        out.extend_from_slice(b"}\n");
+        out.extend_from_slice(end.as_bytes());
     }
 }
 

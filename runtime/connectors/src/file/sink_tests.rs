@@ -163,6 +163,22 @@ async fn an_envelope_holds_key_time_and_value() {
 }
 
 #[tokio::test]
+async fn an_envelope_may_name_the_plugin_that_made_the_row() {
+    let directory = TempDir::new().expect("a directory");
+    let mut sink = open(directory.path(), "path = 'out.jsonl'\nenvelope = true\nplugin = true", None).await;
+    let digest = wasmill_model::PluginDigest([0xab; 32]);
+    sink.write(&batch(&["1"]).with_maker(Some(digest))).await.expect("taken");
+    sink.write(&batch(&["2"])).await.expect("taken");
+    sink.prepare(Epoch(1)).await.expect("prepares");
+    sink.commit(Epoch(1), true).await.expect("commits");
+    let expected = format!(
+        "{{\"key\":\"k\",\"time\":5,\"value\":1,\"plugin\":\"{digest}\"}}\n\
+         {{\"key\":\"k\",\"time\":5,\"value\":2,\"plugin\":null}}\n"
+    );
+    assert_eq!(std::fs::read_to_string(directory.path().join("out.jsonl")).expect("readable"), expected);
+}
+
+#[tokio::test]
 async fn a_committed_file_that_shrank_is_noticed() {
     let directory = TempDir::new().expect("a directory");
     let mut sink = open(directory.path(), "path = 'out.txt'", None).await;
