@@ -32,6 +32,9 @@ const RECOVERY: (&str, &str) = ("wasmill-engine", "suite");
 const DURABLE: (&str, &str) = ("wasmill-store", "durable");
 const CONNECTORS: (&str, &str) = ("wasmill-connectors", "wasmill_connectors");
 
+const BINARY: (&str, &str) = ("wasmill", "e2e");
+const SWAP: &str = "swap::a_swapped_stage_goes_on_with_its_state_and_stays_swapped_after_a_crash";
+
 const fn test(place: (&'static str, &'static str), name: &'static str) -> Catch {
     Catch::Test(place.0, place.1, name)
 }
@@ -56,6 +59,8 @@ const CATCHES: &[(&str, Catch)] = &[
     ("barrier-not-aligned", test(RECOVERY, "jobs::every_cut_is_consistent_over_two_inputs")),
     ("lanes-as-they-stand", test(RECOVERY, "convoy::eight_copies_give_the_order_of_one")),
     ("moved-keys-forgotten", test(RECOVERY, "convoy::keys_of_a_hot_lane_move_with_their_state_and_timers")),
+    ("swap-not-recorded", test(BINARY, SWAP)),
+    ("swap-trial-counts", test(BINARY, SWAP)),
     ("commit-before-durable", test(RECOVERY, "recovery::counts_survive_deaths_and_another_parallelism")),
     ("positions-before-rows", test(CONNECTORS, "file::sink_tests::the_file_sink_conforms")),
     ("file-not-truncated", test(CONNECTORS, "file::sink_tests::rows_of_no_epoch_are_gone_though_none_follow")),
@@ -145,7 +150,7 @@ fn table(outcomes: &[Outcome]) -> String {
 /// The test programs that are needed, by package and target. Builds what has changed.
 fn executables(root: &Path) -> anyhow::Result<BTreeMap<(&'static str, &'static str), PathBuf>> {
     let mut arguments = vec!["test", "--no-run", "--workspace", "--lib", "--message-format", "json"];
-    for target in ["suite", "durable"] {
+    for target in ["suite", "durable", "e2e"] {
         arguments.extend(["--test", target]);
     }
     let output = cargo(root, &arguments).stderr(Stdio::inherit()).stdin(Stdio::null()).output();
@@ -157,7 +162,8 @@ fn executables(root: &Path) -> anyhow::Result<BTreeMap<(&'static str, &'static s
         let Some(executable) = &artifact.executable else { continue };
         for (_, catch) in CATCHES {
             let Catch::Test(package, target, _) = catch else { continue };
-            let folder = format!("/runtime/{}/", package.trim_start_matches("wasmill-"));
+            let folder = if *package == "wasmill" { "cli" } else { package.trim_start_matches("wasmill-") };
+            let folder = format!("/runtime/{folder}/");
             if artifact.target.name == *target && artifact.manifest_path.as_str().contains(&folder) {
                 found.insert((*package, *target), executable.clone().into_std_path_buf());
             }

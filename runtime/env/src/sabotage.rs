@@ -95,6 +95,8 @@ pub const PLANTED_BUGS: &[(&str, &str)] = &[
     ("barrier-not-aligned", "rows behind a barrier are worked off before the other inputs have theirs"),
     ("lanes-as-they-stand", "a ticket of a convoy leaves lane by lane"),
     ("moved-keys-forgotten", "keys move to another lane without what the first one keeps of them"),
+    ("swap-not-recorded", "the epoch does not say which plugin was swapped in"),
+    ("swap-trial-counts", "what a plugin did when it was tried stays"),
     ("commit-before-durable", "sinks are told to commit before the epoch is durable"),
     ("positions-before-rows", "positions are committed of rows that are still in a buffer"),
     ("file-not-truncated", "rows that were never committed stay in the file"),
