@@ -52,6 +52,36 @@ pub enum Error {
         /// The folder.
         dir: PathBuf,
     },
+    /// A project's manifest, or what it names, is wrong.
+    #[error("{path}: {reason}")]
+    Project {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A tool of another language is missing and was not installed.
+    #[error("{tool} is needed: {reason}\nto install it: {command}")]
+    Tool {
+        /// Package and version.
+        tool: String,
+        /// What installs it.
+        command: String,
+        /// Why it was not installed.
+        reason: String,
+    },
+    /// The compiler of another language failed.
+    #[error("the {language} operator in {dir} does not compile ({status}):\n{said}")]
+    Compile {
+        /// The language.
+        language: &'static str,
+        /// The project.
+        dir: PathBuf,
+        /// Exit status of the tool.
+        status: std::process::ExitStatus,
+        /// All that it said.
+        said: String,
+    },
     /// The module is not an operator.
     #[error("{name} is not a plugin: {reason}")]
     NotAPlugin {
@@ -78,10 +108,17 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Variable { .. } | Self::NoToolchain(_) | Self::Run { .. } | Self::File { .. } => ErrorKind::Config,
-            Self::Manifest { .. } | Self::Build { .. } | Self::NoPlugin { .. } | Self::NotAPlugin { .. } => {
-                ErrorKind::Plugin
-            }
+            Self::Variable { .. }
+            | Self::NoToolchain(_)
+            | Self::Run { .. }
+            | Self::File { .. }
+            | Self::Project { .. }
+            | Self::Tool { .. } => ErrorKind::Config,
+            Self::Manifest { .. }
+            | Self::Build { .. }
+            | Self::Compile { .. }
+            | Self::NoPlugin { .. }
+            | Self::NotAPlugin { .. } => ErrorKind::Plugin,
         }
     }
 }
