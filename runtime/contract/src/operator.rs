@@ -71,6 +71,12 @@ pub trait Operator: Send {
     /// As [`Operator::process`].
     fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>>;
 
+    /// Whether its memory has grown so much that a fresh instance should take its place at the next
+    /// cut: guests of some languages leak.
+    fn is_overgrown(&self) -> bool {
+        false
+    }
+
     /// What the host keeps for it.
     fn context(&mut self) -> &mut OperatorContext;
 

@@ -459,6 +459,11 @@ impl OperatorSlot {
         if planted("timers-not-in-cut") {
             timers.clear();
         }
+        if self.instance.get().is_overgrown() {
+            // Its state is complete: a fresh one goes on with it.
+            tracing::debug!(stage = %self.plugin.name(), "an instance has grown too large; replacing it");
+            self.restart().await?;
+        }
         let (node, plugin) = (self.plugin.name().clone(), self.swap.changed.take());
         Ok((StageCut { node, share, state, timers, windows: None, plugin }, letters))
     }

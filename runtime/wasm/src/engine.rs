@@ -21,9 +21,9 @@ pub(crate) const MEMORIES_MAX: u32 = 4;
 pub(crate) const TABLES_MAX: u32 = 16;
 
 /// Parts of WebAssembly that make a guest less than a deterministic function of its input, that
-/// cost address space, or that no operator needs.
+/// cost address space, or that no operator needs. Several memories stay on: what connects components
+/// within a component, as JavaScript's toolchain nests them, copies from one memory to another.
 const FEATURES_OFF: WasmFeatures = WasmFeatures::MEMORY64
-    .union(WasmFeatures::MULTI_MEMORY)
     .union(WasmFeatures::THREADS)
     .union(WasmFeatures::SHARED_EVERYTHING_THREADS)
     .union(WasmFeatures::RELAXED_SIMD)

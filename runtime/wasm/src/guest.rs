@@ -38,7 +38,7 @@ pub(crate) struct Call {
     pub(crate) timers: usize,
     /// The memory or table limit that a growth ran into.
     pub(crate) growth_refused: Option<String>,
-    /// The last error that the guest logged: what a panic says before it traps.
+    /// The errors that the guest logged: what a panic says before it traps.
     pub(crate) complaint: Option<String>,
     deadline: Duration,
     ran: Duration,
@@ -103,6 +103,11 @@ impl Guest {
             return Err(Violation::Limit(format!("{} host calls in one call", self.limits.host_calls)));
         }
         Ok(())
+    }
+
+    /// Bytes of all linear memories.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     /// The context, for a capability that makes no sense while a plugin describes itself.

@@ -131,6 +131,8 @@ pub(crate) struct Opened<E> {
     exports: E,
     descriptor: Arc<Descriptor>,
     limits: Arc<InstanceLimits>,
+    /// Memory beyond which the instance had better be replaced.
+    memory_mark: u64,
 }
 
 /// An instance of an operator.
@@ -154,7 +156,11 @@ impl<E: Exports> Opened<E> {
             exports.ok_or_else(|| OperatorError::Instance(E::MISSING.into()))
         };
         match opened.await {
-            Ok(exports) => Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits) }),
+            Ok(exports) => {
+                // An instance that is large to begin with is not so for a leak.
+                let memory_mark = (mold.limits.memory_bytes / 2).max(live.store.data().memory_bytes() * 2);
+                Ok(Self { live, exports, descriptor, limits: Arc::clone(&mold.limits), memory_mark })
+            }
             Err(cause) => Err(Box::new(OpenError { cause, context: live.close() })),
         }
     }
@@ -198,6 +204,10 @@ impl Operator for WasmOperator {
 
     fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>> {
         Box::pin(self.live.call("flush", self.limits.flush, self.exports.flush, ()))
+    }
+
+    fn is_overgrown(&self) -> bool {
+        self.live.store.data().memory_bytes() > self.memory_mark
     }
 
     fn context(&mut self) -> &mut OperatorContext {
@@ -295,7 +305,7 @@ fn explain(guest: &Guest, call: &'static str, deadline: Duration, error: &wasmti
     let mut reason = trap.to_string().trim_start_matches("wasm trap: ").to_owned();
     if let Some(complaint) = &guest.call.complaint {
         reason.push_str("; it logged: ");
-        reason.push_str(&text::clean(complaint.clone(), REASON_BYTES_MAX));
+        reason.push_str(&text::clean(complaint.trim_end().to_owned(), REASON_BYTES_MAX));
     }
     let stack = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     OperatorError::Trap { call, reason, stack }

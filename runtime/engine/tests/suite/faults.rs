@@ -280,6 +280,22 @@ async fn a_plugin_that_always_fails_fails_the_job() {
 }
 
 #[tokio::test]
+async fn an_overgrown_instance_is_replaced_at_a_cut_and_nothing_changes() {
+    let rows = texts(&[("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")]);
+    let mut left = Vec::new();
+    for overgrown in [false, true] {
+        let sink = KeepSink::default();
+        let counter = FaultyCounter { overgrown, ..FaultyCounter::new(false) };
+        let opened = Arc::clone(&counter.opened);
+        let (ended, ..) = run(line(&rows, 1, counter, None, FAULTS, &sink)).await;
+        ended.expect("the job ends");
+        assert_eq!(opened.load(Ordering::Relaxed) > 1, overgrown);
+        left.push(sink.sorted());
+    }
+    assert_eq!(left[0], left[1]);
+}
+
+#[tokio::test]
 async fn a_plugin_that_does_not_open_again_fails_the_job() {
     let rows = texts(&[("a", "1"), ("a", "trap-2"), ("a", "3")]);
     let counter = FaultyCounter { open_max: 2, ..FaultyCounter::new(false) };

@@ -9,8 +9,8 @@ use crate::text;
 
 const LINE_BYTES_MAX: usize = 8 << 10;
 const LINES_PER_CALL_MAX: u32 = 100;
-/// Of the last error line, kept to explain a trap.
-const COMPLAINT_BYTES_MAX: usize = 1 << 10;
+/// Of the error lines of a call, kept to explain a trap.
+const COMPLAINT_BYTES_MAX: usize = 4 << 10;
 
 pub(super) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut log = linker.instance(interface!("log"))?;
@@ -23,9 +23,13 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 impl Guest {
     fn log(&mut self, level: LogLevel, message: String) {
         if level == LogLevel::Error {
-            let mut complaint = message.clone();
-            complaint.truncate(complaint.floor_char_boundary(COMPLAINT_BYTES_MAX));
-            self.call.complaint = Some(complaint);
+            // A runtime that dies says so in several pieces. The first ones say most.
+            let complaint = self.call.complaint.get_or_insert_default();
+            let room = COMPLAINT_BYTES_MAX.saturating_sub(complaint.len());
+            complaint.push_str(&message[..message.floor_char_boundary(room)]);
+            if room > message.len() && !message.ends_with('\n') {
+                complaint.push('\n');
+            }
         }
         self.say(level, message);
     }

@@ -94,6 +94,34 @@ async fn a_trap_says_what_the_guest_logged_before_it() {
 }
 
 #[tokio::test]
+async fn what_a_runtime_says_in_pieces_is_kept_together() {
+    let say = "(call $log (i32.const 3) (i32.const 4096) (i32.const 6))";
+    let body = format!("{say} (call $log (i32.const 1) (i32.const 4102) (i32.const 2)) {say} (unreachable)");
+    let guest = Guest::doing("stateless", "process", &body).and(r#"(data (i32.const 4096) "fatal:no")"#);
+    match Host::shared().process(&guest).await {
+        Err(OperatorError::Trap { reason, .. }) => {
+            assert!(reason.contains("it logged: fatal:") && reason.matches("fatal:").count() == 2, "{reason}");
+            assert!(!reason.contains("no"), "only errors explain a trap: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_instance_whose_memory_grows_says_so_before_the_limit() {
+    let guest = Guest::doing("stateless", "process", "(drop (memory.grow (i32.const 1024))) (i32.const 1200)");
+    let mut operator = Host::shared().open(&guest).await.expect("opens");
+    // The limit is 256 MiB; each call takes 64 more.
+    let mut calls = 0;
+    while !operator.is_overgrown() {
+        operator.process(0, &batch(&["v"])).await.expect("within the limit");
+        calls += 1;
+        assert!(calls < 4, "it has to say so");
+    }
+    assert_eq!(calls, 2);
+}
+
+#[tokio::test]
 async fn infinite_recursion() {
     let guest = Guest::doing("stateless", "process", "(call $deeper (i32.const 0))")
         .and("(func $deeper (param i32) (result i32) (i32.add (i32.const 1) (call $deeper (local.get 0))))");

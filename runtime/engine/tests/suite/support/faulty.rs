@@ -48,6 +48,8 @@ pub(crate) struct FaultyCounter {
     pub(crate) opened: Arc<AtomicU32>,
     /// Instances behind this many do not open.
     pub(crate) open_max: u32,
+    /// Instances say that they have grown too large.
+    pub(crate) overgrown: bool,
 }
 
 impl FaultyCounter {
@@ -55,7 +57,7 @@ impl FaultyCounter {
         let mut descriptor = descriptor(false);
         descriptor.spaces = vec![SpaceDescriptor { name: "count".into(), schema_version: 1, ttl: None }];
         let (patience, opened) = (Arc::new(AtomicU32::new(u32::MAX)), Arc::default());
-        Self { descriptor, write_through, patience, opened, open_max: u32::MAX }
+        Self { descriptor, write_through, patience, opened, open_max: u32::MAX, overgrown: false }
     }
 }
 
@@ -207,6 +209,10 @@ impl Operator for Counter {
 
     fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>> {
         Box::pin(async move { self.alive().flushes() })
+    }
+
+    fn is_overgrown(&self) -> bool {
+        self.factory.overgrown
     }
 
     fn context(&mut self) -> &mut OperatorContext {
