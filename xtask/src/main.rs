@@ -2,6 +2,8 @@
 //! example, measure. It sits outside of the layers and knows only the crate that compiles plugins.
 
 mod bench;
+mod bindings;
+mod conformance;
 mod crash;
 mod demo;
 mod document;
@@ -9,6 +11,7 @@ mod flights;
 mod nexmark;
 mod planted;
 mod plugins;
+mod sdks;
 mod steps;
 mod swaps;
 mod test;
@@ -33,6 +36,37 @@ enum Task {
         /// Use no network
         #[arg(long)]
         offline: bool,
+    },
+    /// Make the bindings of the C and Go SDKs from `wit/operator.wit`
+    Bindings {
+        /// Change nothing; fail where they are not current
+        #[arg(long)]
+        check: bool,
+    },
+    /// Test the SDKs of other languages and their templates, as their users would
+    Sdks {
+        /// Only this language
+        language: Option<String>,
+        /// The binary that makes, builds and runs projects
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
+    /// Hold every SDK to the same cases; fails where a language differs
+    Conformance {
+        /// Only this language
+        language: Option<String>,
+        /// Print one JSON object a case
+        #[arg(long)]
+        json: bool,
+        /// Measure, and write the table of docs/languages.md
+        #[arg(long)]
+        table: bool,
+        /// Install no tools
+        #[arg(long)]
+        offline: bool,
+        /// The binary that plays the cases
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
     },
     /// Build the plugins and run every test
     Test {
@@ -121,6 +155,11 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Plugins { offline } => plugins::plugins(offline),
+        Task::Bindings { check } => bindings::bindings(check),
+        Task::Sdks { language, wasmill } => sdks::sdks(language.as_deref(), &wasmill),
+        Task::Conformance { language, json, table, offline, wasmill } => {
+            conformance::conformance(&conformance::Options { language, json, table, offline, wasmill })
+        }
         Task::Test { fast } => test::test(fast),
         Task::Demo => demo::demo(),
         Task::Flights { sample } => flights::flights(sample),

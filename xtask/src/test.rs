@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::bindings::bindings;
+use crate::conformance::{Options, conformance};
 use crate::plugins::plugins;
 use crate::steps::{Steps, cargo, say};
-use crate::{crash, nexmark, planted, root, swaps, target};
+use crate::{crash, nexmark, planted, root, sdks, swaps, target};
 
 /// Everything but what needs the network; `fast` leaves out the slow half.
 pub(crate) fn test(fast: bool) -> anyhow::Result<()> {
@@ -45,11 +47,12 @@ pub(crate) fn ci() -> anyhow::Result<()> {
 }
 
 fn test_steps(root: &Path, fast: bool) -> usize {
-    2 + usize::from(!fast) + usize::from(guests(root)) + 4 * usize::from(guests(root) && !fast)
+    3 + 3 * usize::from(!fast) + usize::from(guests(root)) + 4 * usize::from(guests(root) && !fast)
 }
 
 fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
     steps.act("plugins", "cargo xtask plugins", || plugins(false))?;
+    steps.act("bindings are current", "cargo xtask bindings", || bindings(true))?;
     let nextest = answers(cargo(root, &["nextest", "--version"]));
     let mut arguments = if nextest { vec!["nextest", "run"] } else { vec!["test", "--lib", "--bins", "--tests"] };
     arguments.push("--workspace");
@@ -60,6 +63,12 @@ fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
     if !fast {
         // cargo-nextest leaves examples in documentation out.
         steps.run("documentation tests", &mut cargo(root, &["test", "--workspace", "--doc"]))?;
+    }
+    if !fast {
+        let wasmill = target(root).join("debug/wasmill");
+        steps.act("SDKs and templates", "cargo xtask sdks", || sdks::sdks(None, &wasmill))?;
+        let suite = Options { language: None, json: false, table: false, offline: false, wasmill };
+        steps.act("conformance of the SDKs", "cargo xtask conformance", || conformance(&suite))?;
     }
     if guests(root) && !fast {
         let wasmill = target(root).join("debug/wasmill");
