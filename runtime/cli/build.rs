@@ -1,4 +1,4 @@
-//! Embeds the standard plugins that are there, and the SDK for `wasmill new`.
+//! Embeds the standard plugins that are there, and SDKs and templates for `wasmill new`.
 //!
 //! The plugins come from another compilation (`cargo xtask plugins` writes `target/plugins`), so a clean
 //! `cargo build` has none, and the binary then says how to get them.
@@ -44,31 +44,61 @@ fn main() -> Result<(), Box<dyn Error>> {
     embed_sdk()
 }
 
-/// Embeds what a plugin project takes a copy of: the SDK, the crate it stands on, and the versions
-/// of everything else that they are tested with.
+/// Languages whose projects are not cargo's, with the parts of the SDK that a project takes a copy of.
+const LANGUAGES: [(&str, &str, &[&str]); 6] = [
+    ("c", "c", &["include", "src", "testing", "bindings"]),
+    ("c++", "c", &["include", "src", "testing", "bindings"]),
+    ("go", "go", &["wasmill", "bindings", "component"]),
+    (
+        "javascript",
+        "javascript",
+        &["package.json", "index.js", "index.d.ts", "lib", "component", "testing.js", "testing.d.ts"],
+    ),
+    ("python", "python", &["wasmill"]),
+    (
+        "typescript",
+        "javascript",
+        &["package.json", "index.js", "index.d.ts", "lib", "component", "testing.js", "testing.d.ts"],
+    ),
+];
+
+/// Embeds what plugin projects are made of: templates, and what a project takes a copy of. For Rust
+/// that is the SDK, the crate it stands on, and the versions of everything else that they are tested
+/// with.
 fn embed_sdk() -> Result<(), Box<dyn Error>> {
     let root = fs::canonicalize(Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../.."))?;
-    let mut files = vec![("Cargo.lock".to_owned(), root.join("plugins/Cargo.lock"))];
-    for (from, to, parts) in [
-        ("plugin-sdk/rust", "rust", &["Cargo.toml", "src", "wit", "worlds"][..]),
-        ("runtime/scan", "scan", &["Cargo.toml", "src"]),
-        ("", "", &["LICENSE"]),
-    ] {
+    let mut files = vec![("rust".to_owned(), "Cargo.lock".to_owned(), root.join("plugins/Cargo.lock"))];
+    println!("cargo::rerun-if-changed={}", files[0].2.display());
+    let mut embed = |language: &str, from: &str, to: &str, parts: &[&str]| -> Result<(), Box<dyn Error>> {
         for part in parts {
             let path = root.join(from).join(part);
             println!("cargo::rerun-if-changed={}", path.display());
-            list(&path, &Path::new(to).join(part), &mut files)?;
+            let mut found = Vec::new();
+            list(&path, &Path::new(to).join(part), &mut found)?;
+            files.extend(found.into_iter().map(|(name, path)| (language.to_owned(), name, path)));
         }
+        Ok(())
+    };
+    embed("rust", "plugin-sdk/rust", "sdk/rust", &["Cargo.toml", "src", "wit", "worlds"])?;
+    embed("rust", "runtime/scan", "sdk/scan", &["Cargo.toml", "src"])?;
+    embed("rust", "", "sdk", &["LICENSE"])?;
+    embed("rust", "runtime/cli/template/rust", "", &[""])?;
+    embed("rust", "runtime/cli/template/common", "", &[""])?;
+    for (language, sdk, parts) in LANGUAGES {
+        embed(language, &format!("plugin-sdk/{sdk}"), &format!("sdk/{sdk}"), parts)?;
+        embed(language, "", "sdk", &["LICENSE"])?;
+        embed(language, &format!("runtime/cli/template/{language}"), "", &[""])?;
+        embed(language, "runtime/cli/template/common", "", &[""])?;
     }
-    println!("cargo::rerun-if-changed={}", files[0].1.display());
+    files.retain(|(_, name, _)| !name.contains("__pycache__"));
     files.sort();
 
     let mut table = "&[\n".to_owned();
-    for (name, path) in files {
-        writeln!(table, "    ({name:?}, include_bytes!({path:?})),")?;
+    for (language, name, path) in files {
+        writeln!(table, "    ({language:?}, {name:?}, include_bytes!({path:?})),")?;
     }
     table.push(']');
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("sdk_files.rs"), table)?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("project_files.rs"), table)?;
     Ok(())
 }
 
@@ -80,7 +110,7 @@ fn list(path: &Path, name: &Path, files: &mut Vec<(String, PathBuf)>) -> Result<
             list(&entry.path(), &name.join(entry.file_name()), files)?;
         }
     } else {
-        let name = name.to_str().ok_or("a file of the SDK has a name that is not UTF-8")?;
+        let name = name.to_str().ok_or("a file of an SDK has a name that is not UTF-8")?;
         files.push((name.to_owned(), path.to_owned()));
     }
     Ok(())

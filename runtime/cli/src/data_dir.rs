@@ -18,6 +18,17 @@ pub(crate) fn cache_dir() -> Result<PathBuf, Failure> {
     decide_cache_dir(|name| std::env::var_os(name))
 }
 
+/// The variable that names the directory of compilers for other languages.
+pub(crate) const TOOLS_VARIABLE: &str = "WASMILL_TOOLS_DIR";
+
+/// Where `wasmill build` installs compilers: `$WASMILL_TOOLS_DIR`, else `tools` in the cache directory.
+pub(crate) fn tools_dir() -> Result<PathBuf, Failure> {
+    match std::env::var_os(TOOLS_VARIABLE).filter(|value| !value.is_empty()) {
+        Some(named) => Ok(named.into()),
+        None => Ok(cache_dir()?.join("tools")),
+    }
+}
+
 fn decide_cache_dir(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Failure> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(named) = set(CACHE_VARIABLE) {

@@ -1,4 +1,4 @@
-//! A plugin project of its own: the template and a copy of the SDK, both from this binary, so that
+//! A plugin project of its own: a template and a copy of the SDK, both from this binary, so that
 //! `wasmill new` needs no repository and no registry of ours.
 
 use std::io;
@@ -6,21 +6,9 @@ use std::path::Path;
 
 use toml_edit::DocumentMut;
 
-/// Files of the SDK, of the crate it stands on, and the lock file they are tested with.
-const SDK: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/sdk_files.rs"));
-
-/// Files of the project itself. `{{name}}` stands for its name.
-const PROJECT: &[(&str, &str)] = &[
-    ("Cargo.toml", include_str!("../template/rust/Cargo.toml.in")),
-    ("src/lib.rs", include_str!("../template/rust/src/lib.rs")),
-    ("job.toml", include_str!("../template/rust/job.toml.in")),
-    ("readings.jsonl", include_str!("../template/rust/readings.jsonl")),
-    ("README.md", include_str!("../template/rust/README.md.in")),
-    (".gitignore", include_str!("../template/rust/gitignore")),
-    ("cases/records/config.json", include_str!("../template/rust/cases/records/config.json")),
-    ("cases/records/input.jsonl", include_str!("../template/rust/cases/records/input.jsonl")),
-    ("cases/records/output.jsonl", include_str!("../template/rust/cases/records/output.jsonl")),
-];
+/// Files of projects: language, path, bytes. In those whose path ends with `.in`, `{{name}}` stands
+/// for the name of the project.
+const FILES: &[(&str, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/project_files.rs"));
 
 /// Names that cargo or the compiler keep for themselves, or that the SDK has.
 const TAKEN: &str = "abstract alloc as async await become box break const continue core crate do dyn else enum extern \
@@ -40,16 +28,17 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes a project into `dir`, which is empty.
-pub(crate) fn write(dir: &Path, name: &str) -> io::Result<()> {
-    for (path, text) in PROJECT {
-        put(&dir.join(path), text.replace("{{name}}", name).as_bytes())?;
-    }
-    for (path, bytes) in SDK {
-        match *path {
-            "Cargo.lock" => put(&dir.join(path), bytes)?,
-            _ if path.ends_with("Cargo.toml") => put(&dir.join("sdk").join(path), &standing_alone(bytes)?)?,
-            _ => put(&dir.join("sdk").join(path), bytes)?,
+/// Writes a project in a language into `dir`, which is empty.
+pub(crate) fn write(dir: &Path, name: &str, language: &str) -> io::Result<()> {
+    for (_, path, bytes) in FILES.iter().filter(|(of, ..)| *of == language) {
+        if let Some(path) = path.strip_suffix(".in") {
+            let text = str::from_utf8(bytes).map_err(io::Error::other)?;
+            put(&dir.join(path), text.replace("{{name}}", name).as_bytes())?;
+        } else if path.starts_with("sdk/") && path.ends_with("Cargo.toml") {
+            put(&dir.join(path), &standing_alone(bytes)?)?;
+        } else {
+            // The repository has ignore files of its own.
+            put(&dir.join(if *path == "gitignore" { ".gitignore" } else { path }), bytes)?;
         }
     }
     Ok(())
@@ -80,12 +69,14 @@ fn standing_alone(manifest: &[u8]) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use wasmill_toolchain::Language;
+
     use super::*;
 
     #[test]
     fn the_sdk_in_a_project_needs_nothing_of_the_repository() {
         let dir = tempfile::tempdir().expect("a directory");
-        write(dir.path(), "my-plugin").expect("written");
+        write(dir.path(), "my-plugin", "rust").expect("written");
         let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).expect(path);
         let sdk: toml::Table = read("sdk/rust/Cargo.toml").parse().expect("TOML");
         assert!(sdk["package"].get("workspace").is_none() && sdk.get("dev-dependencies").is_none());
@@ -97,6 +88,20 @@ mod tests {
         assert!(read("job.toml").contains("./target/plugins/my-plugin.wasm"));
         for path in ["Cargo.toml", "job.toml", "README.md"] {
             assert!(!read(path).contains("{{"), "{path}");
+        }
+    }
+
+    #[test]
+    fn projects_are_complete_in_every_language() {
+        for language in Language::ALL {
+            let dir = tempfile::tempdir().expect("a directory");
+            write(dir.path(), "my-plugin", language.name()).expect("written");
+            let project = wasmill_toolchain::Project::read(dir.path()).expect("a project");
+            assert_eq!((project.language, project.name.as_str()), (language, "my-plugin"));
+            for path in ["README.md", ".gitignore", "job.toml", "cases/records/output.jsonl", "sdk/LICENSE"] {
+                let text = std::fs::read_to_string(dir.path().join(path)).expect(path);
+                assert!(!text.contains("{{name}}"), "{path}");
+            }
         }
     }
 

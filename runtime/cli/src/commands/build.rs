@@ -7,22 +7,23 @@ use clap::Args;
 use serde_json::json;
 use wasmill_env::RealClock;
 use wasmill_spec::PluginRef;
-use wasmill_toolchain::{BuildOptions, Search, build_rust};
+use wasmill_toolchain::{Artifact, BuildOptions, MANIFEST, Project, Search, Tools, build_project, build_rust};
 use wasmill_wasm::InstanceLimits;
 
+use crate::data_dir;
 use crate::failure::Failure;
 use crate::plugins::Plugins;
 use crate::terminal::{Terminal, bytes};
 
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
-    /// The folder of the plugin, with its Cargo.toml
+    /// The folder of the plugin, with its Cargo.toml or plugin.toml
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Where the component goes, `plugins` in cargo's target folder unless given
+    /// Where the component goes, `target/plugins` unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Use no network: no download of crates, no installation of a toolchain
+    /// Use no network: no download of crates, no installation of a compiler
     #[arg(long)]
     offline: bool,
 }
@@ -57,19 +58,11 @@ impl Component {
 
 /// Builds the project, and checks that this host would run what comes out.
 pub(super) fn components(args: &BuildArgs, terminal: &Terminal) -> Result<Vec<Component>, Failure> {
-    if !args.dir.join("Cargo.toml").is_file() {
-        return Err(Failure::wrong(format!("{} is no plugin project: it has no Cargo.toml", args.dir.display()))
-            .hint("name the folder of the plugin, or start one with `wasmill new NAME --lang rust`"));
-    }
-    let failed = |error: wasmill_toolchain::Error| Failure::of(error.kind(), &error);
-    let dir = std::path::absolute(&args.dir).map_err(|error| Failure::file("find", &args.dir, &error))?;
-    let search = Search::from_env(&dir, args.offline).map_err(failed)?;
-    let options = BuildOptions { packages: Vec::new(), out: args.out.clone(), quiet: terminal.json };
-    let built = build_rust(&search, &options, &mut |line| terminal.note(line)).map_err(failed)?;
+    let artifacts = if Project::is_in(&args.dir) { project(args, terminal)? } else { cargo(args, terminal)? };
     super::small_runtime()?.block_on(async {
         let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
         let mut components = Vec::new();
-        for artifact in built.artifacts {
+        for artifact in artifacts {
             let named = PluginRef::Path(artifact.component.display().to_string());
             let loaded = plugins.load(&named, &artifact.component, InstanceLimits::default()).await?;
             let here = std::env::current_dir().unwrap_or_default();
@@ -83,6 +76,35 @@ pub(super) fn components(args: &BuildArgs, terminal: &Terminal) -> Result<Vec<Co
         }
         Ok(components)
     })
+}
+
+fn failed(error: &wasmill_toolchain::Error) -> Failure {
+    Failure::of(error.kind(), error)
+}
+
+/// Builds a project in another language than Rust.
+fn project(args: &BuildArgs, terminal: &Terminal) -> Result<Vec<Artifact>, Failure> {
+    let project = Project::read(&args.dir).map_err(|error| failed(&error))?;
+    let tools = Tools { dir: data_dir::tools_dir()?, offline: args.offline };
+    terminal.note(&format!("{}: {}, world {}", project.name, project.language, project.world.name()));
+    let built = build_project(&project, &tools, args.out.as_deref(), &mut |line| terminal.say(line));
+    Ok(vec![built.map_err(|error| failed(&error))?])
+}
+
+/// Builds the plugins of a cargo package or workspace.
+fn cargo(args: &BuildArgs, terminal: &Terminal) -> Result<Vec<Artifact>, Failure> {
+    if !args.dir.join("Cargo.toml").is_file() {
+        return Err(Failure::wrong(format!(
+            "{} is no plugin project: it has neither Cargo.toml nor {MANIFEST}",
+            args.dir.display()
+        ))
+        .hint("name the folder of the plugin, or start one with `wasmill new NAME --lang LANGUAGE`"));
+    }
+    let dir = std::path::absolute(&args.dir).map_err(|error| Failure::file("find", &args.dir, &error))?;
+    let search = Search::from_env(&dir, args.offline).map_err(|error| failed(&error))?;
+    let options = BuildOptions { packages: Vec::new(), out: args.out.clone(), quiet: terminal.json };
+    let built = build_rust(&search, &options, &mut |line| terminal.note(line)).map_err(|error| failed(&error))?;
+    Ok(built.artifacts)
 }
 
 impl BuildArgs {
