@@ -71,7 +71,7 @@ fn unit_tests(root: &Path, language: Language, dir: &Path) -> anyhow::Result<Com
         Language::Python => python(root)?,
     };
     match language {
-        Language::Go => command.args(["test", "./..."]),
+        Language::Go => command.args(["test", "."]),
         Language::Python => command.args(["-q", "-p", "no:cacheprovider"]),
         _ => command.arg("test"),
     };

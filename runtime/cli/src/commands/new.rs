@@ -54,7 +54,7 @@ pub(super) fn new(args: &NewArgs, terminal: &Terminal) -> Result<(), Failure> {
 fn unit_test(language: Language) -> &'static str {
     match language {
         Language::C | Language::Cpp => "make test",
-        Language::Go => "go test ./...",
+        Language::Go => "go test .",
         Language::Javascript | Language::Typescript => "npm test",
         Language::Python => "python3 -m pytest",
     }
