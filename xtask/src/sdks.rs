@@ -30,6 +30,28 @@ pub(crate) fn sdks(language: Option<&str>, wasmill: &Path) -> anyhow::Result<()>
         sdk(&root, language).with_context(|| format!("the SDK of {language}"))?;
         say(&format!("{language}: ok"));
     }
+    if language.is_none() {
+        mixed(&root, &wasmill).context("examples/mixed-languages")?;
+    }
+    Ok(())
+}
+
+/// The example whose stages are in JavaScript, Python and Rust.
+fn mixed(root: &Path, wasmill: &Path) -> anyhow::Result<()> {
+    let dir = root.join("examples/mixed-languages");
+    for stage in ["normalise", "anomalies"] {
+        run(Command::new(wasmill).arg("build").arg(dir.join(stage)).env("WASMILL_TOOLS_DIR", root.join(TOOLS)))?;
+    }
+    run(Command::new(wasmill)
+        .args(["--json", "run", "job.toml"])
+        .current_dir(&dir)
+        .stdout(std::process::Stdio::null()))?;
+    let rows = fs::read_to_string(dir.join("out/anomalies.jsonl"))?;
+    let mut off: Vec<&str> = rows.lines().filter_map(|row| row.rsplit_once("\"off\":")?.1.strip_suffix('}')).collect();
+    off.sort_unstable();
+    if off != ["165.3", "76.9"] {
+        bail!("the job left {rows}");
+    }
     Ok(())
 }
 
