@@ -45,6 +45,6 @@ fn a_project_is_never_written_over_another() {
     folder.run(&["new", "taken", "--lang", "rust"]).fails(2, &["taken exists and is not empty"]);
     folder.run(&["new", "taken/file", "--lang", "rust"]).fails(2, &["exists and is a file"]);
     folder.run(&["new", "Bad Name", "--lang", "rust"]).fails(2, &["cannot name a plugin"]);
-    folder.run(&["new", "fine", "--lang", "go"]).fails(2, &["the languages are: rust"]);
-    folder.run(&["build", "."]).fails(2, &["it has no Cargo.toml"]);
+    folder.run(&["new", "fine", "--lang", "cobol"]).fails(2, &["the languages are: rust"]);
+    folder.run(&["build", "."]).fails(2, &["it has neither Cargo.toml nor plugin.toml"]);
 }

@@ -109,9 +109,9 @@ async fn what_a_runtime_says_in_pieces_is_kept_together() {
 
 #[tokio::test]
 async fn an_instance_whose_memory_grows_says_so_before_the_limit() {
-    let guest = Guest::doing("stateless", "process", "(drop (memory.grow (i32.const 1024))) (i32.const 1200)");
+    let guest = Guest::doing("stateless", "process", "(drop (memory.grow (i32.const 64))) (i32.const 1200)");
     let mut operator = Host::shared().open(&guest).await.expect("opens");
-    // The limit is 256 MiB; each call takes 64 more.
+    // The limit is 16 MiB; each call takes four more.
     let mut calls = 0;
     while !operator.is_overgrown() {
         operator.process(0, &batch(&["v"])).await.expect("within the limit");
