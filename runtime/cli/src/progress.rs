@@ -143,6 +143,8 @@ impl Progress {
         for (what, rows) in [
             ("rejected", all(|n| n.rejected)),
             ("late", all(|n| n.late)),
+            ("held in order", all(|n| n.ordering.map_or(0, |ordering| ordering.held))),
+            ("late for their order", all(|n| n.ordering.map_or(0, |ordering| ordering.late))),
             ("dropped", all(|n| n.counts.dropped)),
             ("spilled", all(|n| n.counts.spilled)),
             ("times held", all(|n| n.counts.held)),
@@ -268,6 +270,8 @@ mod tests {
             read_total: 0,
             watermark: Timestamp::MIN,
             guest: Default::default(),
+            ordering: None,
+            skewed: 0,
         }
     }
 

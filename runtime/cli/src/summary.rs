@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use wasmill_contract::SourceCounts;
-use wasmill_engine::{LatencySnapshot, NodeSnapshot};
+use wasmill_engine::{LatencySnapshot, NodeSnapshot, OrderingSnapshot};
 use wasmill_model::{Epoch, NodeName};
 use wasmill_plan::NodeKind;
 
@@ -132,6 +132,19 @@ impl Summary {
         if self.late() > 0 {
             line("late", style.warning(&format!("{}, their windows had closed", count(self.late(), "row"))));
         }
+        for (node, ordering) in self.nodes.iter().filter_map(|node| Some((node, node.ordering?))) {
+            if let Some(text) = ordering_text(&ordering) {
+                line("order", style.warning(&format!("{}: {text}", node.name)));
+            }
+        }
+        for source in self.nodes.iter().filter(|node| node.skewed > 0) {
+            let far = format!(
+                "{}: {} too far ahead of the clock to move the watermark, see watermark.skew",
+                source.name,
+                count(source.skewed, "row"),
+            );
+            line("skewed", style.warning(&far));
+        }
         let (dropped, spilled) = (self.count(|counts| counts.dropped), self.count(|counts| counts.spilled));
         if dropped > 0 {
             line("dropped", style.warning(&format!("{}, the job was too slow for them", count(dropped, "row"))));
@@ -186,6 +199,36 @@ pub(crate) fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
+/// What ordering buffers did that their author should know.
+fn ordering_text(ordering: &OrderingSnapshot) -> Option<String> {
+    let OrderingSnapshot { held, late, dropped, missing, forced, .. } = *ordering;
+    let said: Vec<String> = [
+        (held, "held"),
+        (late, "too late"),
+        (dropped, "of them dropped"),
+        (missing, "missing"),
+        (forced, "let go early for want of room"),
+    ]
+    .iter()
+    .filter(|(rows, _)| *rows > 0)
+    .map(|(rows, what)| format!("{} {what}", grouped(*rows)))
+    .collect();
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
+pub(crate) fn ordering_json(ordering: &OrderingSnapshot) -> Value {
+    json!({
+        "held": ordering.held,
+        "bytes": ordering.bytes,
+        "late": ordering.late,
+        "dropped": ordering.dropped,
+        "missing": ordering.missing,
+        "marks": ordering.marks,
+        "forced": ordering.forced,
+        "slack_micros": ordering.slack_micros,
+    })
+}
+
 /// What a node counts. Keys that scripts may rely on.
 pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
     let time = |time: wasmill_model::Timestamp| match time {
@@ -212,6 +255,8 @@ pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
         "duplicates": node.counts.duplicates,
         "busy_nanos": node.busy_nanos,
         "watermark_micros": time(node.watermark),
+        "skewed": node.skewed,
+        "ordering": node.ordering.as_ref().map(ordering_json),
         "metrics": node.guest,
     })
 }

@@ -4,7 +4,7 @@ use wasmill_model::{
     Batch, Epoch, ErrorKind, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position,
 };
 use wasmill_order::{TimerEntry, WindowChanges};
-use wasmill_store::{ChangeSet, LetterId};
+use wasmill_store::{ChangeSet, HeldRecord, LetterId};
 
 use crate::{BoxFuture, OperatorFactory, Share, SinkHandle};
 
@@ -34,6 +34,8 @@ pub struct Cut {
     pub sources: Vec<SourceCut>,
     /// Changes of its stages.
     pub stages: Vec<StageCut>,
+    /// Changes of the ordering buffers in front of its first node.
+    pub held: Vec<HeldRecord>,
     /// Prepared handles of its sinks.
     pub sinks: Vec<SinkCut>,
     /// What could not be processed.

@@ -19,6 +19,7 @@ pub fn epoch_record(cuts: Vec<Cut>, source_of: impl Fn(&NodeName) -> NodeName) -
             record.positions.extend(positions.into_iter().map(at));
         }
         record.stages.extend(cut.stages.into_iter().map(stage_record));
+        record.held.extend(cut.held);
         for sink in cut.sinks {
             let (share, shares) = (sink.share.index, sink.share.of);
             record.sinks.push(SinkRecord { node: sink.node, share, shares, handle: sink.handle.0 });

@@ -78,6 +78,7 @@ fn plan(job: &str, stage: &str, window: Option<WindowShape>) -> Plan {
         }],
         edges: Vec::<Edge>::new(),
         chains: vec![Chain { nodes: vec![0], parallelism: 1, convoy: None }],
+        orders: std::collections::BTreeMap::new(),
     }
 }
 

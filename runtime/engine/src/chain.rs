@@ -18,6 +18,7 @@ use wasmill_model::{
     Batch, Clock, Column, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, PluginDigest, Timestamp, key_group,
     share_of,
 };
+use wasmill_plan::LATE;
 use wasmill_spec::NewKey;
 use wasmill_store::LetterId;
 
@@ -26,6 +27,7 @@ use crate::error::JobError;
 use crate::extract;
 use crate::metrics::{JobMetrics, NodeMetrics};
 use crate::operator_slot::{Given, Moment, OperatorSlot, Produced};
+use crate::ordering::{OrderSlot, Ordered};
 use crate::queue::QueueSender;
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
@@ -118,6 +120,28 @@ pub(crate) struct Chain {
     replayed: Vec<LetterId>,
     /// In a lane: rows belong to a ticket.
     in_ticket: bool,
+    orders: Orders,
+}
+
+/// The ordering buffers in front of a chain.
+#[derive(Default)]
+pub(crate) struct Orders {
+    pub(crate) slots: Vec<OrderSlot>,
+    /// Whether some input port has none: then the watermark of the inputs counts too.
+    pub(crate) partly: bool,
+    /// The watermark of the inputs.
+    pub(crate) input: Option<(Timestamp, bool)>,
+}
+
+impl Orders {
+    /// How far rows behind the buffers are; `None` where nothing is known.
+    fn watermark(&self) -> Option<Timestamp> {
+        let input = self.input.filter(|_| self.partly).map(|(time, _)| time);
+        if self.partly && input.is_none() {
+            return None;
+        }
+        self.slots.iter().map(OrderSlot::promised).chain(input).min()
+    }
 }
 
 impl Chain {
@@ -140,6 +164,7 @@ impl Chain {
             dead_letter_bytes: 0,
             replayed: Vec::new(),
             in_ticket: false,
+            orders: Orders::default(),
         }
     }
 
@@ -164,6 +189,12 @@ impl Chain {
         }
     }
 
+    /// The same chain with buffers in front.
+    pub(crate) fn with_orders(mut self, orders: Orders) -> Self {
+        self.orders = orders;
+        self
+    }
+
     /// The name of the first node.
     pub(crate) fn head(&self) -> &NodeName {
         &self.slots[0].name
@@ -175,6 +206,9 @@ impl Chain {
 
     /// Rows for the first node.
     pub(crate) async fn rows(&mut self, port: u16, batch: Batch) -> Result<(), Stopped> {
+        if self.orders.slots.iter().any(|order| order.port() == port) {
+            return self.order(port, &batch).await;
+        }
         self.work.push_back((0, port, batch));
         self.drain().await
     }
@@ -209,6 +243,36 @@ impl Chain {
         let given = from.lock().await.recv().await.ok_or(Stopped::ReceiverGone)?;
         if let SlotKind::Operator(operator) = &mut self.slots[0].kind {
             operator.take(given);
+        }
+        Ok(())
+    }
+
+    /// Rows for an input port that has an ordering buffer.
+    async fn order(&mut self, port: u16, batch: &Batch) -> Result<(), Stopped> {
+        let wall = self.clock.wall();
+        let Some(order) = self.orders.slots.iter_mut().find(|order| order.port() == port) else { return Ok(()) };
+        let Ordered { ready, forwarded, side, malformed } = order.offer(batch, wall);
+        if let Some((rows, reasons)) = malformed {
+            let (node, subject) = (self.head().clone(), LetterSubject::Row { port });
+            let (digest, kind, stack) = (None, LetterKind::Malformed, Vec::new());
+            self.keep(0, DeadLetter { node, digest, kind, subject, rows, reasons, stack });
+        }
+        self.work.extend(forwarded.into_iter().chain(ready).map(|batch| (0, port, batch)));
+        self.drain().await?;
+        if let Some(side) = side {
+            self.send(0, Produced { outputs: vec![(LATE, side)], letters: Vec::new() }).await?;
+            self.drain().await?;
+        }
+        self.ordered().await
+    }
+
+    /// After something left a buffer: the watermark follows.
+    async fn ordered(&mut self) -> Result<(), Stopped> {
+        self.slots[0].metrics.ordering(self.share.index, self.orders.slots.iter().map(OrderSlot::counts));
+        let Some(time) = self.orders.watermark() else { return Ok(()) };
+        if time > self.watermark {
+            let idle = self.orders.input.is_some_and(|(_, idle)| idle);
+            self.raise(time, idle).await?;
         }
         Ok(())
     }
@@ -340,6 +404,25 @@ impl Chain {
 
     /// The watermark of the task's inputs. Windows and timers fire, node by node.
     pub(crate) async fn watermark(&mut self, time: Timestamp, idle: bool) -> Result<(), Stopped> {
+        if self.orders.slots.is_empty() {
+            return self.raise(time, idle).await;
+        }
+        let went_idle = self.orders.input.is_some_and(|(_, was)| was) != idle;
+        self.orders.input = Some((time, idle));
+        let wall = self.clock.wall();
+        for order in &mut self.orders.slots {
+            let port = order.port();
+            self.work.extend(order.watermark(time, wall).into_iter().map(|batch| (0, port, batch)));
+        }
+        self.drain().await?;
+        if went_idle {
+            self.raise(self.watermark, idle).await?;
+        }
+        self.ordered().await
+    }
+
+    /// The watermark of the chain, behind its buffers.
+    async fn raise(&mut self, time: Timestamp, idle: bool) -> Result<(), Stopped> {
         if time > self.watermark {
             self.watermark = time;
             for place in 0..self.slots.len() {
@@ -370,6 +453,14 @@ impl Chain {
     /// Fires processing-time timers that are due.
     pub(crate) async fn wall(&mut self) -> Result<(), Stopped> {
         let at = self.moment();
+        if !self.orders.slots.is_empty() {
+            for order in &mut self.orders.slots {
+                let port = order.port();
+                self.work.extend(order.wall(at.wall).into_iter().map(|batch| (0, port, batch)));
+            }
+            self.drain().await?;
+            self.ordered().await?;
+        }
         for place in 0..self.slots.len() {
             self.fire_timers(place, at, true).await?;
         }
@@ -403,6 +494,7 @@ impl Chain {
                 SlotKind::Operator(operator) => operator.next_deadline(),
                 _ => None,
             })
+            .chain(self.orders.slots.iter().filter_map(OrderSlot::next_deadline))
             .min()
     }
 
@@ -421,6 +513,9 @@ impl Chain {
                 SlotKind::Window(window) => cut.stages.push(window.cut(self.share)),
                 SlotKind::Sink(sink) => cut.sinks.push(sink.cut(self.share, barrier.epoch).await?),
             }
+        }
+        for order in &mut self.orders.slots {
+            cut.held.extend(order.cut(self.share));
         }
         kill_point("stages-cut");
         cut.dead_letters = self.take_dead_letters();

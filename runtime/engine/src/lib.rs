@@ -27,6 +27,7 @@ mod history;
 mod job;
 mod metrics;
 mod operator_slot;
+mod ordering;
 mod outcome;
 mod queue;
 mod replay;
@@ -41,6 +42,6 @@ mod wiring;
 
 pub use error::JobError;
 pub use job::{JobHandle, JobParts, JobRemote, JobSettings, NodePart, start};
-pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot};
+pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot, OrderingSnapshot};
 pub use swap::{SwapError, Swapped};
 pub use trial::{StageTrial, TrialOutput};

@@ -141,6 +141,48 @@ pub struct NodeMetrics {
     read_total: AtomicU64,
     watermark: AtomicI64,
     guest: Mutex<BTreeMap<String, f64>>,
+    /// Of each task that has ordering buffers.
+    ordering: Mutex<BTreeMap<u16, OrderingSnapshot>>,
+    skewed: AtomicU64,
+}
+
+/// What ordering buffers hold and have counted: of one task, or of all tasks of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OrderingSnapshot {
+    /// Rows held now.
+    pub held: u64,
+    /// Bytes of the batches that they are in.
+    pub bytes: u64,
+    /// Rows that came too late, those that were dropped included.
+    pub late: u64,
+    /// Rows dropped because they came too late.
+    pub dropped: u64,
+    /// Numbers given up.
+    pub missing: u64,
+    /// Placeholders and marks, which go no further.
+    pub marks: u64,
+    /// Rows that went early because there was no room.
+    pub forced: u64,
+    /// How long rows wait by event time, microseconds; 0 where that is not known.
+    pub slack_micros: u64,
+    /// No row up to this time is waited for: how far those are that went on.
+    pub promised: Option<Timestamp>,
+}
+
+impl OrderingSnapshot {
+    fn and(self, other: Self) -> Self {
+        Self {
+            held: self.held + other.held,
+            bytes: self.bytes + other.bytes,
+            late: self.late + other.late,
+            dropped: self.dropped + other.dropped,
+            missing: self.missing + other.missing,
+            marks: self.marks + other.marks,
+            forced: self.forced + other.forced,
+            slack_micros: self.slack_micros.max(other.slack_micros),
+            promised: self.promised.into_iter().chain(other.promised).min(),
+        }
+    }
 }
 
 /// The counters of one node at one moment.
@@ -174,6 +216,10 @@ pub struct NodeSnapshot {
     pub watermark: Timestamp,
     /// The operator's own metrics: counters and gauges as they stand.
     pub guest: BTreeMap<String, f64>,
+    /// What its ordering buffers hold and have counted, where it has any.
+    pub ordering: Option<OrderingSnapshot>,
+    /// Rows of a source whose time lay too far ahead of the clock to move the watermark.
+    pub skewed: u64,
 }
 
 impl NodeMetrics {
@@ -196,6 +242,8 @@ impl NodeMetrics {
             read_total: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
             guest: Mutex::default(),
+            ordering: Mutex::default(),
+            skewed: AtomicU64::new(0),
         }
     }
 
@@ -258,6 +306,18 @@ impl NodeMetrics {
         self.watermark.store(time.0, Ordering::Relaxed);
     }
 
+    /// The ordering buffers of a task, as they stand.
+    pub(crate) fn ordering(&self, task: u16, buffers: impl Iterator<Item = OrderingSnapshot>) {
+        if let Some(now) = buffers.reduce(OrderingSnapshot::and) {
+            self.ordering.lock().unwrap_or_else(PoisonError::into_inner).insert(task, now);
+        }
+    }
+
+    /// Rows of a source were too far ahead of the clock.
+    pub(crate) fn skewed(&self, more: u64) {
+        self.skewed.fetch_add(more, Ordering::Relaxed);
+    }
+
     pub(crate) fn guest(&self, updates: impl IntoIterator<Item = MetricUpdate>) {
         let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
         for update in updates {
@@ -301,6 +361,11 @@ impl NodeMetrics {
             read_total: self.read_total.load(Ordering::Relaxed),
             watermark: Timestamp(self.watermark.load(Ordering::Relaxed)),
             guest: self.guest.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ordering: {
+                let tasks = self.ordering.lock().unwrap_or_else(PoisonError::into_inner);
+                tasks.values().copied().reduce(OrderingSnapshot::and)
+            },
+            skewed: self.skewed.load(Ordering::Relaxed),
         }
     }
 }

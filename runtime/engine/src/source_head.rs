@@ -6,14 +6,16 @@ use std::sync::Arc;
 use wasmill_contract::{ConnectorError, Source, SourceCounts, SourceCut, SourceEvent};
 use wasmill_env::{Clock, kill_point};
 use wasmill_model::{Batch, Epoch, NodeName, PartitionId, Position, Timestamp};
-use wasmill_order::{BoundedDisorder, Disorder};
+use wasmill_order::{BoundedDisorder, Disorder, NO_MARK};
 use wasmill_plan::{Extraction, Watermarks};
+use wasmill_scan::Pointer;
 
 use crate::batching::AdaptiveBatch;
 use crate::chain::{Chain, Stopped};
 use crate::error::JobError;
 use crate::extract;
 use crate::metrics::NodeMetrics;
+use crate::ordering::is_true;
 
 /// The source of a task.
 pub(crate) struct SourceHead {
@@ -21,6 +23,8 @@ pub(crate) struct SourceHead {
     source: Box<dyn Source>,
     extraction: Extraction,
     watermarks: BoundedDisorder,
+    /// Where a row says that it marks the watermark: then others do not move it.
+    punctuated: Option<Pointer>,
     sent: (Timestamp, bool),
     batch: AdaptiveBatch,
     reading: bool,
@@ -52,7 +56,7 @@ impl SourceHead {
         let mut disorder = BoundedDisorder::new(Disorder {
             bound_micros: watermarks.bound_micros.unsigned_abs(),
             idle_micros: watermarks.idle_micros.map(i64::unsigned_abs),
-            skew_micros: None,
+            skew_micros: watermarks.skew_micros.map(i64::unsigned_abs),
         });
         let now = clock.monotonic_nanos();
         for partition in partitions {
@@ -60,6 +64,7 @@ impl SourceHead {
         }
         Self {
             watermarks: disorder,
+            punctuated: watermarks.punctuated,
             sent: (Timestamp::MIN, false),
             reading: true,
             paused: false,
@@ -147,9 +152,13 @@ impl SourceHead {
         chain: &mut Chain,
     ) -> Result<(), Stopped> {
         let wall = self.clock.wall();
+        let skewed = self.watermarks.skewed();
+        let marks = self.punctuated.as_ref().map(|mark| marks(&rows, mark));
         let mut at = 0;
         while at < rows.len() {
-            let end = at + self.watermarks.observe(partition, &rows.times()[at..], now, wall);
+            let times = &rows.times()[at..];
+            let marks = marks.as_ref().map_or(times, |marks| &marks[at..]);
+            let end = at + self.watermarks.observe(partition, times, marks, now, wall);
             let part = if (at, end) == (0, rows.len()) {
                 rows.clone()
             } else {
@@ -162,6 +171,7 @@ impl SourceHead {
         if rows.is_empty() {
             self.send_watermark(chain).await?;
         }
+        self.metrics.skewed(self.watermarks.skewed() - skewed);
         Ok(())
     }
 
@@ -239,4 +249,10 @@ impl SourceHead {
         kill_point("source-acknowledged");
         told.map_err(|cause| JobError::Source { node: self.name.clone(), cause })
     }
+}
+
+/// For each row how far it moves the latest time, at bound 0: one that is marked ends its own time.
+fn marks(rows: &Batch, mark: &Pointer) -> Vec<i64> {
+    let rows = rows.times().iter().zip(rows.values().iter());
+    rows.map(|(time, value)| if is_true(value, mark) { time.saturating_add(1) } else { NO_MARK }).collect()
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use wasmill_contract::{OperatorContext, Share, SinkHandle, pane_entry, timer_entry, window_progress};
 use wasmill_model::{Epoch, NodeName, PartitionId, Position};
-use wasmill_order::{Alignment, InputWatermarks, Timers, Windows};
+use wasmill_order::{Alignment, InputWatermarks, OrderError, Timers, Windows};
 use wasmill_plan::{Edge, NodeKind, Plan, Routing};
-use wasmill_store::{PositionRecord, Recovered, RecoveredStage, SinkRecord};
+use wasmill_store::{HeldRecord, PositionRecord, Recovered, RecoveredStage, SinkRecord};
 
 use crate::batching::AdaptiveBatch;
-use crate::chain::{Chain, Output, Slot, SlotKind, Target};
+use crate::chain::{Chain, Orders, Output, Slot, SlotKind, Target};
 use crate::convoy::{LaneMerge, LaneOutput, Splitter};
 use crate::coordinator::TaskLink;
 use crate::error::JobError;
@@ -19,6 +19,7 @@ use crate::faults::Plugin;
 use crate::job::{JobParts, NodePart};
 use crate::metrics::JobMetrics;
 use crate::operator_slot::OperatorSlot;
+use crate::ordering::{self, OrderSlot};
 use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::replay::{Replay, Replays};
 use crate::sink_slot::SinkSlot;
@@ -59,6 +60,8 @@ struct Dealt {
     positions: BTreeMap<(NodeName, PartitionId), Position>,
     /// By stage and share.
     stages: HashMap<(NodeName, u16), RecoveredStage>,
+    /// What ordering buffers held, by stage and share.
+    held: HashMap<(NodeName, u16), Vec<HeldRecord>>,
     /// By sink and share.
     sinks: HashMap<(NodeName, u16), SinkHandle>,
     replays: Replays,
@@ -78,7 +81,10 @@ impl Dealt {
         for (node, stage) in recovered.stages {
             let Some(shares) = parallelism(&node) else { continue };
             let split = stage.split(&node, shares).map_err(|cause| JobError::Deal { node: node.clone(), cause })?;
-            dealt.stages.extend((0..shares).map(|share| (node.clone(), share)).zip(split));
+            for (share, mut part) in (0..shares).zip(split) {
+                dealt.held.insert((node.clone(), share), std::mem::take(&mut part.held));
+                dealt.stages.insert((node.clone(), share), part);
+            }
         }
         for SinkRecord { node, share, shares: stored, handle } in recovered.sinks {
             let Some(shares) = parallelism(&node) else { continue };
@@ -129,6 +135,7 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                     .await?,
                 );
             }
+            let buffers = open_orders(parts, &mut dealt, chain.nodes[0], share)?;
             let head = match receivers.remove(&(place, index)) {
                 Some((queue, Feeds { of_sender, inputs })) => Head::Inputs(Inputs {
                     alignment: Alignment::new(inputs.len(), epoch),
@@ -152,7 +159,7 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
             wired.links.push(TaskLink { head: name, nodes, orders, is_source: matches!(head, Head::Source(_)) });
             wired.tasks.push(Task {
                 id: wired.tasks.len(),
-                chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics)),
+                chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics)).with_orders(buffers),
                 head,
                 orders: receive_orders,
                 reports: report.clone(),
@@ -165,6 +172,28 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
         }
     }
     Ok(wired)
+}
+
+/// The ordering buffers in front of a node, with what they held.
+fn open_orders(parts: &JobParts, dealt: &mut Dealt, node: usize, share: Share) -> Result<Orders, JobError> {
+    let name = &parts.plan.nodes[node].name;
+    let mut held = dealt.held.remove(&(name.clone(), share.index)).unwrap_or_default();
+    let stored = |reason| JobError::Order { node: name.clone(), cause: OrderError::Stored { reason } };
+    let mut orders = Orders::default();
+    let (wall, now) = (parts.clock.wall(), parts.clock.monotonic_nanos());
+    for (&(_, port), spec) in parts.plan.orders.range((node, 0)..=(node, u16::MAX)) {
+        let mut order = OrderSlot::new(name.clone(), port, spec);
+        let (mine, others) = held.into_iter().partition(|record| record.port == port);
+        held = others;
+        order.restore(mine, share, wall, now).map_err(stored)?;
+        orders.slots.push(order);
+    }
+    orders.partly =
+        parts.plan.inputs(node).any(|(_, edge)| orders.slots.iter().all(|order| order.port() != edge.input));
+    if held.iter().any(|record| record.name.first() == Some(&ordering::ROW)) {
+        return Err(stored("its ordering buffer holds rows, and the job file has no such buffer any more"));
+    }
+    Ok(orders)
 }
 
 /// Dead letters of one share of a node that are to be processed again. What a source could not make
@@ -319,7 +348,7 @@ async fn open_source(
         planned.name.clone(),
         source,
         extraction.clone(),
-        *watermarks,
+        watermarks.clone(),
         partitions.into_iter().map(|(id, _)| id),
         AdaptiveBatch::new(goal),
         parts.settings.epoch_bytes,

@@ -16,9 +16,12 @@ mod watermark;
 mod window;
 
 pub use alignment::{Alignment, Barrier};
-pub use buffer::{AqKSlack, Numbered, Quality, SequenceBuffer, SequenceSettings, Slack, TimeBuffer};
+pub use buffer::{
+    AqKSlack, GoneRow, HeldRows, Numbered, Place, Quality, SequenceBuffer, SequenceSettings, Slack, StoredRow,
+    TimeBuffer,
+};
 pub use convoy::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, Moved, weave};
 pub use error::OrderError;
 pub use timers::{TimerEntry, Timers};
-pub use watermark::{BoundedDisorder, Disorder, InputWatermarks};
+pub use watermark::{BoundedDisorder, Disorder, InputWatermarks, NO_MARK};
 pub use window::{ASSIGNED_BYTES_MAX, Assignment, Fired, PaneEntry, WindowChanges, WindowProgress, Windows};

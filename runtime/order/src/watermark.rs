@@ -2,6 +2,9 @@ use std::collections::BTreeMap;
 
 use wasmill_model::{PartitionId, Timestamp};
 
+/// What an event says that does not move the watermark.
+pub const NO_MARK: i64 = i64::MIN;
+
 /// Settings of [`BoundedDisorder`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Disorder {
@@ -78,7 +81,17 @@ impl BoundedDisorder {
     /// the watermark which the events before it have raised. Hand those on, call
     /// [`Self::advance`], tell the watermark, and come with the rest: so an event is judged by
     /// the watermark that every event before it made, however events are cut into batches.
-    pub fn observe(&mut self, partition: PartitionId, times: &[i64], now_nanos: u64, wall: Timestamp) -> usize {
+    ///
+    /// `marks` is how far each event moves the latest time: its own time, or [`NO_MARK`] where
+    /// only some events move it.
+    pub fn observe(
+        &mut self,
+        partition: PartitionId,
+        times: &[i64],
+        marks: &[i64],
+        now_nanos: u64,
+        wall: Timestamp,
+    ) -> usize {
         let limit = self.settings.skew_micros.map_or(i64::MAX, |skew| wall.0.saturating_add_unsigned(skew));
         self.join(partition, now_nanos);
         let others = self.partitions.iter().filter(|(id, other)| **id != partition && other.standing == Standing::Live);
@@ -88,14 +101,14 @@ impl BoundedDisorder {
         own.standing = Standing::Live;
         let mut latest = own.latest.0;
         let mut taken = 0;
-        for &time in times {
+        for (&time, &mark) in times.iter().zip(marks) {
             let watermark = self.settings.behind(latest).min(others);
             if time <= watermark && watermark > self.watermark.0 && taken > 0 {
                 break;
             }
             taken += 1;
-            if time <= limit {
-                latest = latest.max(time);
+            if mark <= limit {
+                latest = latest.max(mark);
             } else {
                 self.skewed += 1;
             }
@@ -280,9 +293,9 @@ mod tests {
     #[test]
     fn the_slowest_live_partition_decides() {
         let mut generator = generator(100, None, None);
-        generator.observe(A, &[900, 1_000, 950], 0, WALL);
+        generator.observe(A, &[900, 1_000, 950], &[900, 1_000, 950], 0, WALL);
         assert_eq!(generator.advance(0), None);
-        generator.observe(B, &[500], 0, WALL);
+        generator.observe(B, &[500], &[500], 0, WALL);
         assert_eq!(generator.advance(0), Some(Timestamp(399)));
         assert_eq!(generator.advance(0), None);
         generator.end(B);
@@ -294,16 +307,16 @@ mod tests {
     #[test]
     fn idle_partitions_hold_nothing_back_and_all_idle_holds() {
         let mut generator = generator(0, Some(1), None);
-        generator.observe(A, &[1_000], 500, WALL);
+        generator.observe(A, &[1_000], &[1_000], 500, WALL);
         assert_eq!(generator.next_idle_nanos(), Some(1_000));
         assert_eq!(generator.advance(999), None);
         assert_eq!(generator.advance(1_000), Some(Timestamp(999)));
         assert!(!generator.is_idle());
         assert_eq!((generator.advance(9_999), generator.is_idle()), (None, true));
         // B wakes far behind: nothing falls, and A is left out while it is idle.
-        generator.observe(B, &[10], 10_000, WALL);
+        generator.observe(B, &[10], &[10], 10_000, WALL);
         assert_eq!((generator.advance(10_000), generator.watermark()), (None, Timestamp(999)));
-        generator.observe(B, &[2_000], 10_000, WALL);
+        generator.observe(B, &[2_000], &[2_000], 10_000, WALL);
         assert_eq!(generator.advance(10_000), Some(Timestamp(1_999)));
         generator.end(B);
         assert_eq!((generator.advance(10_000), generator.is_idle()), (None, true));
@@ -313,17 +326,17 @@ mod tests {
     fn times_far_ahead_of_the_wall_clock_are_counted_and_left_out() {
         let mut generator = generator(0, None, Some(100));
         generator.end(B);
-        generator.observe(A, &[10, i64::MAX, 1_101, 1_100], 0, Timestamp(1_000));
+        generator.observe(A, &[10, i64::MAX, 1_101, 1_100], &[10, i64::MAX, 1_101, 1_100], 0, Timestamp(1_000));
         assert_eq!((generator.advance(0), generator.skewed()), (Some(Timestamp(1_099)), 2));
-        generator.observe(A, &[i64::MAX], 0, Timestamp(1_000));
+        generator.observe(A, &[i64::MAX], &[i64::MAX], 0, Timestamp(1_000));
         assert_eq!((generator.advance(0), generator.skewed()), (None, 3));
     }
 
     #[test]
     fn the_edges_of_the_range_hold() {
         let mut generator = generator(u64::MAX, Some(u64::MAX), Some(u64::MAX));
-        generator.observe(A, &[i64::MIN], u64::MAX, Timestamp(i64::MAX));
-        generator.observe(B, &[i64::MAX], u64::MAX, Timestamp(i64::MAX));
+        generator.observe(A, &[i64::MIN], &[i64::MIN], u64::MAX, Timestamp(i64::MAX));
+        generator.observe(B, &[i64::MAX], &[i64::MAX], u64::MAX, Timestamp(i64::MAX));
         assert_eq!(generator.advance(u64::MAX - 1), None);
         assert_eq!(generator.watermark(), Timestamp::MIN);
     }
@@ -354,11 +367,11 @@ mod tests {
                 let partition = PartitionId(partition);
                 let mut at = 0;
                 while at < times.len() {
-                    let end = at + whole.observe(partition, &times[at..], 0, WALL);
+                    let end = at + whole.observe(partition, &times[at..], &times[at..], 0, WALL);
                     for &time in &times[at..end] {
                         let late = |generator: &BoundedDisorder| time <= generator.watermark().0;
                         prop_assert_eq!(late(&whole), late(&single));
-                        single.observe(partition, &[time], 0, WALL);
+                        single.observe(partition, &[time], &[time], 0, WALL);
                         single.advance(0);
                     }
                     whole.advance(0);
@@ -381,7 +394,7 @@ mod tests {
             for (partition, time, micros) in steps {
                 now += micros * 1_000;
                 match time {
-                    Some(time) => assert_eq!(generator.observe(PartitionId(partition), &[time], now, WALL), 1),
+                    Some(time) => assert_eq!(generator.observe(PartitionId(partition), &[time], &[time], now, WALL), 1),
                     None => generator.end(PartitionId(partition)),
                 }
                 history.push((partition, time, now));

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use wasmill_model::{JobName, NodeName, WindowShape};
 use wasmill_scan::Pointer;
-use wasmill_spec::{FaultPolicy, NewKey, Ordered, TimeUnit};
+use wasmill_spec::{FaultPolicy, NewKey, OrderSpec, Ordered, TimeUnit};
 
 /// A job, ready to run.
 ///
@@ -20,7 +22,14 @@ pub struct Plan {
     pub edges: Vec<Edge>,
     /// What runs in one task.
     pub chains: Vec<Chain>,
+    /// The ordering buffers in front of stages, by stage and input port. Such a stage is the first
+    /// of its chain.
+    pub orders: BTreeMap<(usize, u16), OrderSpec>,
 }
+
+/// The output port by which rows that are late for an ordering buffer leave a stage. No plugin has
+/// so many.
+pub const LATE: u16 = u16::MAX;
 
 /// A source, a stage or a sink.
 #[derive(Debug, Clone)]
@@ -73,12 +82,16 @@ pub struct TimeExtraction {
 }
 
 /// How a source's watermark follows its events. Microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watermarks {
     /// How far an event may lie behind the latest one of its partition and still be on time.
     pub bound_micros: i64,
     /// A partition that is silent for this long holds the watermark back no more.
     pub idle_micros: Option<i64>,
+    /// Event times further ahead of the wall clock than this do not move the watermark.
+    pub skew_micros: Option<i64>,
+    /// A place in the JSON value: rows with `true` there alone move the watermark.
+    pub punctuated: Option<Pointer>,
 }
 
 /// How rows go from one node to another.

@@ -1,12 +1,14 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use wasmill_model::{Descriptor, NodeName};
-use wasmill_spec::{Delivery, Diagnostic, InputSpec, JobSpec, NodeSpec, Severity};
+use wasmill_spec::{
+    Delivery, Diagnostic, InputSpec, JobSpec, LATE_PORT, LatePolicy, NodeSpec, OrderSpec, PortRef, Severity,
+};
 
 use crate::convoy;
 use crate::ports::{self, Side};
 use crate::{
-    Chain, Edge, Extraction, Facts, Guarantee, Node, NodeKind, PathDelivery, PathFacts, Plan, Recovery, Routing,
+    Chain, Edge, Extraction, Facts, Guarantee, LATE, Node, NodeKind, PathDelivery, PathFacts, Plan, Recovery, Routing,
     TimeExtraction, Watermarks, WeakestLink,
 };
 
@@ -41,9 +43,10 @@ pub fn plan(job: &JobSpec, facts: &Facts) -> Result<Planned, Vec<Diagnostic>> {
     let mut diagnostics = job.warnings.clone();
     let order = topological(job);
     let edges = edges(job, facts, &order, &mut diagnostics);
+    let orders = orders(job, facts, &order);
     stages(job, facts, &order, &edges, &mut diagnostics);
     convoy::check(job, facts, &order, &edges, &mut diagnostics);
-    let plan = chained(job, facts, &order, edges);
+    let plan = chained(job, facts, &order, edges, orders);
     let mode = mode(job.delivery, facts.recovery);
     let paths = paths(job, facts, &plan);
     delivery(job, &plan, &paths, &mut diagnostics);
@@ -111,8 +114,23 @@ fn edges(job: &JobSpec, facts: &Facts, order: &[Named<'_>], diagnostics: &mut Ve
     edges
 }
 
+/// The ordering buffers, by stage and input port.
+fn orders(job: &JobSpec, facts: &Facts, order: &[Named<'_>]) -> BTreeMap<(usize, u16), OrderSpec> {
+    let mut orders = BTreeMap::new();
+    for (place, (name, node)) in order.iter().enumerate() {
+        for input in node.inputs() {
+            // A port that does not exist has a diagnostic already.
+            if let (Some(order), Ok((_, port))) = (&input.order, port_numbers(job, facts, name, input)) {
+                orders.insert((place, port), order.clone());
+            }
+        }
+    }
+    orders
+}
+
 fn port_numbers(job: &JobSpec, facts: &Facts, to: &NodeName, input: &InputSpec) -> Result<(u16, u16), Vec<Diagnostic>> {
     let output = match facts.stages.get(&input.from) {
+        Some(_) if is_late(job, input) => Ok(LATE),
         Some(plugin) => ports::number(job, &input.from, Side::Output, &plugin.outputs, &input.output, &input.span),
         None => Ok(0),
     };
@@ -124,6 +142,13 @@ fn port_numbers(job: &JobSpec, facts: &Facts, to: &NodeName, input: &InputSpec) 
         (Ok(output), Ok(port)) => Ok((output, port)),
         (output, port) => Err(output.err().into_iter().chain(port.err()).collect()),
     }
+}
+
+/// Whether the input is what came too late for an ordering buffer of another stage.
+fn is_late(job: &JobSpec, input: &InputSpec) -> bool {
+    let side = |input: &InputSpec| input.order.as_ref().is_some_and(|order| order.late == LatePolicy::Side);
+    matches!(&input.output, PortRef::Name(name) if name == LATE_PORT)
+        && job.stages.get(&input.from).is_some_and(|stage| stage.inputs.iter().any(side))
 }
 
 /// Whether a plugin keeps anything by key.
@@ -181,7 +206,13 @@ fn stages(job: &JobSpec, facts: &Facts, order: &[Named<'_>], edges: &[Edge], dia
 ///
 /// A node joins the chain of its only input if the row is in the right task already: both have
 /// one task, or as many as each other and nothing by key is at stake, or the same keys.
-fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edge>) -> Plan {
+fn chained(
+    job: &JobSpec,
+    facts: &Facts,
+    order: &[Named<'_>],
+    mut edges: Vec<Edge>,
+    orders: BTreeMap<(usize, u16), OrderSpec>,
+) -> Plan {
     let mut nodes: Vec<Node> = Vec::with_capacity(order.len());
     let mut chains: Vec<Chain> = Vec::new();
     // Whether every row is in the task that owns its key.
@@ -202,7 +233,8 @@ fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edg
         let (mut chain, mut owned) = (None, true);
         match inputs.as_mut_slice() {
             [] => owned = parallelism == 1,
-            [only] if stays(only) => {
+            // A buffer stands in front of a task, where the rows of all inputs come together.
+            [only] if stays(only) && !orders.contains_key(&(place, only.input)) => {
                 only.routing = Routing::Local;
                 chain = Some(nodes[only.from].chain);
                 owned = at_owner[only.from];
@@ -230,7 +262,7 @@ fn chained(job: &JobSpec, facts: &Facts, order: &[Named<'_>], mut edges: Vec<Edg
         chains[chain].nodes.push(place);
         nodes.push(Node { name: (*name).clone(), kind: kind(*node), chain });
     }
-    Plan { job: job.name.clone(), nodes, edges, chains }
+    Plan { job: job.name.clone(), nodes, edges, chains, orders }
 }
 
 fn kind(node: NodeSpec<'_>) -> NodeKind {
@@ -243,6 +275,8 @@ fn kind(node: NodeSpec<'_>) -> NodeKind {
             watermarks: Watermarks {
                 bound_micros: source.watermark.bound.micros(),
                 idle_micros: source.watermark.idle.map(|idle| idle.micros()),
+                skew_micros: source.watermark.skew.map(|skew| skew.micros()),
+                punctuated: source.watermark.punctuated.clone(),
             },
         },
         NodeSpec::Stage(stage) => NodeKind::Stage { window: stage.window, faults: stage.faults },

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use wasmill_model::NodeName;
 
 use crate::job::{JobSpec, NodeSpec, PortRef};
+use crate::order::{OrderBy, OrderSpec};
 use crate::read::Problems;
 use crate::{Document, did_you_mean, listed};
 
@@ -21,6 +22,7 @@ pub(crate) fn check(p: &mut Problems, job: &JobSpec, document: &Document) {
     ends(p, job, document);
     unique_names(p, job, document);
     inputs(p, job, document);
+    orders(p, job);
     circles(p, job);
     // An input that leads nowhere makes loose ends that are none.
     if p.is_empty() {
@@ -112,6 +114,37 @@ fn inputs(p: &mut Problems, job: &JobSpec, document: &Document) {
                     };
                     p.error(&input.span, format!("`{name}` reads `{from}`, which does not exist"), hint);
                 }
+            }
+        }
+    }
+}
+
+/// Ordering buffers where there can be one: one for each input port of a stage.
+fn orders(p: &mut Problems, job: &JobSpec) {
+    for (name, node) in job.nodes() {
+        for input in node.inputs() {
+            let port = || node.inputs().iter().filter(|other| other.port == input.port);
+            match (&input.order, node) {
+                (Some(_), NodeSpec::Sink(_)) => {
+                    let hint = "put it on the input of a stage in front of the sink";
+                    p.error(&input.span, format!("sink `{name}` cannot order its input"), hint);
+                }
+                (Some(_), NodeSpec::Stage(stage)) if stage.ordered.is_some() => {
+                    let message = format!("`{name}` is a convoy: each of its lanes would see a part of its input");
+                    p.error(&input.span, message, "order the input of a stage in front of it");
+                }
+                (Some(OrderSpec { by: OrderBy::Sequence(order), .. }), NodeSpec::Stage(stage))
+                    if !order.per_key && stage.parallelism > 1 =>
+                {
+                    let message = format!("each of the {} tasks of `{name}` would see a part of it", stage.parallelism);
+                    let message = format!("one sequence cannot be followed: {message}");
+                    p.error(&input.span, message, "write per = \"key\", or parallelism = 1");
+                }
+                _ => {}
+            }
+            if port().next().is_some_and(|first| first.order != input.order) {
+                let message = format!("inputs of one port of `{name}` have different orders");
+                p.error(&input.span, message, "one buffer orders all of them: write the same `order` for each");
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
 use wasmill_scan::Pointer;
 
-use crate::{ByteSize, Diagnostic, Document, Period, Span};
+use crate::{ByteSize, Diagnostic, Document, OrderSpec, Period, Span};
 
 /// A job as its file has it, valid as far as the file alone can tell: names exist and are unique,
 /// inputs lead to nodes, nothing goes in a circle, every number is in its range.
@@ -144,12 +144,16 @@ pub enum TimeUnit {
 }
 
 /// How a watermark follows the events of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WatermarkSpec {
     /// How far behind the latest event another may come and still be on time.
     pub bound: Period,
     /// A partition that is silent for this long holds the watermark back no more.
     pub idle: Option<Period>,
+    /// Where in the JSON value a row says that it marks the watermark: then those rows alone move it.
+    pub punctuated: Option<Pointer>,
+    /// Event times further ahead of the wall clock than this do not move the watermark.
+    pub skew: Option<Period>,
 }
 
 /// A stage.
@@ -243,6 +247,8 @@ pub struct InputSpec {
     pub port: PortRef,
     /// The key that rows get on the way; without it they keep theirs.
     pub key: Option<NewKey>,
+    /// The order that they are put into.
+    pub order: Option<OrderSpec>,
     /// Where the file says so.
     pub span: Span,
 }

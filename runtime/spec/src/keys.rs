@@ -117,13 +117,10 @@ pub(crate) const WATERMARK: Shape = Shape {
     keys: &[
         optional("bound", "How far behind the latest event another is still on time; default \"0s\".", period),
         optional("idle", "A partition silent for this long holds the watermark back no more.", period),
+        optional("punctuated", "JSON pointer: rows with true there move the watermark, others do not.", pointer),
+        optional("skew", "Times so far ahead of the clock do not move the watermark; default \"1d\", or false.", skew),
     ],
-    planned: &[
-        ("punctuated", "watermarks from marked events"),
-        ("from", "a watermark source of its own"),
-        ("align", "waiting of fast inputs for slow ones"),
-        ("skew", "a bound on times in the future"),
-    ],
+    planned: &[("from", "a watermark source of its own"), ("align", "waiting of fast inputs for slow ones")],
     open: false,
 };
 
@@ -209,8 +206,31 @@ pub(crate) const INPUT: Shape = Shape {
         required("from", "The node that rows come from, or NODE.PORT.", text),
         optional("port", "The output port of that node, by name or number.", port),
         optional("key", "JSON pointer to a new key, or false for no key: all rows together.", new_key),
+        optional("order", "An ordering buffer, on an input of a stage.", || ORDER.schema()),
     ],
-    planned: &[("order", "an ordering buffer"), ("late", "a policy for late rows")],
+    planned: &[("late", "a policy for late rows")],
+    open: false,
+};
+
+pub(crate) const ORDER: Shape = Shape {
+    what: "`order`",
+    keys: &[
+        required("by", "\"time\" or \"sequence\".", order_by),
+        optional("bound", "By time: how long rows wait; else until the watermark has passed them.", bound),
+        optional("most", "By time: the bound never passes this.", period),
+        optional("quality", "With aq-k-slack: the share of rows that are in time.", quality),
+        optional("window", "With aq-k-slack: the length of the windows that rows go into.", period),
+        optional("field", "By sequence: JSON pointer to the number.", pointer),
+        optional("per", "By sequence: \"source\", the default, or \"key\".", scope),
+        optional("first", "By sequence: the first number; default 0.", whole),
+        optional("gap", "By sequence: how long a missing number is waited for; default for ever.", period),
+        optional("placeholder", "By sequence: JSON pointer; a row with true there only fills its place.", pointer),
+        optional("done", "By sequence: JSON pointer; with true there, all up to its number is done.", pointer),
+        optional("late", "What becomes of late rows: \"drop\", the default, \"forward\" or \"side\".", late),
+        optional("rows_max", "Most rows that a task holds; default 1000000.", whole),
+        optional("bytes_max", "Most bytes that a task holds; default \"256MiB\".", size),
+    ],
+    planned: &[("spill", "waiting on disk")],
     open: false,
 };
 
@@ -260,6 +280,34 @@ fn text() -> Value {
 
 fn name() -> Value {
     json!({"type": "string", "pattern": NAME_PATTERN})
+}
+
+fn order_by() -> Value {
+    json!({"enum": crate::order::ORDERS.map(|(name, _)| name)})
+}
+
+fn scope() -> Value {
+    json!({"enum": crate::order::SCOPES.map(|(name, _)| name)})
+}
+
+fn late() -> Value {
+    json!({"enum": crate::LatePolicy::NAMES.map(|(name, _)| name)})
+}
+
+fn bound() -> Value {
+    json!({"anyOf": [{"enum": ["k-slack", "aq-k-slack"]}, period()]})
+}
+
+fn quality() -> Value {
+    json!({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
+}
+
+fn whole() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+fn skew() -> Value {
+    json!({"anyOf": [period(), {"const": false}]})
 }
 
 fn new_key() -> serde_json::Value {

@@ -13,6 +13,7 @@ mod diagnostic;
 mod document;
 mod job;
 mod keys;
+mod order;
 mod parse;
 mod quantity;
 mod read;
@@ -24,6 +25,7 @@ pub use job::{
     Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec, Ordered,
     PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
+pub use order::{LATE_PORT, LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound, TimeOrder};
 pub use parse::parse;
 pub use quantity::{ByteSize, Period, QuantityError};
 pub use schema::{ConnectorSchemas, job_schema};

@@ -9,11 +9,13 @@ use crate::job::{
     PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
+use crate::order;
 use crate::read::{Problems, Reader};
 use crate::{ByteSize, Diagnostic, Document, Period, Severity, Span, check};
 
 const ZERO: Period = Period::from_micros(0);
 const MILLISECOND: Period = Period::from_millis(1);
+const DAY: Period = Period::from_millis(86_400_000);
 const HOUR: Period = Period::from_millis(3_600_000);
 const CENTURY: Period = Period::from_micros(u64::MAX);
 
@@ -131,10 +133,20 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
         let (field, unit) = (time.pointer(p, "field"), time.one_of(p, "unit", &TimeUnit::NAMES));
         Some(TimeSpec { field: field?, unit: unit? })
     });
-    let mut watermark = WatermarkSpec::default();
+    let mut watermark = WatermarkSpec { skew: Some(DAY), ..WatermarkSpec::default() };
     if let Some(table) = reader.table(p, "watermark", &keys::WATERMARK) {
         watermark.bound = table.period(p, "bound", ZERO..=CENTURY).unwrap_or_default();
         watermark.idle = table.period(p, "idle", MILLISECOND..=CENTURY);
+        watermark.punctuated = table.pointer(p, "punctuated");
+        if let (Some(_), Some(bound)) = (&watermark.punctuated, table.get("bound")) {
+            let message = "a punctuated watermark has no `bound`: a marked row says how far it is";
+            p.error(&bound.key, message, "delete one of the two");
+        }
+        if !matches!(table.get("skew").map(|item| &item.value), Some(Value::Boolean(false))) {
+            watermark.skew = table.period(p, "skew", ZERO..=CENTURY).or(watermark.skew);
+        } else {
+            watermark.skew = None;
+        }
     }
     Some(SourceSpec {
         connector: reader.text(p, "connector", "\"file\"").map(|(text, _)| text.to_owned()).unwrap_or_default(),
@@ -357,19 +369,20 @@ fn input(p: &mut Problems, item: &Item, port: &PortRef) -> Option<InputSpec> {
         Value::String(text) => {
             let (from, output) = node_and_port(p, text, &item.span)?;
             let output = output.unwrap_or(PortRef::DEFAULT);
-            Some(InputSpec { from, output, port: port.clone(), key: None, span: item.span.clone() })
+            Some(InputSpec { from, output, port: port.clone(), key: None, order: None, span: item.span.clone() })
         }
         Value::Table(_) => {
             let reader = Reader::new(p, item, "`input`".to_owned(), &keys::INPUT)?;
             let key = new_key(p, &reader);
             let port_key = output_port(p, &reader);
+            let order = order::order(p, &reader);
             let (text, at) = reader.text(p, "from", "\"NODE\"")?;
             let (from, output) = node_and_port(p, text, &at.span)?;
             if output.is_some() && port_key.is_some() {
                 p.error(&at.span, "the output port is named twice", "delete `port`, or write only the node in `from`");
             }
             let output = output.or(port_key).unwrap_or(PortRef::DEFAULT);
-            Some(InputSpec { from, output, port: port.clone(), key, span: at.span.clone() })
+            Some(InputSpec { from, output, port: port.clone(), key, order, span: at.span.clone() })
         }
         other => {
             let message = format!("an input is the name of a node, not {}", other.kind());

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use wasmill_model::{NodeName, WindowShape};
-use wasmill_spec::{ByteSize, Delivery, JobSpec, Period, PluginRef, PortRef, TimeUnit, parse};
+use wasmill_spec::{
+    ByteSize, Delivery, JobSpec, LatePolicy, OrderBy, Period, PluginRef, PortRef, TimeBound, TimeUnit, parse,
+};
 
 const BRIDGE: &str = include_str!("valid/bridge-traffic.toml");
 const EVERYTHING: &str = include_str!("valid/everything.toml");
@@ -71,4 +73,25 @@ fn a_loose_end_is_a_warning() {
     let job = valid("job.toml", &format!("{BRIDGE}\n{spare}"));
     let messages: Vec<&str> = job.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(messages, ["nobody reads source `spare`", "nobody reads stage `last`"]);
+}
+
+#[test]
+fn orders_of_inputs_read_with_their_defaults() {
+    let job = valid("job.toml", EVERYTHING);
+    let order = |stage: &str, input: usize| job.stages[&name(stage)].inputs[input].order.clone().expect("an order");
+    let by_time = order("hot", 0);
+    let OrderBy::Time(time) = by_time.by else { panic!("by time") };
+    let window = Period::from_millis(60_000);
+    assert_eq!(time.bound, TimeBound::AqKSlack { quality_ppm: 950_000, window });
+    assert_eq!(
+        (time.most, by_time.late, by_time.rows_max),
+        (Period::from_millis(3_600_000), LatePolicy::Drop, 1_000_000)
+    );
+    let in_turn = order("in-turn", 0);
+    let OrderBy::Sequence(sequence) = in_turn.by else { panic!("by sequence") };
+    assert_eq!((sequence.field.as_str(), sequence.per_key, sequence.first), ("/n", true, 1));
+    assert_eq!(sequence.gap, Some(Period::from_millis(5_000)));
+    assert_eq!((in_turn.late, in_turn.rows_max), (LatePolicy::Side, 1_000));
+    assert_eq!(job.sources[&name("orders")].watermark.skew, None);
+    assert_eq!(job.sources[&name("lines")].watermark.skew, Some(Period::from_millis(86_400_000)));
 }

@@ -133,6 +133,7 @@ fn the_schema_sees_what_a_schema_can_see() {
         "input-unknown-node",
         "key-bad-escape",
         "names-shared",
+        "order-in-the-wrong-place",
         "plugin-bad-digest",
         "plugin-oci",
         "plugin-std-empty",

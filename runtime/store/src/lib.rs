@@ -24,7 +24,7 @@ mod topic;
 pub use backend::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 pub use disk::DiskState;
 pub use durable::{
-    Compacted, Compaction, EpochRecord, Held, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord,
+    Compacted, Compaction, EpochRecord, Held, HeldRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord,
     ProgressRecord, Recovered, RecoveredStage, SinkRecord, StageRecord, StageSummary, StateFiles, StoreError,
     StoreOptions, Summary, TimerRecord, WindowRecord,
 };

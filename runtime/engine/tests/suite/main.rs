@@ -3,5 +3,6 @@
 mod convoy;
 mod faults;
 mod jobs;
+mod ordering;
 mod recovery;
 mod support;

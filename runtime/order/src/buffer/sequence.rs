@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct SequenceSettings {
     /// The first number of every sequence.
     pub first: u64,
-    /// Numbers that are missing for this long are given up, nanoseconds. `None`: it waits for ever.
-    pub gap_nanos: Option<u64>,
+    /// Numbers that are missing for this long are given up, microseconds. `None`: it waits for ever.
+    pub gap_micros: Option<u64>,
 }
 
 /// What comes with a number.
@@ -62,9 +62,9 @@ impl<T: Copy> SequenceBuffer<T> {
         }
     }
 
-    /// Something comes with a number, at monotonic time `now_nanos`. What may go on is appended to
+    /// Something comes with a number, at time `now` in microseconds. What may go on is appended to
     /// `out`. `false` where it was late: it is not held.
-    pub fn offer(&mut self, key: &[u8], number: u64, what: Numbered<T>, now_nanos: u64, out: &mut Vec<T>) -> bool {
+    pub fn offer(&mut self, key: &[u8], number: u64, what: Numbered<T>, now: u64, out: &mut Vec<T>) -> bool {
         let place = self.lane(key);
         let lane = &mut self.lanes[place as usize];
         let taken = match what {
@@ -92,30 +92,30 @@ impl<T: Copy> SequenceBuffer<T> {
             }
         };
         self.changed.insert(place);
-        self.release(place, now_nanos, out);
+        self.release(place, now, out);
         taken
     }
 
     /// Gives up what was missing for too long.
-    pub fn expire(&mut self, now_nanos: u64, out: &mut Vec<T>) {
+    pub fn expire(&mut self, now: u64, out: &mut Vec<T>) {
         while let Some(&(deadline, place)) = self.deadlines.first()
-            && deadline <= now_nanos
+            && deadline <= now
         {
-            self.give_up(place, now_nanos, out);
+            self.give_up(place, now, out);
         }
     }
 
     /// There is no room: the lane that has waited longest, or the first where none gives up, goes on
     /// without what is missing. `false` where nothing is held.
-    pub fn force(&mut self, now_nanos: u64, out: &mut Vec<T>) -> bool {
+    pub fn force(&mut self, now: u64, out: &mut Vec<T>) -> bool {
         let waits = |(place, lane): (usize, &Lane<T>)| (!lane.held.is_empty()).then_some(place as u32);
         let first = self.deadlines.first().map(|&(_, place)| place);
         let Some(place) = first.or_else(|| self.lanes.iter().enumerate().find_map(waits)) else { return false };
-        self.give_up(place, now_nanos, out);
+        self.give_up(place, now, out);
         true
     }
 
-    fn give_up(&mut self, place: u32, now_nanos: u64, out: &mut Vec<T>) {
+    fn give_up(&mut self, place: u32, now: u64, out: &mut Vec<T>) {
         let lane = &mut self.lanes[place as usize];
         if let Some((&number, _)) = lane.held.first_key_value() {
             self.missing += number - lane.next;
@@ -125,7 +125,7 @@ impl<T: Copy> SequenceBuffer<T> {
         if let Some(deadline) = lane.deadline.take() {
             self.deadlines.remove(&(deadline, place));
         }
-        self.release(place, now_nanos, out);
+        self.release(place, now, out);
     }
 
     /// Lets everything below `next` go.
@@ -147,7 +147,7 @@ impl<T: Copy> SequenceBuffer<T> {
     }
 
     /// Lets go what waits for nothing any more, and sets when to give up on the rest.
-    fn release(&mut self, place: u32, now_nanos: u64, out: &mut Vec<T>) {
+    fn release(&mut self, place: u32, now: u64, out: &mut Vec<T>) {
         let lane = &mut self.lanes[place as usize];
         let before = lane.next;
         while let Some(entry) = lane.held.first_entry()
@@ -165,8 +165,8 @@ impl<T: Copy> SequenceBuffer<T> {
             let deadline = lane.deadline.take().unwrap_or_default();
             self.deadlines.remove(&(deadline, place));
         }
-        if let (true, None, Some(gap)) = (waits, lane.deadline, self.settings.gap_nanos) {
-            let deadline = now_nanos.saturating_add(gap);
+        if let (true, None, Some(gap)) = (waits, lane.deadline, self.settings.gap_micros) {
+            let deadline = now.saturating_add(gap);
             lane.deadline = Some(deadline);
             self.deadlines.insert((deadline, place));
         }
@@ -188,7 +188,7 @@ impl<T: Copy> SequenceBuffer<T> {
         while self.force(0, out) {}
     }
 
-    /// When a lane gives up next, monotonic nanoseconds.
+    /// When a lane gives up next, microseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
@@ -247,8 +247,8 @@ mod tests {
 
     type Buffer = SequenceBuffer<u64>;
 
-    fn buffer(gap_nanos: Option<u64>) -> Buffer {
-        SequenceBuffer::new(SequenceSettings { first: 0, gap_nanos })
+    fn buffer(gap_micros: Option<u64>) -> Buffer {
+        SequenceBuffer::new(SequenceSettings { first: 0, gap_micros })
     }
 
     fn offer(buffer: &mut Buffer, number: u64, now: u64) -> (bool, Vec<u64>) {
@@ -307,7 +307,7 @@ mod tests {
         fn rows_of_a_key_leave_in_order_and_none_is_lost(
             steps in prop::collection::vec((0..3_u8, 0..30_u64, 0..12_u8, 0..40_u64), 1..200), gap in prop::option::of(1..200_u64),
         ) {
-            let mut buffer: SequenceBuffer<(u8, u64)> = SequenceBuffer::new(SequenceSettings { first: 0, gap_nanos: gap });
+            let mut buffer: SequenceBuffer<(u8, u64)> = SequenceBuffer::new(SequenceSettings { first: 0, gap_micros: gap });
             let (mut out, mut now, mut offered, mut late) = (Vec::new(), 0, 0, 0);
             for (key, number, kind, passed) in steps {
                 now += passed;
@@ -319,7 +319,7 @@ mod tests {
                         buffer.force(now, &mut out);
                     }
                     3 => {
-                        let mut other = SequenceBuffer::new(SequenceSettings { first: 0, gap_nanos: gap });
+                        let mut other = SequenceBuffer::new(SequenceSettings { first: 0, gap_micros: gap });
                         let rows: Vec<_> = buffer.lanes.iter().flat_map(|lane| lane.held.values().copied().flatten()).collect();
                         buffer.changed.extend(0..buffer.lanes.len() as u32);
                         for (key, next, placeholders) in buffer.take_changed() {

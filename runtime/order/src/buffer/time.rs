@@ -139,6 +139,13 @@ impl<T: Copy + Ord> TimeBuffer<T> {
         true
     }
 
+    /// Begins no earlier than where another one is.
+    pub fn begin_at(&mut self, other: &Self) {
+        self.frontier = self.frontier.max(other.frontier);
+        self.latest = self.latest.max(other.latest);
+        self.next = self.next.max(other.next);
+    }
+
     /// Puts a row back that was held when it was saved.
     pub fn put_back(&mut self, time: i64, number: u64, place: T) {
         self.next = self.next.max(number.saturating_add(1));

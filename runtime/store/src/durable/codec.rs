@@ -32,6 +32,8 @@ pub(super) enum Table {
     Letters = 9,
     /// Rejected rows that are to be processed again.
     Replays = 10,
+    /// Rows in ordering buffers, and what those know.
+    Held = 11,
 }
 
 impl Table {
@@ -48,6 +50,7 @@ impl Table {
             8 => Self::State,
             9 => Self::Letters,
             10 => Self::Replays,
+            11 => Self::Held,
             _ => return None,
         })
     }

@@ -6,8 +6,8 @@ use wasmill_model::{Clock, Epoch, LetterKind, LetterSubject, NodeName, Partition
 
 use super::codec::{Change, Name, Owner, PayloadWriter, Reader, Table, put_bytes, put_varint};
 use super::record::{
-    EpochRecord, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered, SinkRecord, StageRecord,
-    TimerRecord,
+    EpochRecord, HeldRecord, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered, SinkRecord,
+    StageRecord, TimerRecord,
 };
 use crate::EntryChange;
 
@@ -85,6 +85,12 @@ pub(super) fn encode(epoch: Epoch, record: &EpochRecord, known: &mut Known, into
     }
     for stage in &record.stages {
         encode_stage(stage, known, &mut writer, &mut value);
+    }
+    for run in record.held.chunk_by(|a, b| a.node == b.node) {
+        writer.section(Table::Held, run[0].node.as_str());
+        for HeldRecord { port, key, name, value, .. } in run {
+            writer.entry((*port).into(), key, name, value.as_ref().map_or(Change::Gone, |value| Change::Put(value)));
+        }
     }
     if !record.dead_letters.is_empty() || !record.dropped_letters.is_empty() {
         writer.section(Table::Letters, "");
@@ -294,7 +300,13 @@ impl Builder {
             Table::Replays => drop(self.known.replays.insert(name.number)),
             Table::Removed => return None,
             Table::State if self.state_stays => {}
-            Table::Positions | Table::Sinks | Table::Progress | Table::Panes | Table::Timers | Table::State => {
+            Table::Positions
+            | Table::Sinks
+            | Table::Progress
+            | Table::Panes
+            | Table::Timers
+            | Table::State
+            | Table::Held => {
                 let node = match self.node.take() {
                     Some(known) if known.as_str() == node => known,
                     _ => NodeName::new(node).ok()?,
@@ -346,6 +358,13 @@ impl Builder {
                 let set = Some((unzigzag(reader.varint()?), reader.varint()?));
                 stage.timers.push(TimerRecord { clock, key: name.first.into(), tag: name.second.into(), set });
             }
+            Table::Held => stage.held.push(HeldRecord {
+                node: node.clone(),
+                port: name.number.try_into().ok()?,
+                key: name.first.into(),
+                name: name.second.into(),
+                value: Some(value.to_vec()),
+            }),
             Table::State => {
                 let space = name.number.try_into().ok()?;
                 let (key, subkey) = (name.first.into(), name.second.into());

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::StoreError;
 
 /// The version of everything this module writes. It reads every one from 1 on.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 pub(super) const FILE_HEADER_BYTES: usize = 32;
 pub(super) const FRAME_HEADER_BYTES: usize = 48;
 /// The longest payload.

@@ -33,8 +33,8 @@ pub use error::StoreError;
 pub use files::StateFiles;
 pub(crate) use files::{Version, Wanted};
 pub use record::{
-    EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered, RecoveredStage,
-    SinkRecord, StageRecord, TimerRecord, WindowRecord,
+    EpochRecord, HeldRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord, Recovered,
+    RecoveredStage, SinkRecord, StageRecord, TimerRecord, WindowRecord,
 };
 pub use store::{JobStore, StoreOptions};
 pub use summary::{Held, StageSummary, Summary};

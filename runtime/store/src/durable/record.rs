@@ -24,6 +24,8 @@ pub struct EpochRecord {
     pub positions: Vec<PositionRecord>,
     /// Changes of the shares of stages.
     pub stages: Vec<StageRecord>,
+    /// Changes of the ordering buffers in front of stages.
+    pub held: Vec<HeldRecord>,
     /// Prepared handles of sinks.
     pub sinks: Vec<SinkRecord>,
     /// Rejected rows, and whatever else could not be processed.
@@ -65,6 +67,21 @@ pub struct StageRecord {
     pub timers: Vec<TimerRecord>,
     /// Changes of its windows, where it has any.
     pub windows: Option<WindowRecord>,
+}
+
+/// A row in the ordering buffer of an input port, or something that the buffer knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// The stage.
+    pub node: NodeName,
+    /// Its input port.
+    pub port: u16,
+    /// The event key, which the entry goes with; empty for what belongs to a share of the stage.
+    pub key: Box<[u8]>,
+    /// Which entry of the key. A first byte of 0 says that it belongs to no key: every share gets it.
+    pub name: Box<[u8]>,
+    /// What the engine wrote. `None`: it is gone.
+    pub value: Option<Vec<u8>>,
 }
 
 /// A timer, or that it is gone.
@@ -188,6 +205,8 @@ pub struct RecoveredStage {
     pub progress: Vec<(u16, u16, ProgressRecord)>,
     /// Accumulators, sorted by slice and key.
     pub panes: Vec<PaneRecord>,
+    /// What ordering buffers in front of it hold, sorted by port, key and name.
+    pub held: Vec<HeldRecord>,
 }
 
 impl Recovered {
@@ -231,6 +250,13 @@ impl RecoveredStage {
         }
         for pane in self.panes {
             split[owner(&pane.key)].panes.push(pane);
+        }
+        for held in self.held {
+            if held.name.first() == Some(&0) {
+                split.iter_mut().for_each(|part| part.held.push(held.clone()));
+            } else {
+                split[owner(&held.key)].held.push(held);
+            }
         }
         Ok(split)
     }

@@ -6,8 +6,8 @@ use wasmill_model::{
     Clock, Epoch, LetterKind, LetterSubject, NodeName, PartitionId, PluginDigest, Position, key_group, share_of,
 };
 use wasmill_store::{
-    Change, ChangeSet, EntryChange, EpochRecord, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
-    Recovered, SinkRecord, StageRecord, TimerRecord, WindowRecord,
+    Change, ChangeSet, EntryChange, EpochRecord, HeldRecord, LetterId, LetterRecord, PaneRecord, PositionRecord,
+    ProgressRecord, Recovered, SinkRecord, StageRecord, TimerRecord, WindowRecord,
 };
 
 /// Numbers from a seed.
@@ -51,6 +51,7 @@ pub(crate) struct Model {
     timers: BTreeMap<(NodeName, Clock, Bytes, Bytes), (i64, u64)>,
     progress: BTreeMap<(NodeName, u16), (u16, ProgressRecord)>,
     panes: BTreeMap<(NodeName, i64, Bytes), (u32, Bytes)>,
+    held: BTreeMap<(NodeName, u16, Bytes, Bytes), Vec<u8>>,
 }
 
 fn owner(key: &[u8], shares: u16) -> u16 {
@@ -67,6 +68,7 @@ impl Model {
             self.timers.retain(|(node, ..), _| node != removed);
             self.progress.retain(|(node, _), _| node != removed);
             self.panes.retain(|(node, ..), _| node != removed);
+            self.held.retain(|(node, ..), _| node != removed);
         }
         for (name, fact) in &record.meta {
             match fact {
@@ -80,6 +82,13 @@ impl Model {
         for SinkRecord { node, share, shares, handle } in &record.sinks {
             self.sinks.insert((node.clone(), *share), (*shares, handle.clone()));
             self.sinks.retain(|(other, share), _| other != node || share < shares);
+        }
+        for HeldRecord { node, port, key, name, value } in &record.held {
+            let place = (node.clone(), *port, key.clone(), name.clone());
+            match value {
+                Some(value) => self.held.insert(place, value.clone()),
+                None => self.held.remove(&place),
+            };
         }
         for stage in &record.stages {
             for Change { space, key, subkey, value, written } in stage.state.iter() {
@@ -148,6 +157,10 @@ impl Model {
         for ((node, slice, key), (order, accumulator)) in self.panes.clone() {
             recovered.stages.entry(node).or_default().panes.push(PaneRecord { slice, key, order, accumulator });
         }
+        for ((node, port, key, name), value) in self.held.clone() {
+            let held = HeldRecord { node: node.clone(), port, key, name, value: Some(value) };
+            recovered.stages.entry(node).or_default().held.push(held);
+        }
         recovered
     }
 }
@@ -180,6 +193,17 @@ pub(crate) fn record(chance: &mut Chance, model: &Model) -> EpochRecord {
         record.sinks.push(SinkRecord { node: node("out"), share, shares, handle: chance.value() });
         record.stages.push(stage(chance, share, shares));
     }
+    let mut held = BTreeMap::new();
+    for _ in 0..chance.below(6) {
+        let value = (chance.below(3) > 0).then(|| chance.value());
+        held.insert(
+            (chance.below(2) as u16, chance.name(), [&[chance.below(3) as u8], &*chance.name()].concat()),
+            value,
+        );
+    }
+    record.held = (held.into_iter())
+        .map(|((port, key, name), value)| HeldRecord { node: node("count"), port, key, name: name.into(), value })
+        .collect();
     if chance.below(3) == 0 {
         record.dead_letters = (0..chance.below(4)).map(|_| letter(chance)).collect();
     }

@@ -4,7 +4,7 @@
 //! version is frozen with its release: changed bytes need a new version and a new folder, made by
 //! `WASMILL_WRITE_FIXTURES=1 cargo test -p wasmill-store formats`.
 //!
-//! Version 1 knew no kinds of rejected rows, no stacks, and no replays.
+//! Version 1 knew no kinds of rejected rows, no stacks, and no replays; version 2 no ordering buffers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use wasmill_env::{RealDisk, SimulatedDisk};
 use wasmill_model::{Clock, Epoch, ErrorKind, LetterKind, LetterSubject, PartitionId, PluginDigest, Position};
 use wasmill_store::{
-    ChangeSet, EntryChange, EpochRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord, ProgressRecord,
-    Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord, WindowRecord,
+    ChangeSet, EntryChange, EpochRecord, HeldRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord,
+    ProgressRecord, Recovered, RecoveredStage, SinkRecord, StageRecord, StoreError, StoreOptions, TimerRecord,
+    WindowRecord,
 };
 
 use crate::common::node;
@@ -23,7 +24,7 @@ use crate::common::node;
 const DIR: &str = "/job";
 
 /// What is written now.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 fn fixtures(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
@@ -77,6 +78,10 @@ fn windows(next_window: i128, dropped: Vec<i64>, entries: Vec<PaneRecord>) -> Op
     Some(WindowRecord { progress: ProgressRecord { next_window, panes: 1 }, dropped, entries })
 }
 
+fn held(port: u16, key: &[u8], name: &[u8], value: Option<&[u8]>) -> HeldRecord {
+    HeldRecord { node: node("classify"), port, key: key.into(), name: name.into(), value: value.map(Into::into) }
+}
+
 fn epochs() -> [EpochRecord; 4] {
     let first = stage(
         vec![entry(0, b"bridge-7", b"", Some(b"41")), entry(1, b"bridge-7", b"north", Some(&[7; 300]))],
@@ -102,11 +107,17 @@ fn epochs() -> [EpochRecord; 4] {
         },
         EpochRecord {
             stages: vec![second],
+            held: vec![held(1, b"car", &[2, 0], Some(b"row")), held(0, b"", &[0, 0, 0], Some(b"share"))],
             dead_letters: vec![letter(), timer_letter()],
             replays: vec![LetterId(0)],
             ..EpochRecord::default()
         },
-        EpochRecord { positions: vec![position(b"offset 99")], stages: vec![third], ..EpochRecord::default() },
+        EpochRecord {
+            positions: vec![position(b"offset 99")],
+            stages: vec![third],
+            held: vec![held(1, b"car", &[2, 0], None), held(1, b"car", &[2, 1], Some(b"next"))],
+            ..EpochRecord::default()
+        },
         EpochRecord { removed: vec![node("old")], sinks: vec![sink(b"2")], ..EpochRecord::default() },
     ]
 }
@@ -117,6 +128,7 @@ fn expected() -> Recovered {
         timers: vec![timer(Clock::Processing, b"", b"", Some((1_700_000_000_000_000, 1)))],
         progress: vec![(0, 1, ProgressRecord { next_window: i128::from(i64::MAX) + 1, panes: 1 })],
         panes: vec![pane(0, b"", 1, b""), pane(0, b"car", 0, b"2")],
+        held: vec![held(0, b"", &[0, 0, 0], Some(b"share")), held(1, b"car", &[2, 1], Some(b"next"))],
     };
     Recovered {
         epoch: Epoch(4),
@@ -160,17 +172,24 @@ fn open(disk: &SimulatedDisk) -> Result<(JobStore, Recovered), StoreError> {
     JobStore::open(Arc::new(disk.clone()), Path::new(DIR), StoreOptions::default())
 }
 
+/// What versions without ordering buffers hold.
+fn without_held() -> Recovered {
+    let mut recovered = expected();
+    recovered.stages.values_mut().for_each(|stage| stage.held.clear());
+    recovered
+}
+
 #[test]
 fn files_of_version_1_are_read() {
     let (store, recovered) = open(&stored(1)).expect("opens");
-    assert_eq!(recovered, Recovered { dead_letters: 1, replays: vec![], ..expected() });
+    assert_eq!(recovered, Recovered { dead_letters: 1, replays: vec![], ..without_held() });
     let (kind, subject, stack) = Default::default();
     let kept = LetterRecord { epoch: Epoch(2), kind, subject, stack, ..letter() };
     assert_eq!(store.letters(LetterId(0), 10).expect("lists"), [(LetterId(1), kept)]);
 }
 
 #[test]
-fn files_of_version_1_go_on_as_version_2() {
+fn files_of_version_1_go_on_as_version_3() {
     let disk = stored(1);
     let (mut store, _) = open(&disk).expect("opens");
     let record = EpochRecord { dead_letters: vec![letter()], ..EpochRecord::default() };
@@ -179,7 +198,7 @@ fn files_of_version_1_go_on_as_version_2() {
     store.finish_compaction(compaction.run().expect("runs")).expect("finishes");
     drop(store);
     let (store, recovered) = open(&disk).expect("opens");
-    assert_eq!((recovered.epoch, recovered.stages), (Epoch(5), expected().stages));
+    assert_eq!((recovered.epoch, recovered.stages), (Epoch(5), without_held().stages));
     let kinds = store.letters(LetterId(0), 10).expect("lists").into_iter().map(|(_, letter)| letter.kind);
     assert_eq!(kinds.collect::<Vec<_>>(), [LetterKind::Rejected, LetterKind::Trap]);
 }
@@ -187,6 +206,19 @@ fn files_of_version_1_go_on_as_version_2() {
 #[test]
 fn files_of_version_2_are_read() {
     let (store, recovered) = open(&stored(2)).expect("opens");
+    assert_eq!(recovered, without_held());
+    let kept = [letter(), timer_letter()].map(|letter| LetterRecord { epoch: Epoch(2), ..letter });
+    let [row, timer] = kept.map(Some);
+    let letters = store.letters(LetterId(0), 10).expect("lists");
+    assert_eq!(letters.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(letters.into_iter().map(|(_, letter)| Some(letter)).collect::<Vec<_>>(), [row, timer.clone()]);
+    let some = store.letters_by_id(&[LetterId(0), LetterId(2), LetterId(9)].into()).expect("lists");
+    assert_eq!(some, [(LetterId(2), timer.expect("a letter"))]);
+}
+
+#[test]
+fn files_of_version_3_are_read() {
+    let (store, recovered) = open(&stored(3)).expect("opens");
     assert_eq!(recovered, expected());
     let kept = [letter(), timer_letter()].map(|letter| LetterRecord { epoch: Epoch(2), ..letter });
     let [row, timer] = kept.map(Some);
@@ -198,7 +230,7 @@ fn files_of_version_2_are_read() {
 }
 
 #[test]
-fn files_of_version_2_are_what_is_written() {
+fn files_of_version_3_are_what_is_written() {
     let disk = written();
     if std::env::var_os("WASMILL_WRITE_FIXTURES").is_some() {
         fs::create_dir_all(fixtures(VERSION)).expect("a folder");
@@ -214,7 +246,7 @@ fn files_of_a_newer_version_are_refused_as_such() {
     let disk = stored(VERSION);
     let path = Path::new(DIR).join("base-0000000000000002");
     let mut bytes = disk.files()[&path].clone();
-    bytes[8] = 3;
+    bytes[8] = 4;
     let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..24]);
     bytes[24..32].copy_from_slice(&checksum.to_le_bytes());
     disk.put(&path, bytes);
@@ -222,7 +254,7 @@ fn files_of_a_newer_version_are_refused_as_such() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(
         error.to_string(),
-        "/job/base-0000000000000002 has format version 3, this program reads up to 2: use a newer one"
+        "/job/base-0000000000000002 has format version 4, this program reads up to 3: use a newer one"
     );
 }
 

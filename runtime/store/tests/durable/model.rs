@@ -228,6 +228,9 @@ fn stage_is_dealt_to_another_number_of_shares_by_key() {
     stage.progress = vec![(0, 2, even), (1, 2, even)];
     let split = stage.clone().split(&node, 3).expect("deals");
     assert_eq!(split.iter().map(|part| part.state.len()).sum::<usize>(), stage.state.len());
+    let of_share = stage.held.iter().filter(|held| held.name[0] == 0).count();
+    let dealt: usize = split.iter().map(|part| part.held.len()).sum();
+    assert_eq!(dealt, stage.held.len() + 2 * of_share, "every share gets what belongs to none of the keys");
     assert!(split.iter().zip(0..).all(|(part, share)| part.progress == [(share, 3, even)]));
     stage.progress[1].2.panes += 1;
     assert!(matches!(stage.clone().split(&node, 3), Err(StoreError::UnevenWindows { .. })));

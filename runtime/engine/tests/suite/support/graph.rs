@@ -10,7 +10,7 @@ use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
 use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowShape};
 use wasmill_plan::FaultPolicy;
-use wasmill_plan::{Chain, Convoy, Edge, Extraction, Node, NodeKind, Plan, Routing, Watermarks};
+use wasmill_plan::{Chain, Convoy, Edge, Extraction, Node, NodeKind, OrderSpec, Plan, Routing, Watermarks};
 use wasmill_spec::Ordered;
 use wasmill_store::{Recovered, StageStates};
 
@@ -22,11 +22,13 @@ pub(crate) struct Graph {
     pub(crate) edges: Vec<Edge>,
     /// Nodes that are convoys.
     pub(crate) convoys: BTreeMap<usize, Convoy>,
+    /// Ordering buffers by stage and port.
+    pub(crate) orders: BTreeMap<(usize, u16), OrderSpec>,
 }
 
 impl Graph {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), edges: Vec::new(), convoys: BTreeMap::new() }
+        Self { nodes: Vec::new(), edges: Vec::new(), convoys: BTreeMap::new(), orders: BTreeMap::new() }
     }
 
     pub(crate) fn node(&mut self, kind: NodeKind, part: NodePart, parallelism: u16) -> usize {
@@ -41,9 +43,14 @@ impl Graph {
     pub(crate) fn list(&mut self, list: ListSource, parallelism: u16) -> usize {
         let kind = NodeKind::Source {
             extraction: Extraction::default(),
-            watermarks: Watermarks { bound_micros: 0, idle_micros: None },
+            watermarks: Watermarks { bound_micros: 0, idle_micros: None, skew_micros: None, punctuated: None },
         };
         self.node(kind, NodePart::Source(Arc::new(list)), parallelism)
+    }
+
+    /// Another list in the place of a source's.
+    pub(crate) fn replace_list(&mut self, source: usize, list: ListSource) {
+        self.nodes[source].1 = NodePart::Source(Arc::new(list));
     }
 
     pub(crate) fn stage(&mut self, operator: NativeOperator, parallelism: u16) -> usize {
@@ -137,7 +144,8 @@ impl Graph {
             nodes.push(Node { name: name(&format!("n{place}")), kind, chain: chain_of[place] });
             parts.push(part);
         }
-        let plan = Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains };
+        let plan =
+            Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains, orders: self.orders };
         JobParts { plan, nodes: parts, recovered, states: StageStates::default(), committer, clock, settings }
     }
 
