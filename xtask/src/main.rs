@@ -7,6 +7,7 @@ mod conformance;
 mod crash;
 mod demo;
 mod document;
+mod figures;
 mod flights;
 mod nexmark;
 mod planted;
@@ -82,6 +83,8 @@ enum Task {
         #[arg(long)]
         sample: bool,
     },
+    /// Draw the figures of docs/ordering.md; fails where adaptive ordering misses its quality
+    Figures,
     /// Run NEXMark queries as jobs and hold their results to the native floor
     Nexmark {
         /// Only this query
@@ -163,6 +166,7 @@ fn main() -> ExitCode {
         Task::Test { fast } => test::test(fast),
         Task::Demo => demo::demo(),
         Task::Flights { sample } => flights::flights(sample),
+        Task::Figures => figures::figures(),
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
         Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
         Task::Swaps { n, seed, json, wasmill } => swaps::swaps(n, seed, &wasmill, json),

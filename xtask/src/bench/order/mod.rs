@@ -1,10 +1,11 @@
 //! What time and order cost: one file a measure.
 
+mod buffer;
 mod convoy;
 
 use super::Benchmark;
 
 /// The benchmarks of this group.
 pub(super) fn all() -> Vec<Benchmark> {
-    vec![convoy::cores(), convoy::cost()]
+    vec![buffer::buffer(), convoy::cores(), convoy::cost()]
 }
