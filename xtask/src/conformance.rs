@@ -227,8 +227,8 @@ fn figures(root: &Path, language: Language, wasmill: &Path) -> anyhow::Result<Fi
         }
         Ok(last)
     };
-    let (base_one, _, base_memory) = run("std:filter", "config = \"true\"", "one")?;
-    let (base_many, ..) = run("std:filter", "config = \"true\"", "many")?;
+    let (base_one, _, base_memory) = run("std:filter", "config = { where = \"true\" }", "one")?;
+    let (base_many, ..) = run("std:filter", "config = { where = \"true\" }", "many")?;
     let (one, _, memory) = run(&plugin, config, "one")?;
     let (many, ..) = run(&plugin, config, "many")?;
     let work = ((many - one) - (base_many - base_one)).max(1e-6);
