@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wasmill_connectors::Site;
-use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkFactory, SourceFactory};
+use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkCapabilities, SinkFactory, SourceFactory};
 use wasmill_engine::{JobSettings, NodePart};
 use wasmill_model::{NodeName, PluginDigest};
 use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
@@ -78,9 +78,9 @@ pub(crate) async fn assemble(
     for (name, sink) in &spec.sinks {
         match wasmill_connectors::sink(&sink.connector, sink.options.clone(), &site(name)) {
             Ok(factory) => {
-                let visibility = factory.capabilities().visibility;
+                let SinkCapabilities { visibility, changes, more_changes } = factory.capabilities();
                 let direct = factory.has_direct();
-                facts.sinks.insert(name.clone(), SinkFacts { visibility, direct });
+                facts.sinks.insert(name.clone(), SinkFacts { visibility, direct, changes, more_changes });
                 sinks.insert(name.clone(), factory);
             }
             Err(error) => wrong.push(option_error(&spec, "sink", name, error)),

@@ -1,4 +1,4 @@
-use wasmill_model::{ErrorKind, Visibility};
+use wasmill_model::{ChangeMode, ErrorKind, Visibility};
 
 /// Why a source or a sink failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,4 +68,22 @@ pub struct SourceCapabilities {
 pub struct SinkCapabilities {
     /// How rows become visible.
     pub visibility: Visibility,
+    /// The most that its rows may do to those before them: whether it writes what each row is.
+    pub changes: ChangeMode,
+    /// How its options make that more, for the author of a job.
+    pub more_changes: Option<&'static str>,
+}
+
+impl SinkCapabilities {
+    /// Of a sink whose rows stand for themselves.
+    #[must_use]
+    pub const fn append(visibility: Visibility) -> Self {
+        Self { visibility, changes: ChangeMode::Append, more_changes: None }
+    }
+
+    /// Of a sink that writes of each row what it is.
+    #[must_use]
+    pub const fn retract(visibility: Visibility) -> Self {
+        Self { visibility, changes: ChangeMode::Retract, more_changes: None }
+    }
 }

@@ -71,14 +71,14 @@ fn timer_record(TimerEntry { clock, key, tag, set }: TimerEntry) -> TimerRecord 
 }
 
 fn window_record(changes: WindowChanges) -> WindowRecord {
-    let WindowChanges { progress: WindowProgress { next_window, panes }, dropped, entries } = changes;
+    let WindowChanges { progress: WindowProgress { next_window, panes }, dropped, gone, entries } = changes;
     let entries = entries.into_iter().map(|PaneEntry { slice, key, order, accumulator }| PaneRecord {
         slice,
         key,
         order,
         accumulator,
     });
-    WindowRecord { progress: ProgressRecord { next_window, panes }, dropped, entries: entries.collect() }
+    WindowRecord { progress: ProgressRecord { next_window, panes }, dropped, gone, entries: entries.collect() }
 }
 
 /// A stored timer.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use wasmill_contract::StagePlugin;
 use wasmill_engine::NodePart;
-use wasmill_model::{NodeName, WindowShape};
-use wasmill_plan::{NodeKind, Plan};
+use wasmill_model::{Firing, NodeName, WindowShape, WindowSpec};
+use wasmill_plan::{NodeKind, Plan, window_text};
 use wasmill_store::Recovered;
 
 use crate::ControlError;
@@ -17,6 +17,8 @@ use crate::ControlError;
 const JOB: &str = "job";
 const STAGE: &str = "stage.";
 const FINISHED: &str = "finished";
+/// The space by which an aggregate says which version its accumulators have; 1 where it says nothing.
+const ACCUMULATOR: &str = "accumulator";
 
 /// Facts that an epoch adds, changes (`Some`) or removes (`None`).
 pub type Facts = BTreeMap<String, Option<Vec<u8>>>;
@@ -32,6 +34,17 @@ pub(crate) struct StageFact {
     /// its schema. A number whose space was dropped is not used again.
     spaces: Vec<Option<(String, u32)>>,
     window: Option<WindowShape>,
+    /// Nothing where its windows fire once, at their end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    firing: Option<Firing>,
+}
+
+impl StageFact {
+    /// Its windows, for people.
+    fn windows(&self) -> String {
+        let spec = self.window.map(|shape| WindowSpec { shape, firing: self.firing.unwrap_or_default() });
+        spec.map_or_else(|| "no windows".to_owned(), |spec| format!("windows \"{}\"", window_text(spec)))
+    }
 }
 
 /// What becomes of what a state holds and the job has no place for.
@@ -147,12 +160,13 @@ pub fn decide_resume(
             resumption.removed.push(stage);
             continue;
         };
-        if fact.window != now.window {
-            let (stored, now) = (window(fact.window), window(now.window));
+        if (fact.window, fact.firing) != (now.window, now.firing) {
+            let (stored, now) = (fact.windows(), now.windows());
             return Err(ControlError::WindowChanged { stage, stored, now });
         }
-        let Some((spaces, numbers)) = decide_spaces(&fact.spaces, &now.spaces, dropped) else {
-            let (stored, now) = (spaces(&fact.spaces), spaces(&now.spaces));
+        let stored = with_accumulator(fact.spaces.clone(), fact.window.is_some());
+        let Some((spaces, numbers)) = decide_spaces(&stored, &now.spaces, dropped) else {
+            let (stored, now) = (spaces(&stored), spaces(&now.spaces));
             return Err(ControlError::SpacesChanged { stage, stored, now, plugin: fact.plugin });
         };
         now.spaces = spaces;
@@ -223,6 +237,14 @@ pub(crate) fn swapped(
 /// Spaces by number, by name and version.
 type Spaces = Vec<Option<(String, u32)>>;
 
+/// An aggregate that says nothing of its accumulators has their first version.
+fn with_accumulator(mut spaces: Spaces, is_aggregate: bool) -> Spaces {
+    if is_aggregate && spaces.iter().flatten().all(|(name, _)| name != ACCUMULATOR) {
+        spaces.push(Some((ACCUMULATOR.to_owned(), 1)));
+    }
+    spaces
+}
+
 /// The spaces that a stage then has by number, and the number of each of its plugin's. `None` where a
 /// space has another version, or is gone and must not be.
 fn decide_spaces(stored: &Spaces, now: &Spaces, dropped: Dropped) -> Option<(Spaces, Vec<u16>)> {
@@ -252,10 +274,12 @@ fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageF
     let mut stages = BTreeMap::new();
     for (node, part) in plan.nodes.iter().zip(parts) {
         if let (NodeKind::Stage { window, .. }, NodePart::Stage(factory)) = (&node.kind, part) {
-            let spaces = factory.descriptor().spaces.iter();
-            let spaces = spaces.map(|space| Some((space.name.clone(), space.schema_version)));
-            let (plugin, spaces) = (factory.digest().to_string(), spaces.collect());
-            stages.insert(node.name.clone(), StageFact { plugin, declared: None, spaces, window: *window });
+            let descriptor = factory.descriptor();
+            let spaces = descriptor.spaces.iter().map(|space| Some((space.name.clone(), space.schema_version)));
+            let spaces = with_accumulator(spaces.collect(), descriptor.aggregate);
+            let firing = window.map(|window| window.firing).filter(|firing| *firing != Firing::default());
+            let (plugin, window) = (factory.digest().to_string(), window.map(|window| window.shape));
+            stages.insert(node.name.clone(), StageFact { plugin, declared: None, spaces, window, firing });
         }
     }
     (plan.job.to_string().into_bytes(), stages)
@@ -268,16 +292,6 @@ fn spaces(spaces: &Spaces) -> String {
     let list: Vec<String> =
         spaces.iter().flatten().map(|(name, schema)| format!("{name:?} (schema {schema})")).collect();
     list.join(", ")
-}
-
-fn window(shape: Option<WindowShape>) -> String {
-    match shape {
-        None => "no windows".to_owned(),
-        Some(WindowShape::Tumbling { size_micros }) => format!("windows of {size_micros} us"),
-        Some(WindowShape::Sliding { size_micros, slide_micros }) => {
-            format!("windows of {size_micros} us every {slide_micros} us")
-        }
-    }
 }
 
 /// For each node that gets rows of exactly one source, that source.

@@ -432,14 +432,19 @@ impl Chain {
         self.broadcast(&Signal::Watermark { time, idle }).await
     }
 
-    async fn watermark_in(&mut self, place: usize) -> Result<(), Stopped> {
-        let at = self.moment();
-        self.slots[place].metrics.watermark(self.watermark);
+    async fn fire_windows(&mut self, place: usize, at: Moment) -> Result<(), Stopped> {
         while let SlotKind::Window(window) = &mut self.slots[place].kind {
             let Some(produced) = window.fire(at).await? else { break };
             self.send(place, produced).await?;
             self.drain().await?;
         }
+        Ok(())
+    }
+
+    async fn watermark_in(&mut self, place: usize) -> Result<(), Stopped> {
+        let at = self.moment();
+        self.slots[place].metrics.watermark(self.watermark);
+        self.fire_windows(place, at).await?;
         self.fire_timers(place, at, true).await?;
         if let SlotKind::Operator(operator) = &mut self.slots[place].kind {
             let produced = operator.on_watermark(at).await?;
@@ -450,7 +455,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Fires processing-time timers that are due.
+    /// Fires processing-time timers and windows that are due.
     pub(crate) async fn wall(&mut self) -> Result<(), Stopped> {
         let at = self.moment();
         if !self.orders.slots.is_empty() {
@@ -462,6 +467,7 @@ impl Chain {
             self.ordered().await?;
         }
         for place in 0..self.slots.len() {
+            self.fire_windows(place, at).await?;
             self.fire_timers(place, at, true).await?;
         }
         Ok(())
@@ -486,13 +492,14 @@ impl Chain {
         Ok(())
     }
 
-    /// When the next processing-time timer is due.
+    /// When the next processing-time timer or window is due.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.slots
             .iter()
             .filter_map(|slot| match &slot.kind {
                 SlotKind::Operator(operator) => operator.next_deadline(),
-                _ => None,
+                SlotKind::Window(window) => window.next_deadline(),
+                SlotKind::Source | SlotKind::Sink(_) => None,
             })
             .chain(self.orders.slots.iter().filter_map(OrderSlot::next_deadline))
             .min()

@@ -96,7 +96,8 @@ fn from_rows(mut rows: Rows, rejected: &[Rejected], origin: Origin<'_>, now_nano
             });
             let places =
                 input.places().map(|places| Arc::new(origins.iter().map(|&row| places[row as usize]).collect()));
-            batch.with_headers(headers).with_lineage(lineage).with_places(places)
+            let kinds = input.kinds().map(|kinds| origins.iter().map(|&row| kinds[row as usize]).collect());
+            batch.with_headers(headers).with_lineage(lineage).with_places(places).with_kinds(kinds.map(Arc::new))
         }
         Origin::Firings(_) | Origin::Watermark(_) => batch,
     }

@@ -5,7 +5,7 @@ use wasmill_contract::{
     BoxFuture, ConnectorError, Cut, DeadLetter, OperatorContext, OperatorFactory, Share, Sink, SinkHandle,
 };
 use wasmill_env::{Clock, SimulatedClock};
-use wasmill_model::{Batch, Epoch, NodeName, Timestamp, WindowShape};
+use wasmill_model::{Batch, Epoch, NodeName, Timestamp, WindowSpec};
 use wasmill_order::{Timers, Windows};
 use wasmill_plan::FaultPolicy;
 use wasmill_store::{MemoryState, StateBackend};
@@ -50,7 +50,7 @@ impl StageTrial {
     pub async fn open(
         name: NodeName,
         factory: Arc<dyn OperatorFactory>,
-        window: Option<WindowShape>,
+        window: Option<WindowSpec>,
     ) -> Result<Self, JobError> {
         let outputs = factory.descriptor().outputs.len().max(1);
         let names = (0..=outputs).map(|_| name.clone());
@@ -65,9 +65,9 @@ impl StageTrial {
                 let operator = plugin.open(context).await?;
                 SlotKind::Operator(OperatorSlot::new(plugin, operator, Timers::default()))
             }
-            Some(shape) => {
+            Some(spec) => {
                 let aggregate = plugin.open_aggregate(context).await?;
-                let windows = Windows::new(shape).map_err(|cause| JobError::Order { node: name.clone(), cause })?;
+                let windows = Windows::new(spec).map_err(|cause| JobError::Order { node: name.clone(), cause })?;
                 SlotKind::Window(WindowSlot::new(plugin, aggregate, windows))
             }
         };

@@ -12,8 +12,8 @@ use wasmill_contract::{
     Aggregate, DeadLetter, OpenError, OperatorContext, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
 };
 use wasmill_env::planted;
-use wasmill_model::{Batch, Column, Epoch, LetterKind, LetterSubject, PaneBatch, PluginDigest, Results};
-use wasmill_order::{Fired, OrderError, Windows};
+use wasmill_model::{Batch, Epoch, LetterKind, LetterSubject, PaneBatch, PluginDigest, Rejected, Results, Timestamp};
+use wasmill_order::{Assignment, Fired, OrderError, PaneRows, Stored, Windows};
 use wasmill_store::{ChangeSet, MemoryState};
 
 use crate::error::JobError;
@@ -27,6 +27,14 @@ const PANES_MAX: usize = 4_096;
 const RESULTS: u16 = 0;
 /// The port that rows come in by.
 const INPUT: LetterSubject = LetterSubject::Row { port: 0 };
+
+/// What became of rows.
+enum Folding {
+    /// The first of them are in their windows, but for those that were rejected; `rest` are not.
+    Done { letter: Option<DeadLetter>, rest: Option<Batch> },
+    /// The call with the first of them, `rows`, failed.
+    Failed { rows: Batch, rest: Option<Batch>, fault: Fault },
+}
 
 /// An aggregate in a task, with its windows.
 pub(crate) struct WindowSlot {
@@ -123,13 +131,27 @@ impl WindowSlot {
         let mut attempts = Attempts::default();
         let mut open = VecDeque::from([input.clone()]);
         while let Some(rows) = open.pop_front() {
-            let fault = match self.fold(&rows, at).await? {
-                Ok(letter) => {
+            let (rows, fault) = match self.fold(&rows, at).await? {
+                Folding::Done { letter, rest } => {
                     self.plugin.succeeded();
                     produced.letters.extend(letter);
+                    if let Some(rest) = rest {
+                        open.push_front(rest);
+                    }
+                    // Panes that the rows have filled fire before others go in. What the watermark makes
+                    // due waits for its turn: more rows may come ahead of it.
+                    while let Some(fired) = self.fire_up_to(Timestamp::MIN, Timestamp::MIN, at).await? {
+                        produced.outputs.extend(fired.outputs);
+                        produced.letters.extend(fired.letters);
+                    }
                     continue;
                 }
-                Err(fault) => fault,
+                Folding::Failed { rows, rest, fault } => {
+                    if let Some(rest) = rest {
+                        open.push_front(rest);
+                    }
+                    (rows, fault)
+                }
             };
             self.plugin.blame(&fault)?;
             if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
@@ -145,28 +167,33 @@ impl WindowSlot {
         Ok(produced)
     }
 
-    /// Adds rows to their windows, or none of them.
-    async fn fold(&mut self, input: &Batch, at: Moment) -> Result<Result<Option<DeadLetter>, Fault>, JobError> {
-        let mut assignment = self.windows.assign(input).map_err(|cause| self.order(cause))?;
-        let on_time = match assignment.on_time.take() {
-            Some(on_time) => input.keep(&on_time),
+    /// Adds rows to their windows, the first of them at least, or none.
+    async fn fold(&mut self, input: &Batch, at: Moment) -> Result<Folding, JobError> {
+        let assignment = self.windows.assign(input, at.wall).map_err(|cause| self.order(cause))?;
+        let taken = assignment.taken;
+        let rest = (taken < input.len()).then(|| input.gather(&(taken as u32..input.len() as u32).collect::<Vec<_>>()));
+        let rows = match &assignment.rows {
+            Some(rows) => input.gather(rows),
             None => input.clone(),
         };
-        let late = input.len() - on_time.len();
         let mut letter = None;
-        if !on_time.is_empty() {
+        if !rows.is_empty() {
             let aggregate = self.begin_call(at);
-            let result = aggregate.fold(&assignment.accumulators, &assignment.groups, &on_time).await;
+            let result = aggregate.fold(&assignment.accumulators, &assignment.groups, &rows).await;
             let folded = match self.settle(result) {
                 Ok(folded) => folded,
                 Err(fault) => {
                     self.windows.abandon();
-                    return Ok(Err(fault));
+                    let rows = match rest {
+                        Some(_) => input.gather(&(0..taken as u32).collect::<Vec<_>>()),
+                        None => input.clone(),
+                    };
+                    return Ok(Folding::Failed { rows, rest, fault });
                 }
             };
-            self.windows.store(&assignment, &folded).map_err(|cause| self.order(cause))?;
-            let rejected = outcome::rejected_rows(&on_time, &folded.rejected);
-            letter = rejected.map(|(rows, reasons)| DeadLetter {
+            let stored = self.windows.store(&assignment, &folded).map_err(|cause| self.order(cause))?;
+            let rejected = rejected_once(&assignment, &folded.rejected);
+            letter = outcome::rejected_rows(input, &rejected).map(|(rows, reasons)| DeadLetter {
                 node: self.plugin.name().clone(),
                 digest: Some(self.plugin.factory().digest()),
                 kind: LetterKind::Rejected,
@@ -175,11 +202,17 @@ impl WindowSlot {
                 reasons,
                 stack: Vec::new(),
             });
+            if stored == Stored::FoldOthersAgain {
+                let is_rejected = |row: &u32| rejected.binary_search_by_key(row, |rejected| rejected.row).is_ok();
+                let others: Vec<u32> = (0..input.len() as u32).filter(|row| !is_rejected(row)).collect();
+                let rest = (!others.is_empty()).then(|| input.gather(&others));
+                return Ok(Folding::Done { letter, rest });
+            }
         }
-        if late > 0 {
-            self.plugin.metrics().late(late);
+        if !assignment.late.is_empty() {
+            self.plugin.metrics().late(assignment.late.len());
         }
-        Ok(Ok(letter))
+        Ok(Folding::Done { letter, rest })
     }
 
     fn verdict(&mut self, fault: Fault, subject: LetterSubject, rows: Batch) -> Result<DeadLetter, JobError> {
@@ -187,10 +220,18 @@ impl WindowSlot {
         self.plugin.verdict(fault, &span, subject, rows)
     }
 
-    /// Fires windows that the watermark has passed, at most one call's worth of panes. `None` once
-    /// none is due.
+    /// Fires windows that are due, at most one call's worth of panes. `None` once none is.
     pub(crate) async fn fire(&mut self, at: Moment) -> Result<Option<Produced>, JobError> {
-        let Some(fired) = self.windows.fire(at.watermark, PANES_MAX) else { return Ok(None) };
+        self.fire_up_to(at.watermark, at.wall, at).await
+    }
+
+    async fn fire_up_to(
+        &mut self,
+        watermark: Timestamp,
+        wall: Timestamp,
+        at: Moment,
+    ) -> Result<Option<Produced>, JobError> {
+        let Some(fired) = self.windows.fire(watermark, wall, PANES_MAX) else { return Ok(None) };
         let mut produced = Produced::default();
         let mut attempts = Attempts::default();
         let mut open = VecDeque::from([fired]);
@@ -198,7 +239,9 @@ impl WindowSlot {
             let fault = match self.finish(&fired, at).await {
                 Ok(results) => {
                     self.plugin.succeeded();
-                    let batch = rows(&fired.panes, results, at.monotonic_nanos);
+                    let PaneRows { times, keys, values, kinds } = self.windows.rows(&fired, results);
+                    let batch = Batch::new(Arc::new(times), Arc::new(keys), Arc::new(values), at.monotonic_nanos);
+                    let batch = batch.with_kinds(kinds.map(Arc::new));
                     if !batch.is_empty() {
                         produced.outputs.push((RESULTS, batch));
                     }
@@ -223,7 +266,7 @@ impl WindowSlot {
 
     /// The results of panes.
     async fn finish(&mut self, fired: &Fired, at: Moment) -> Result<Results, Fault> {
-        let Fired { panes, accumulators, merge } = fired;
+        let Fired { panes, accumulators, merge, .. } = fired;
         let merged;
         let accumulators = match merge {
             Some(groups) => {
@@ -235,6 +278,11 @@ impl WindowSlot {
         };
         let result = self.begin_call(at).finish(panes, accumulators).await;
         self.settle(result)
+    }
+
+    /// When the wall clock makes a window fire next.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.windows.next_deadline()
     }
 
     pub(crate) fn cut(&mut self, share: Share) -> StageCut {
@@ -249,6 +297,15 @@ impl WindowSlot {
     }
 }
 
+/// Rejected rows by their places in the input: a row of several windows may be rejected in each.
+fn rejected_once(assignment: &Assignment, rejected: &[Rejected]) -> Vec<Rejected> {
+    let place = |row: u32| assignment.rows.as_ref().map_or(row, |rows| rows[row as usize]);
+    let mut rejected: Vec<Rejected> =
+        rejected.iter().map(|Rejected { row, reason }| Rejected { row: place(*row), reason: reason.clone() }).collect();
+    rejected.dedup_by_key(|rejected| rejected.row);
+    rejected
+}
+
 /// The rows of both halves, where there are two.
 fn halves(rows: usize) -> Option<[Vec<u32>; 2]> {
     let (rows, half) = (rows as u32, rows as u32 / 2);
@@ -257,35 +314,27 @@ fn halves(rows: usize) -> Option<[Vec<u32>; 2]> {
 
 /// Some of the panes, in a row, with their accumulators.
 fn part(fired: &Fired, some: &[u32]) -> Fired {
-    let Fired { panes, accumulators, merge } = fired;
+    let Fired { panes, accumulators, merge, facts } = fired;
+    let facts = match facts.is_empty() {
+        true => Vec::new(),
+        false => some.iter().map(|&pane| facts[pane as usize].clone()).collect(),
+    };
     let pick = |bounds: &[i64]| some.iter().map(|&pane| bounds[pane as usize]).collect();
     let panes = PaneBatch { starts: pick(&panes.starts), ends: pick(&panes.ends), keys: panes.keys.gather(some) };
     let Some(groups) = merge else {
-        return Fired { panes, accumulators: accumulators.gather(some), merge: None };
+        return Fired { panes, accumulators: accumulators.gather(some), merge: None, facts };
     };
     let first = some.first().copied().unwrap_or(0);
     let is_mine = |group: u32| group.checked_sub(first).is_some_and(|group| (group as usize) < some.len());
     let mine: Vec<u32> = (0..groups.len() as u32).filter(|&member| is_mine(groups[member as usize])).collect();
     let groups = mine.iter().map(|&member| groups[member as usize] - first).collect();
-    Fired { panes, accumulators: accumulators.gather(&mine), merge: Some(groups) }
+    Fired { panes, accumulators: accumulators.gather(&mine), merge: Some(groups), facts }
 }
 
 /// A pane for the dead letters: each of its accumulators as a row.
 fn pane_rows(fired: Fired, now_nanos: u64) -> Batch {
-    let Fired { panes, accumulators, merge } = fired;
+    let Fired { panes, accumulators, merge, .. } = fired;
     let groups = merge.unwrap_or_else(|| (0..accumulators.len() as u32).collect());
     let times = groups.iter().map(|&pane| panes.ends[pane as usize].saturating_sub(1)).collect();
     Batch::new(Arc::new(times), Arc::new(panes.keys.gather(&groups)), Arc::new(accumulators), now_nanos)
-}
-
-/// Results as events: the key of their pane, at the last microsecond of its window.
-fn rows(panes: &PaneBatch, results: Results, now_nanos: u64) -> Batch {
-    let last = |pane: usize| panes.ends[pane].saturating_sub(1);
-    let (times, keys): (_, Column) = if results.panes.is_empty() {
-        ((0..panes.ends.len()).map(last).collect(), panes.keys.clone())
-    } else {
-        let times = results.panes.iter().map(|&pane| last(pane as usize)).collect();
-        (times, panes.keys.gather(&results.panes))
-    };
-    Batch::new(Arc::new(times), Arc::new(keys), Arc::new(results.values), now_nanos)
 }

@@ -273,9 +273,9 @@ async fn open_slot(
             let (clock, metrics) = (Arc::clone(&parts.clock), metrics.node(node));
             let plugin = Plugin::new(name.clone(), Arc::clone(factory), *faults, clock, metrics);
             match window {
-                Some(shape) => {
+                Some(spec) => {
                     let aggregate = plugin.open_aggregate(context).await?;
-                    let windows = Windows::new(*shape);
+                    let windows = Windows::new(*spec);
                     let order = |cause| JobError::Order { node: name.clone(), cause };
                     let mut windows = windows.map_err(order)?;
                     if let Some(&(.., progress)) = held.progress.first() {

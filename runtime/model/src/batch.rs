@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{Bitmap, Column, ColumnBuilder, PartitionId, PluginDigest, Timestamp};
+use crate::{Bitmap, Column, ColumnBuilder, PaneKind, PartitionId, PluginDigest, Timestamp};
 
 /// Where the rows of a batch came from: one partition of one source, one offset a row.
 ///
@@ -29,6 +29,7 @@ pub struct Batch {
     places: Option<Arc<Vec<u32>>>,
     /// The plugin that made the rows.
     maker: Option<PluginDigest>,
+    kinds: Option<Arc<Vec<PaneKind>>>,
     arrived_nanos: u64,
 }
 
@@ -47,7 +48,17 @@ impl Batch {
             keys.len(),
             values.len()
         );
-        Self { times, keys, values, headers: None, lineage: None, places: None, maker: None, arrived_nanos }
+        Self {
+            times,
+            keys,
+            values,
+            headers: None,
+            lineage: None,
+            places: None,
+            maker: None,
+            kinds: None,
+            arrived_nanos,
+        }
     }
 
     /// The same batch with encoded headers, one row an event.
@@ -94,6 +105,17 @@ impl Batch {
     #[must_use]
     pub fn maker(&self) -> Option<PluginDigest> {
         self.maker
+    }
+
+    /// The same batch with what each row of a pane is.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: Option<Arc<Vec<PaneKind>>>) -> Self {
+        assert!(kinds.as_ref().is_none_or(|kinds| kinds.len() == self.len()), "one kind an event");
+        self.kinds = kinds;
+        self
     }
 
     /// The same batch with other times.
@@ -182,6 +204,12 @@ impl Batch {
         self.places.as_ref()
     }
 
+    /// What each row is, where they come from windows that fire more than once.
+    #[must_use]
+    pub fn kinds(&self) -> Option<&Arc<Vec<PaneKind>>> {
+        self.kinds.as_ref()
+    }
+
     /// Monotonic nanoseconds at which the oldest event entered the host.
     #[must_use]
     pub fn arrived_nanos(&self) -> u64 {
@@ -203,9 +231,10 @@ impl Batch {
             + self.headers.as_ref().map_or(0, |h| h.byte_len())
             + self.lineage.as_ref().map_or(0, |l| 8 * l.offsets.len())
             + self.places.as_ref().map_or(0, |p| 4 * p.len())
+            + self.kinds.as_ref().map_or(0, |kinds| kinds.len())
     }
 
-    /// The rows named by `rows`, in that order, headers and lineage with them.
+    /// The rows named by `rows`, in that order, headers, lineage and kinds with them.
     ///
     /// # Panics
     /// Where a row does not exist.
@@ -222,6 +251,7 @@ impl Batch {
             }),
             places: self.places.as_ref().map(|places| pick(places, rows)),
             maker: self.maker,
+            kinds: self.kinds.as_ref().map(|kinds| pick(kinds, rows)),
             arrived_nanos: self.arrived_nanos,
         }
     }
@@ -262,6 +292,7 @@ impl Batch {
             let one = lineages.iter().all(|lineage| lineage.partition == partition);
             one.then(|| Lineage { partition, offsets: offsets() })
         });
+        let kinds = parts.iter().map(|part| part.kinds.as_ref()).collect::<Option<Vec<_>>>();
         Self {
             times: Arc::new(rows.iter().map(|&(part, row)| parts[part as usize].times[row as usize]).collect()),
             keys: column(&|part| Some(Arc::clone(&part.keys))).unwrap_or_default(),
@@ -270,12 +301,14 @@ impl Batch {
             lineage,
             places: None,
             maker: maker.filter(|_| parts.iter().all(|part| part.maker == maker)),
+            kinds: kinds
+                .map(|kinds| Arc::new(rows.iter().map(|&(part, row)| kinds[part as usize][row as usize]).collect())),
             arrived_nanos: parts.iter().map(|part| part.arrived_nanos).min().unwrap_or_default(),
         }
     }
 }
 
-fn pick(places: &[u32], rows: &[u32]) -> Arc<Vec<u32>> {
+fn pick<T: Copy>(places: &[T], rows: &[u32]) -> Arc<Vec<T>> {
     Arc::new(rows.iter().map(|&row| places[row as usize]).collect())
 }
 

@@ -25,4 +25,4 @@ pub use operator::{
 pub use position::{KEY_GROUPS, KeyGroup, PartitionId, Position, key_group, share_of};
 pub use time::{Epoch, Timestamp};
 pub use visibility::Visibility;
-pub use window::WindowShape;
+pub use window::{ChangeMode, Firing, PaneKind, PaneMode, Trigger, WindowShape, WindowSpec};

@@ -41,7 +41,7 @@ fn measure(name: &str, shape: WindowShape, keys: u64) -> Result<(), OrderError> 
         let times = (0..ROWS as i64).map(|row| time + row * 20).collect();
         let batch = Batch::new(Arc::new(times), Arc::new(names), Arc::new(Column::empty_rows(ROWS)), 0);
         let start = Instant::now();
-        let assignment = windows.assign(black_box(&batch))?;
+        let assignment = windows.assign(black_box(&batch), Timestamp(0))?;
         assign += start.elapsed();
         let mut counts: Vec<u64> = assignment.accumulators.iter().map(count).collect();
         assignment.groups.iter().for_each(|&group| counts[group as usize] += 1);
@@ -50,7 +50,7 @@ fn measure(name: &str, shape: WindowShape, keys: u64) -> Result<(), OrderError> 
         windows.store(&assignment, black_box(&folded))?;
         store += start.elapsed();
         let start = Instant::now();
-        while let Some(fired) = windows.fire(Timestamp(time), 4_096) {
+        while let Some(fired) = windows.fire(Timestamp(time), Timestamp(0), 4_096) {
             panes += fired.panes.starts.len();
             members += fired.accumulators.len();
         }

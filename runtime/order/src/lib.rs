@@ -24,4 +24,7 @@ pub use convoy::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, Moved, w
 pub use error::OrderError;
 pub use timers::{TimerEntry, Timers};
 pub use watermark::{BoundedDisorder, Disorder, InputWatermarks, NO_MARK};
-pub use window::{ASSIGNED_BYTES_MAX, Assignment, Fired, PaneEntry, WindowChanges, WindowProgress, Windows};
+pub use window::{
+    ASSIGNED_BYTES_MAX, Assignment, Fired, KeyedWindows, PaneEntry, PaneFact, PaneRows, SlicedWindows, Stored,
+    WindowChanges, WindowProgress, Windows,
+};

@@ -53,18 +53,22 @@ pub(crate) enum Shown {
 }
 
 impl SinkFacts {
-    /// Rows whose sink writes them with the epoch, or with ids, gain nothing from leaving earlier
-    /// or later, unless it can show them at once. Where no positions are left after a crash, no row
-    /// waits for them.
     pub(crate) fn shown(self, asked: Delivery, recovery: Recovery) -> Shown {
-        match (asked, self.visibility, recovery) {
-            (Delivery::AtMostOnce, Visibility::AtOnce, Recovery::LastEpoch) => Shown::BehindEpoch,
-            (Delivery::AtMostOnce, _, Recovery::LastEpoch) if self.direct => Shown::BehindEpoch,
-            (Delivery::AtLeastOnce, ..) if self.direct => Shown::AtOnce,
-            (_, Visibility::AtOnce, _) => Shown::AtOnce,
-            (_, Visibility::WithEpoch, _) => Shown::WithEpoch,
-            (_, Visibility::Deduplicated, _) => Shown::Deduplicated,
-        }
+        shown(self.visibility, self.direct, asked, recovery)
+    }
+}
+
+/// When rows are shown. Rows whose sink writes them with the epoch, or with ids, gain nothing from
+/// leaving earlier or later, unless it can show them at once. Where no positions are left after a
+/// crash, no row waits for them.
+fn shown(visibility: Visibility, direct: bool, asked: Delivery, recovery: Recovery) -> Shown {
+    match (asked, visibility, recovery) {
+        (Delivery::AtMostOnce, Visibility::AtOnce, Recovery::LastEpoch) => Shown::BehindEpoch,
+        (Delivery::AtMostOnce, _, Recovery::LastEpoch) if direct => Shown::BehindEpoch,
+        (Delivery::AtLeastOnce, ..) if direct => Shown::AtOnce,
+        (_, Visibility::AtOnce, _) => Shown::AtOnce,
+        (_, Visibility::WithEpoch, _) => Shown::WithEpoch,
+        (_, Visibility::Deduplicated, _) => Shown::Deduplicated,
     }
 }
 
@@ -114,10 +118,10 @@ impl PathFacts {
         use Guarantee::{AtLeastOnce, AtMostOnce, ExactlyOnce, None as Nothing};
         use Shown::{AtOnce, BehindEpoch, Deduplicated, WithEpoch};
         use WeakestLink::{Asked, Recovery as Crash, Sink, Source};
-        let sink = SinkFacts { visibility: self.visibility, direct: self.direct };
+        let shown = shown(self.visibility, self.direct, self.asked, self.recovery);
         // What the sink would give in a job that asks for more.
         let better = self.visibility != Visibility::AtOnce;
-        match (self.recovery, self.replayable, sink.shown(self.asked, self.recovery)) {
+        match (self.recovery, self.replayable, shown) {
             (Recovery::Nothing, true, AtOnce) if self.asked == Delivery::AtLeastOnce && better => verdict(
                 AtLeastOnce,
                 Some(Asked),

@@ -1,7 +1,7 @@
 use std::fmt::{self, Write};
 
 use serde::Serialize;
-use wasmill_model::{Clock, Descriptor, NodeName, WindowShape};
+use wasmill_model::{Clock, Descriptor, NodeName, PaneMode, Trigger, WindowShape, WindowSpec};
 use wasmill_spec::{ByteSize, Delivery, JobSpec, NodeSpec, Period};
 
 use crate::delivery::Shown;
@@ -122,14 +122,44 @@ pub(crate) fn port_name(names: Option<&Vec<String>>, port: u16) -> Option<String
 }
 
 /// Windows in words.
-pub(crate) fn window_text(shape: WindowShape) -> String {
-    let period = |micros: i64| Period::from_micros(micros.unsigned_abs());
-    match shape {
+#[must_use]
+pub fn window_text(WindowSpec { shape, firing }: WindowSpec) -> String {
+    let mut text = match shape {
         WindowShape::Tumbling { size_micros } => format!("tumbling {}", period(size_micros)),
         WindowShape::Sliding { size_micros, slide_micros } => {
             format!("sliding {} every {}", period(size_micros), period(slide_micros))
         }
+        WindowShape::Session { gap_micros } => format!("sessions, gap {}", period(gap_micros)),
+        WindowShape::Count { rows, every } if rows == every => format!("every {rows} events"),
+        WindowShape::Count { rows, every } => format!("{rows} events every {every}"),
+        WindowShape::Global => "one window".to_owned(),
+    };
+    let mut say = |what: String| text.extend([", ", &what]);
+    firing.early.into_iter().for_each(|trigger| say(format!("early {}", trigger_text(trigger))));
+    if firing.lateness_micros > 0 {
+        say(format!("lateness {}", period(firing.lateness_micros)));
     }
+    firing.late.into_iter().for_each(|trigger| say(format!("late {}", trigger_text(trigger))));
+    if firing.early.is_some() || firing.lateness_micros > 0 {
+        say(match firing.panes {
+            PaneMode::Discard => "discarding".to_owned(),
+            PaneMode::Accumulate => "accumulating".to_owned(),
+            PaneMode::Retract => "retracting".to_owned(),
+        });
+    }
+    text
+}
+
+fn period(micros: i64) -> Period {
+    Period::from_micros(micros.unsigned_abs())
+}
+
+fn trigger_text(Trigger { rows, every_micros, wall_micros }: Trigger) -> String {
+    let rows = rows.map(|rows| if rows == 1 { "with each event".to_owned() } else { format!("after {rows} events") });
+    let every = every_micros.map(|micros| format!("every {}", period(micros)));
+    let wall = wall_micros.map(|micros| format!("every {} of the wall clock", period(micros)));
+    let all: Vec<String> = rows.into_iter().chain(every).chain(wall).collect();
+    all.join(" or ")
 }
 
 fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts, asked: Delivery) -> NodeText {

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use wasmill_model::{Descriptor, NodeName, Visibility};
+use wasmill_model::{ChangeMode, Descriptor, NodeName, Visibility};
 
 /// What the job file cannot tell.
 #[derive(Debug, Clone)]
@@ -31,6 +31,10 @@ pub struct SinkFacts {
     pub visibility: Visibility,
     /// Whether it can show rows at once instead, for a job that asks for no more.
     pub direct: bool,
+    /// The most that its rows may do to those before them.
+    pub changes: ChangeMode,
+    /// How its options make that more, for the author of a job.
+    pub more_changes: Option<&'static str>,
 }
 
 /// What is left of positions and state after a crash.

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use wasmill_model::{JobName, NodeName, WindowShape};
+use wasmill_model::{JobName, NodeName, WindowSpec};
 use wasmill_scan::Pointer;
 use wasmill_spec::{FaultPolicy, NewKey, OrderSpec, Ordered, TimeUnit};
 
@@ -55,7 +55,7 @@ pub enum NodeKind {
     /// An operator, or an aggregate over windows.
     Stage {
         /// The windows of an aggregate.
-        window: Option<WindowShape>,
+        window: Option<WindowSpec>,
         /// How far failures of its plugin may go.
         faults: FaultPolicy,
     },

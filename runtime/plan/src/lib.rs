@@ -8,6 +8,7 @@
 //! path from a source to a sink [gives](PathDelivery), and refuses a job that asks for more.
 //! [`Explanation`] and [`Picture`] show the result to people.
 
+mod changes;
 mod convoy;
 mod delivery;
 mod explain;
@@ -18,7 +19,7 @@ mod planner;
 mod ports;
 
 pub use delivery::{Guarantee, PathDelivery, PathFacts, Verdict, WeakestLink};
-pub use explain::Explanation;
+pub use explain::{Explanation, window_text};
 pub use facts::{Facts, Recovery, SinkFacts, SourceFacts};
 pub use graph::{Chain, Convoy, Edge, Extraction, LATE, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks};
 pub use picture::Picture;

@@ -5,6 +5,7 @@ use wasmill_spec::{
     Delivery, Diagnostic, InputSpec, JobSpec, LATE_PORT, LatePolicy, NodeSpec, OrderSpec, PortRef, Severity,
 };
 
+use crate::changes;
 use crate::convoy;
 use crate::ports::{self, Side};
 use crate::{
@@ -37,8 +38,8 @@ impl Planned {
 ///
 /// # Errors
 /// Everything that keeps the job from running, in the order of the file, with the warnings among
-/// it: ports that do not exist, a window without an aggregate, an aggregate without a window, and
-/// a delivery that a path cannot give.
+/// it: ports that do not exist, a window without an aggregate, an aggregate without a window,
+/// corrections that a stage or a sink cannot take, and a delivery that a path cannot give.
 pub fn plan(job: &JobSpec, facts: &Facts) -> Result<Planned, Vec<Diagnostic>> {
     let mut diagnostics = job.warnings.clone();
     let order = topological(job);
@@ -46,6 +47,7 @@ pub fn plan(job: &JobSpec, facts: &Facts) -> Result<Planned, Vec<Diagnostic>> {
     let orders = orders(job, facts, &order);
     stages(job, facts, &order, &edges, &mut diagnostics);
     convoy::check(job, facts, &order, &edges, &mut diagnostics);
+    changes::check(job, facts, &order, &edges, &mut diagnostics);
     let plan = chained(job, facts, &order, edges, orders);
     let mode = mode(job.delivery, facts.recovery);
     let paths = paths(job, facts, &plan);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
+use wasmill_model::{JobName, NodeName, PluginDigest, WindowSpec};
 use wasmill_scan::Pointer;
 
 use crate::{ByteSize, Diagnostic, Document, OrderSpec, Period, Span};
@@ -168,7 +168,7 @@ pub struct StageSpec {
     /// Whether its copies hand on their rows in the order in which these came in.
     pub ordered: Option<Ordered>,
     /// The windows of an aggregate.
-    pub window: Option<WindowShape>,
+    pub window: Option<WindowSpec>,
     /// What the plugin's `open` gets; `null` where the file has none.
     pub config: serde_json::Value,
     /// What an instance may use.

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::job::{Delivery, Policy, TimeUnit};
+use crate::window::PANES;
 use crate::{ByteSize, Period};
 
 /// Most tasks of a node: one per key group.
@@ -156,18 +157,38 @@ pub(crate) const WINDOW: Shape = Shape {
     keys: &[
         optional("tumbling", "Windows of this length, side by side.", period),
         optional("sliding", "Windows of this length that overlap; needs `every`.", period),
-        optional("every", "From the start of one sliding window to the next.", period),
+        optional("session", "By key: a silence of this length begins another window.", period),
+        optional("count", "By key: windows of so many events.", rows),
+        optional("global", "By key: one window for all events.", || json!({"const": true})),
+        optional("every", "From the start of one sliding window to the next; of `count`: events.", period_or_rows),
+        optional("early", "When a window fires before its end.", || TRIGGER.schema()),
+        optional("lateness", "How long behind its end events still go into a window; default none.", period),
+        optional("late", "When late events make a window fire again; by default each one does.", || TRIGGER.schema()),
+        optional("panes", "What a window gives that fires more than once; default \"accumulate\".", panes),
     ],
-    planned: &[
-        ("session", "session windows"),
-        ("count", "count windows"),
-        ("global", "the global window"),
-        ("lateness", "allowed lateness"),
-        ("panes", "accumulating and retracting panes"),
-        ("early", "early firing"),
-        ("late", "late firing"),
-        ("trigger", "triggers"),
+    planned: &[],
+    open: false,
+};
+
+pub(crate) const TRIGGER: Shape = Shape {
+    what: "a trigger",
+    keys: &[
+        optional("rows", "So many events since the window last fired.", rows),
+        optional("every", "The watermark passes a multiple of this.", period),
+        optional("wall", "The wall clock passes a multiple of this.", period),
     ],
+    planned: &[],
+    open: false,
+};
+
+/// The `case.toml` of a plugin's test.
+pub(crate) const CASE: Shape = Shape {
+    what: "a case",
+    keys: &[
+        optional("config", "What the plugin gets to read.", || json!({"type": "object"})),
+        optional("window", "The windows of an aggregate.", || WINDOW.schema()),
+    ],
+    planned: &[],
     open: false,
 };
 
@@ -340,6 +361,18 @@ fn parallelism() -> Value {
 
 fn count() -> Value {
     json!({"type": "integer", "minimum": 0, "maximum": u16::MAX})
+}
+
+fn rows() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": 100_000_000})
+}
+
+fn period_or_rows() -> Value {
+    json!({"anyOf": [period(), rows()]})
+}
+
+fn panes() -> Value {
+    json!({"enum": PANES.map(|(name, _)| name)})
 }
 
 fn policy() -> Value {

@@ -18,6 +18,7 @@ mod parse;
 mod quantity;
 mod read;
 mod schema;
+mod window;
 
 pub use diagnostic::{Diagnostic, Severity, SourceFile, Span, did_you_mean, listed};
 pub use document::{Document, JOB_BYTES_MAX};
@@ -29,3 +30,4 @@ pub use order::{LATE_PORT, LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBo
 pub use parse::parse;
 pub use quantity::{ByteSize, Period, QuantityError};
 pub use schema::{ConnectorSchemas, job_schema};
+pub use window::parse_case;

@@ -1,7 +1,7 @@
 //! From the document to the job: one function a table.
 
 use indexmap::IndexMap;
-use wasmill_model::{JobName, NodeName, PluginDigest, WindowShape};
+use wasmill_model::{JobName, NodeName, PluginDigest};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
@@ -11,6 +11,7 @@ use crate::job::{
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::order;
 use crate::read::{Problems, Reader};
+use crate::window::window;
 use crate::{ByteSize, Diagnostic, Document, Period, Severity, Span, check};
 
 const ZERO: Period = Period::from_micros(0);
@@ -21,9 +22,6 @@ const CENTURY: Period = Period::from_micros(u64::MAX);
 
 /// Most times that a call is made again.
 const RETRIES_MAX: u16 = 100;
-
-/// Most sliding windows that one event may belong to.
-const OVERLAP_MAX: i64 = 1_000;
 
 /// Reads a job file. `name` is the path of the file as the user gave it, for messages and for
 /// [`JobSpec::resolve`].
@@ -266,53 +264,6 @@ fn digest(hex: &str) -> Option<PluginDigest> {
         *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
     }
     Some(PluginDigest(digest))
-}
-
-fn window(p: &mut Problems, stage: &Reader<'_>) -> Option<WindowShape> {
-    let at = stage.get("window")?;
-    let table = stage.table(p, "window", &keys::WINDOW)?;
-    let tumbling = table.period(p, "tumbling", MILLISECOND..=CENTURY);
-    let sliding = table.period(p, "sliding", MILLISECOND..=CENTURY);
-    let every = table.period(p, "every", MILLISECOND..=CENTURY);
-    let has = |key| table.get(key).is_some();
-    match (has("tumbling"), has("sliding"), has("every")) {
-        (true, false, false) => Some(WindowShape::Tumbling { size_micros: tumbling?.micros() }),
-        (false, true, true) => {
-            let (size, slide) = (sliding?, every?);
-            let (size_micros, slide_micros) = (size.micros(), slide.micros());
-            let every_at = &table.get("every")?.span;
-            if slide_micros > size_micros {
-                let message = format!("windows of {size} every {slide} would miss events between them");
-                p.error(every_at, message, format!("`every` may be at most {size}"));
-                return None;
-            }
-            let overlap = (size_micros + slide_micros - 1) / slide_micros;
-            if overlap > OVERLAP_MAX {
-                let message = format!("an event would be in {overlap} windows of {size} every {slide}");
-                p.error(every_at, message, format!("at most {OVERLAP_MAX} windows may overlap: make `every` longer"));
-                return None;
-            }
-            Some(WindowShape::Sliding { size_micros, slide_micros })
-        }
-        (false, true, false) => {
-            p.error(&at.key, "a sliding window needs `every`", "write { sliding = \"10s\", every = \"2s\" }");
-            None
-        }
-        (true, true, _) => {
-            p.error(&at.key, "a window is either tumbling or sliding", "delete one of the two");
-            None
-        }
-        (true, false, true) => {
-            p.error(&at.key, "`every` belongs to a sliding window", "write { sliding = \"10s\", every = \"2s\" }");
-            None
-        }
-        (false, false, _) if matches!(&at.value, Value::Table(keys) if keys.len() > usize::from(has("every"))) => None,
-        (false, false, _) => {
-            let hint = "write { tumbling = \"1m\" } or { sliding = \"10s\", every = \"2s\" }";
-            p.error(&at.key, "`window` does not say which windows", hint);
-            None
-        }
-    }
 }
 
 fn config(p: &mut Problems, stage: &Reader<'_>) -> serde_json::Value {

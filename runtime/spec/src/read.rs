@@ -226,7 +226,10 @@ impl<'d> Reader<'d> {
         }
     }
 
-    pub(crate) fn integer(&self, p: &mut Problems, key: &str, range: RangeInclusive<u16>) -> Option<u16> {
+    pub(crate) fn integer<T>(&self, p: &mut Problems, key: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: TryFrom<i64> + PartialOrd + Display,
+    {
         let item = self.get(key)?;
         let hint = format!("it may be {} to {}", range.start(), range.end());
         let Value::Integer(number) = item.value else {
@@ -234,7 +237,7 @@ impl<'d> Reader<'d> {
             p.error(&item.span, message, hint);
             return None;
         };
-        let value = u16::try_from(number).ok().filter(|value| range.contains(value));
+        let value = T::try_from(number).ok().filter(|value| range.contains(value));
         if value.is_none() {
             p.error(&item.span, format!("`{key}` is {number}, out of its range"), hint);
         }

@@ -33,7 +33,7 @@ fn the_job_of_the_design_is_valid() {
     assert_eq!(sensors.watermark.bound, Period::from_millis(2_000));
     assert_eq!(sensors.watermark.idle, Some(Period::from_millis(10_000)));
     let stage = &job.stages[&name("per-minute")];
-    assert_eq!(stage.window, Some(WindowShape::Tumbling { size_micros: 60_000_000 }));
+    assert_eq!(stage.window, Some(WindowShape::Tumbling { size_micros: 60_000_000 }.into()));
     assert_eq!(stage.inputs[0].key.as_ref().map(ToString::to_string).as_deref(), Some("/vehicle"));
     assert_eq!(stage.config, serde_json::json!({"count": true}));
     assert_eq!(job.stages[&name("classify")].plugin, PluginRef::Path("./classify.wasm".into()));

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wasmill_model::{Descriptor, WindowShape};
-use wasmill_spec::Period;
+use wasmill_model::{Descriptor, WindowSpec};
+use wasmill_spec::{Diagnostic, parse_case};
 
 use super::line::{InputLine, OutputLine};
 
@@ -18,7 +18,7 @@ pub(super) struct Case {
     folder: PathBuf,
     /// As JSON, empty where there is none.
     pub(super) config: Vec<u8>,
-    pub(super) window: Option<WindowShape>,
+    pub(super) window: Option<WindowSpec>,
 }
 
 /// `case.toml`.
@@ -26,39 +26,18 @@ pub(super) struct Case {
 #[serde(deny_unknown_fields)]
 struct Settings {
     config: Option<serde_json::Value>,
-    window: Option<Window>,
-}
-
-/// A window as a job file has it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Window {
-    tumbling: Option<Period>,
-    sliding: Option<Period>,
-    every: Option<Period>,
-}
-
-impl Window {
-    fn shape(&self) -> Result<WindowShape, &'static str> {
-        let positive =
-            |period: Period| Some(period.micros()).filter(|&micros| micros > 0).ok_or("a window has a length");
-        match (self.tumbling, self.sliding, self.every) {
-            (Some(size), None, None) => Ok(WindowShape::Tumbling { size_micros: positive(size)? }),
-            (None, Some(size), Some(every)) if every <= size => {
-                Ok(WindowShape::Sliding { size_micros: positive(size)?, slide_micros: positive(every)? })
-            }
-            (None, Some(_), Some(_)) => Err("`every` is at most as long as `sliding`"),
-            _ => Err("a window is { tumbling = \"1m\" } or { sliding = \"1m\", every = \"10s\" }"),
-        }
-    }
+    /// Read by [`parse_case`].
+    #[serde(rename = "window")]
+    _window: Option<toml::Value>,
 }
 
 impl Case {
     /// Reads `config.json` and `case.toml`, both of which may be missing.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
-        let mut settings = Settings::default();
+        let (mut settings, mut window) = (Settings::default(), None);
         if let Some(text) = read(&folder.join("case.toml"))? {
             settings = toml::from_str(&text).map_err(|error| format!("case.toml: {}", error.message()))?;
+            window = parse_case("case.toml", text.as_bytes()).map_err(|wrong| listed(&wrong))?;
         }
         let config = match (read(&folder.join("config.json"))?, settings.config) {
             (Some(_), Some(_)) => return Err("config.json and `config` in case.toml say the same: keep one".into()),
@@ -69,8 +48,6 @@ impl Case {
             (None, Some(config)) => config.to_string().into_bytes(),
             (None, None) => Vec::new(),
         };
-        let window = settings.window.map(|window| window.shape()).transpose();
-        let window = window.map_err(|reason| format!("case.toml: window: {reason}"))?;
         Ok(Self { folder: folder.to_owned(), config, window })
     }
 
@@ -115,6 +92,18 @@ fn read(path: &Path) -> Result<Option<String>, String> {
 }
 
 /// Every line, but for empty ones and those that begin with `#`.
+/// What is wrong with `case.toml`, in one line each.
+fn listed(wrong: &[Diagnostic]) -> String {
+    let lines: Vec<String> = wrong
+        .iter()
+        .map(|wrong| match &wrong.hint {
+            Some(hint) => format!("case.toml: {}: {hint}", wrong.message),
+            None => format!("case.toml: {}", wrong.message),
+        })
+        .collect();
+    lines.join("\n")
+}
+
 fn lines<T>(file: &str, text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     text.lines()
         .enumerate()
@@ -125,6 +114,8 @@ fn lines<T>(file: &str, text: &str, read: impl Fn(&str) -> Result<T, String>) ->
 
 #[cfg(test)]
 mod tests {
+    use wasmill_model::WindowShape;
+
     use super::*;
 
     fn case(files: &[(&str, &str)]) -> Result<Case, String> {
@@ -142,7 +133,10 @@ mod tests {
         let toml = "config = { a = 1 }\nwindow = { sliding = \"1m\", every = \"10s\" }";
         let both = case(&[("case.toml", toml)]).expect("a case");
         assert_eq!(both.config, b"{\"a\":1}");
-        assert_eq!(both.window, Some(WindowShape::Sliding { size_micros: 60_000_000, slide_micros: 10_000_000 }));
+        assert_eq!(
+            both.window,
+            Some(WindowShape::Sliding { size_micros: 60_000_000, slide_micros: 10_000_000 }.into())
+        );
         assert!(case(&[("config.json", "{}"), ("case.toml", toml)]).is_err());
         for wrong in [
             "window = {}",

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use similar::TextDiff;
-use wasmill_model::{Descriptor, WindowShape};
+use wasmill_model::{Descriptor, WindowSpec};
 use wasmill_wasm::LoadedPlugin;
 
 use crate::failure::{Failure, chain};
@@ -112,7 +112,7 @@ async fn judge(plugin: &LoadedPlugin, folder: &Path, bless: bool) -> Result<Verd
     Ok(if bless { Verdict::Blessed { diff } } else { Verdict::Passed })
 }
 
-fn fits(plugin: &Descriptor, window: Option<WindowShape>) -> Result<(), String> {
+fn fits(plugin: &Descriptor, window: Option<WindowSpec>) -> Result<(), String> {
     match (plugin.aggregate, window) {
         (true, None) => Err("the plugin is an aggregate: case.toml needs window = { tumbling = \"1m\" }".into()),
         (false, Some(_)) => Err("the plugin is no aggregate, and only an aggregate has a window".into()),

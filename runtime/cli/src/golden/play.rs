@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_contract::OperatorFactory;
 use wasmill_engine::{JobError, StageTrial, TrialOutput};
-use wasmill_model::{Batch, BatchBuilder, NodeName, Timestamp, WindowShape};
+use wasmill_model::{Batch, BatchBuilder, NodeName, Timestamp, WindowSpec};
 
 use super::line::{InputLine, Leaves, OutputLine, Row};
 
@@ -25,7 +25,7 @@ pub(super) enum Schedule {
 /// What comes out of `lines`, in the order in which it comes.
 pub(super) async fn play(
     factory: Arc<dyn OperatorFactory>,
-    window: Option<WindowShape>,
+    window: Option<WindowSpec>,
     lines: &[InputLine],
     schedule: Schedule,
 ) -> Result<Vec<OutputLine>, JobError> {

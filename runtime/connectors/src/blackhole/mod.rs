@@ -43,7 +43,7 @@ struct Counts {
 impl SinkFactory for BlackholeFactory {
     fn capabilities(&self) -> SinkCapabilities {
         // What leaves no trace is there exactly once.
-        SinkCapabilities { visibility: Visibility::WithEpoch }
+        SinkCapabilities::retract(Visibility::WithEpoch)
     }
 
     fn open(

@@ -62,7 +62,8 @@ pub(crate) struct SinkConfig {
     /// the file was begun (`2026-01-31`).
     pub(crate) path: String,
     /// Write `{"key":…,"time":…,"value":…}` rather than the value alone. `time` is in microseconds
-    /// since the Unix epoch.
+    /// since the Unix epoch. Rows of windows that fire more than once have `"pane"`: `early`,
+    /// `on-time`, `correction` or `retraction`.
     #[serde(default)]
     pub(crate) envelope: bool,
     /// With `envelope`: write `"plugin"`, too, the digest of the plugin that made the row; `null` of a

@@ -18,7 +18,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
 use tokio::task::JoinHandle;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
 use wasmill_env::{Clock, planted};
@@ -32,7 +31,7 @@ use super::target::{Settings, Target};
 use crate::Site;
 use crate::error::{joined, off_worker};
 use crate::options::{ConfigError, parse};
-use crate::text::write_lines;
+use crate::text::{Envelope, enveloped, write_envelopes, write_lines};
 
 /// Bytes of rows that are written at once, about: one batch may pass it. Two such buffers exist.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -84,7 +83,7 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
 
 impl SinkFactory for FileSinkFactory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::WithEpoch }
+        enveloped(self.envelope.is_some(), Visibility::WithEpoch)
     }
 
     fn open(
@@ -262,40 +261,4 @@ impl Sink for FileSink {
     fn location(&self) -> Option<String> {
         Some(self.location.clone())
     }
-}
-
-/// What is written around a value, besides key and time.
-#[derive(Debug, Clone, Copy)]
-struct Envelope {
-    /// The plugin that made the row.
-    plugin: bool,
-}
-
-/// Appends each event as a JSON object. A value that is no JSON becomes a string.
-fn write_envelopes(out: &mut Vec<u8>, batch: &Batch, envelope: Envelope) {
-    // One for all rows of a batch.
-    let plugin = envelope.plugin.then(|| match batch.maker() {
-        Some(digest) => format!(",\"plugin\":\"{digest}\"}}\n"),
-        None => ",\"plugin\":null}\n".to_owned(),
-    });
-    let end = plugin.as_deref().unwrap_or("}\n");
-    let rows = batch.keys().iter().zip(batch.times().iter()).zip(batch.values().iter());
-    for ((key, time), value) in rows {
-        out.extend_from_slice(b"{\"key\":");
-        write_json(out, &String::from_utf8_lossy(key));
-        out.extend_from_slice(b",\"time\":");
-        write_json(out, time);
-        out.extend_from_slice(b",\"value\":");
-        if serde_json::from_slice::<IgnoredAny>(value).is_ok() {
-            // In valid JSON a newline is white space.
-            out.extend(value.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-        } else {
-            write_json(out, &String::from_utf8_lossy(value));
-        }
-        out.extend_from_slice(end.as_bytes());
-    }
-}
-
-fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
-    serde_json::to_writer(out, value).expect("plain data is written to memory without fail");
 }

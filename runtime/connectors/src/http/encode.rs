@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use wasmill_contract::ConnectorError;
 use wasmill_model::{Batch, ErrorKind};
 
-use crate::outbox::RowId;
+use crate::outbox::{PANE_HEADER, RowId};
 
 /// What a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -100,6 +100,10 @@ fn event(chunk: &Chunk, id: RowId<'_>, rows: &Batch, row: usize, out: &mut Vec<u
     }
     if let Some(key) = std::str::from_utf8(key).ok().filter(|key| !key.is_empty()) {
         text.push_str(&format!(",\"partitionkey\":{}", quoted(key)));
+    }
+    let header = rows.headers().and_then(|headers| std::str::from_utf8(headers.row(row)).ok());
+    if let Some(pane) = header.and_then(|header| header.strip_prefix(PANE_HEADER)) {
+        text.push_str(&format!(",\"pane\":{}", quoted(pane)));
     }
     let as_text = std::str::from_utf8(value);
     match as_text {

@@ -144,7 +144,14 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
 
 impl SinkFactory for HttpSinkFactory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::Deduplicated }
+        let visibility = Visibility::Deduplicated;
+        match self.chunk.body {
+            Body::Cloudevents => SinkCapabilities::retract(visibility),
+            Body::Json | Body::JsonLines => SinkCapabilities {
+                more_changes: Some("write format = \"cloudevents\" in this sink, whose events say what each is"),
+                ..SinkCapabilities::append(visibility)
+            },
+        }
     }
 
     fn open(

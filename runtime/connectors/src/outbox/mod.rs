@@ -50,6 +50,17 @@ pub(crate) trait Target: Send + 'static {
     fn deliver<'a>(&'a mut self, first: RowId<'a>, rows: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>>;
 }
 
+/// The header by which a row says what it is: `pane=correction`.
+pub(crate) const PANE_HEADER: &str = "pane=";
+
+/// Rows of windows that fire more than once, with a header that says what each is. Such rows are new:
+/// they have no other headers.
+fn with_pane_headers(batch: &Batch) -> Batch {
+    let Some(kinds) = batch.kinds() else { return batch.clone() };
+    let headers = kinds.iter().map(|kind| format!("{PANE_HEADER}{}", kind.name())).collect();
+    batch.clone().with_headers(Some(Arc::new(headers)))
+}
+
 /// Who writes: one writer of one sink in one life of its job's state.
 ///
 /// A job that starts without state writes other rows under the same epochs, so it is another writer.

@@ -7,7 +7,7 @@ use wasmill_model::{Batch, Epoch};
 
 use super::deliver::{self, Shared};
 use super::ledger::Ledger;
-use super::{OutboxOptions, Target, Writer, codec};
+use super::{OutboxOptions, Target, Writer, codec, with_pane_headers};
 use crate::Site;
 
 struct Outbox {
@@ -62,7 +62,7 @@ impl Sink for Outbox {
     fn write<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>> {
         Box::pin(async move {
             self.wait_for(self.options.rows_max, self.options.bytes_max).await?;
-            self.shared.state().ledger.write(batch);
+            self.shared.state().ledger.write(&with_pane_headers(batch));
             Ok(())
         })
     }

@@ -80,7 +80,7 @@ struct Factory {
 
 impl SinkFactory for Factory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::Deduplicated }
+        SinkCapabilities::append(Visibility::Deduplicated)
     }
 
     fn open(

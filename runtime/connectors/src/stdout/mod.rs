@@ -12,7 +12,7 @@ use wasmill_model::{Batch, Epoch, ErrorKind, Visibility};
 
 use crate::error::off_worker;
 use crate::options::{ConfigError, parse};
-use crate::text::write_lines;
+use crate::text::{Envelope, enveloped, write_envelopes, write_lines};
 use crate::{Connector, SinkEntry, Site};
 
 pub(crate) const CONNECTOR: Connector = Connector {
@@ -21,25 +21,30 @@ pub(crate) const CONNECTOR: Connector = Connector {
     sink: Some(SinkEntry { build, schema: || schemars::schema_for!(StdoutConfig) }),
 };
 
-/// The sink `stdout` has no options.
+/// Options of the sink `stdout`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct StdoutConfig {}
+struct StdoutConfig {
+    /// Print `{"key":…,"time":…,"value":…}` rather than the value alone, as the sink `file` does.
+    #[serde(default)]
+    envelope: bool,
+}
 
 fn build(options: toml::Table, _: &Site) -> Result<Arc<dyn SinkFactory>, ConfigError> {
-    let StdoutConfig {} = parse(options)?;
-    Ok(Arc::new(LinesFactory { name: "standard output", open: || Box::new(std::io::stdout()) }))
+    let StdoutConfig { envelope } = parse(options)?;
+    Ok(Arc::new(LinesFactory { name: "standard output", envelope, open: || Box::new(std::io::stdout()) }))
 }
 
 /// Writes lines to what `open` gives.
 struct LinesFactory {
     name: &'static str,
+    envelope: bool,
     open: fn() -> Box<dyn Write + Send>,
 }
 
 impl SinkFactory for LinesFactory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::AtOnce }
+        enveloped(self.envelope, Visibility::AtOnce)
     }
 
     fn open(
@@ -48,7 +53,7 @@ impl SinkFactory for LinesFactory {
         _: Option<SinkHandle>,
         _: Arc<dyn Clock>,
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
-        let sink = Lines { name: self.name, out: Some((self.open)()), text: Vec::new() };
+        let sink = Lines { name: self.name, envelope: self.envelope, out: Some((self.open)()), text: Vec::new() };
         Box::pin(async move { Ok(Box::new(sink) as Box<dyn Sink>) })
     }
 }
@@ -56,6 +61,7 @@ impl SinkFactory for LinesFactory {
 /// One write call a batch: rows are seen at once, and lines of several writers do not mix.
 struct Lines {
     name: &'static str,
+    envelope: bool,
     out: Option<Box<dyn Write + Send>>,
     text: Vec<u8>,
 }
@@ -67,7 +73,10 @@ impl Sink for Lines {
                 ConnectorError::new(ErrorKind::Internal, format!("{} was used again after an error", self.name))
             })?;
             let mut text = std::mem::take(&mut self.text);
-            write_lines(&mut text, batch);
+            match self.envelope {
+                true => write_envelopes(&mut text, batch, Envelope { plugin: false }),
+                false => write_lines(&mut text, batch),
+            }
             let name = self.name;
             let (out, mut text) = off_worker(move || {
                 out.write_all(&text).and_then(|()| out.flush()).map_err(|error| {
@@ -116,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_pipe_can_be_told_from_other_errors() {
-        let factory = LinesFactory { name: "standard output", open: || Box::new(Closed) };
+        let factory = LinesFactory { name: "standard output", envelope: false, open: || Box::new(Closed) };
         let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
         let mut sink = factory.open(Share::WHOLE, None, clock).await.expect("opens");
         let mut rows = BatchBuilder::default();

@@ -4,6 +4,7 @@
 //! in large blocks and copied once, from there into the values of a batch.
 
 mod csv;
+mod envelope;
 mod lines;
 mod reader;
 
@@ -15,6 +16,7 @@ use wasmill_spec::ByteSize;
 
 use crate::options::ConfigError;
 use csv::CsvDecoder;
+pub(crate) use envelope::{Envelope, enveloped, write_envelopes};
 pub(crate) use reader::{Patience, RecordReader, Stop};
 
 /// How records follow each other.

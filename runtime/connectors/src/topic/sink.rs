@@ -33,7 +33,7 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFac
 
 impl SinkFactory for TopicSinkFactory {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::Deduplicated }
+        SinkCapabilities::retract(Visibility::Deduplicated)
     }
 
     fn open(

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use wasmill_contract::{Cut, OperatorFactory};
 use wasmill_engine::{JobError, JobHandle, JobSettings};
 use wasmill_env::RealClock;
-use wasmill_model::{Clock, LetterKind, LetterSubject, WindowShape};
+use wasmill_model::{Clock, LetterKind, LetterSubject, WindowShape, WindowSpec};
 use wasmill_plan::{FaultPolicy, Routing};
 
 use crate::support::faulty::{FaultyAggregate, FaultyCounter, TIMER_DELAY, letter_kind};
@@ -26,7 +26,7 @@ fn line(
     rows: &[Row],
     batch: usize,
     plugin: impl OperatorFactory + 'static,
-    window: Option<WindowShape>,
+    window: Option<WindowSpec>,
     faults: FaultPolicy,
     sink: &KeepSink,
 ) -> Graph {
@@ -145,7 +145,7 @@ proptest! {
     fn windows_go_on_without_what_fails(rows in marked_rows(), batch in 1..50_usize, size in 1i64..60, deaths in deaths()) {
         let sink = KeepSink::default();
         let shape = WindowShape::Tumbling { size_micros: size };
-        let left = survive(&deaths, |_| line(&rows, batch, FaultyAggregate::new(u64::MAX), Some(shape), FAULTS, &sink));
+        let left = survive(&deaths, |_| line(&rows, batch, FaultyAggregate::new(u64::MAX), Some(shape.into()), FAULTS, &sink));
         let fails = |row: &Row| letter_kind(&row.2).is_some_and(|kind| kind != LetterKind::Rejected);
         let good: Vec<Row> = rows.iter().filter(|row| !fails(row)).cloned().collect();
         prop_assert_eq!(sink.sorted(), tumbling_model(&[good], size));
@@ -170,7 +170,7 @@ async fn panes_that_cannot_be_finished_or_merged_are_dead_letters() {
     let rows = texts(&[("a", "1"), ("trap-key", "2"), ("b", "3"), ("a", "4"), ("b", "5"), ("b", "6"), ("c", "7")]);
     let shape = WindowShape::Sliding { size_micros: 8, slide_micros: 4 };
     let sink = KeepSink::default();
-    let (ended, cuts, _) = run(line(&rows, 4, FaultyAggregate::new(1), Some(shape), FAULTS, &sink)).await;
+    let (ended, cuts, _) = run(line(&rows, 4, FaultyAggregate::new(1), Some(shape.into()), FAULTS, &sink)).await;
     ended.expect("it ends well");
     // Slices are 0..4 and 4..8. In the window 0..8 b has the slices 1 and 2, which do not merge.
     let got = sink.committed();

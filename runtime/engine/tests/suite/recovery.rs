@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::support::graph::{CutLog, Graph, counter, delayed, rows, tumbling_model};
 use crate::support::mortal::{Death, Mortal, deaths, survive, survive_as};
-use crate::support::{DirectSink, KeepSink, Row, name};
+use crate::support::{DirectSink, Got, KeepSink, Row, name};
 use proptest::prelude::*;
 use tokio::runtime::Handle;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
 use wasmill_engine::{JobSettings, NodePart, start};
 use wasmill_env::{Disk, RealClock, SimulatedDisk};
-use wasmill_model::{Clock, Epoch, WindowShape};
+use wasmill_model::{Clock, Epoch, Firing, PaneMode, Trigger, WindowShape, WindowSpec};
 use wasmill_plan::{NodeKind, Routing};
 use wasmill_spec::Delivery;
 use wasmill_store::{Recovered, SinkRecord};
@@ -74,6 +74,28 @@ proptest! {
         prop_assert_eq!(sink.sorted(), tumbling_model(&partitions, size));
     }
 
+    /// Windows by key, that fire early, at their end and late: what comes out, and what it is, is that of
+    /// a job that never died, at any width.
+    #[test]
+    fn corrections_survive_deaths_and_another_parallelism(
+        deaths in deaths(), tasks in prop::collection::vec(1u16..5, 5), number in 0..5_usize,
+    ) {
+        let spec = windows_that_correct()[number];
+        let expected = corrected(&[], &[1; 5], spec);
+        for kind in ["on-time", "early", "correction", "retraction"] {
+            let is_given = expected.iter().any(|row| row.2.ends_with(kind));
+            let is_wanted = match (spec.shape, kind) {
+                (WindowShape::Count { .. }, _) => false,
+                // Few sessions get so many rows before their end.
+                (WindowShape::Session { .. }, "early") => is_given,
+                (WindowShape::Global, "correction") | (WindowShape::Sliding { .. }, "retraction") => false,
+                _ => true,
+            };
+            prop_assert_eq!(is_given, is_wanted, "{} of {:?}", kind, spec);
+        }
+        prop_assert_eq!(corrected(&deaths, &tasks, spec), expected);
+    }
+
     #[test]
     fn at_least_once_loses_nothing(deaths in deaths()) {
         let seen = through(Delivery::AtLeastOnce, &deaths);
@@ -98,6 +120,38 @@ proptest! {
             prop_assert_eq!(seen.len(), 2_000);
         }
     }
+}
+
+fn windows_that_correct() -> [WindowSpec; 5] {
+    let early = Some(Trigger { rows: Some(4), ..Trigger::default() });
+    let firing = Firing { early, lateness_micros: 60, late: None, panes: PaneMode::Retract };
+    let tumbling = WindowShape::Tumbling { size_micros: 50 };
+    let sliding = WindowShape::Sliding { size_micros: 50, slide_micros: 20 };
+    [
+        WindowSpec { shape: tumbling, firing },
+        WindowSpec { shape: sliding, firing: Firing { panes: PaneMode::Accumulate, ..firing } },
+        WindowSpec { shape: WindowShape::Session { gap_micros: 12 }, firing },
+        WindowShape::Count { rows: 7, every: 3 }.into(),
+        WindowSpec { shape: WindowShape::Global, firing: Firing { lateness_micros: 0, ..firing } },
+    ]
+}
+
+/// What windows over rows out of order give, sorted, by a job that dies as told.
+fn corrected(deaths: &[Death], tasks: &[u16], spec: WindowSpec) -> Vec<Got> {
+    let keys = ["a", "b", "c"];
+    let out_of_order = |i: i64| i + (i * 7_919) % 83 - 41;
+    let list: Vec<Row> = (0..905).map(|i| (out_of_order(i), keys[i as usize % 3], format!("{i}"))).collect();
+    let sink = KeepSink::default();
+    survive(deaths, |run| {
+        let mut graph = Graph::new();
+        let source = graph.source(vec![list.clone()], true, 1);
+        let window = graph.window(spec, tasks[run]);
+        let out = graph.sink(&sink);
+        graph.edge((source, 0), (window, 0), Routing::Keyed);
+        graph.edge((window, 0), (out, 0), Routing::Keyed);
+        graph
+    });
+    sink.sorted()
 }
 
 /// Times of the rows that a sink which shows rows at once got.

@@ -1,11 +1,12 @@
 use hashbrown::HashTable;
-use wasmill_model::{Column, ColumnBuilder, PaneBatch, Timestamp};
+use wasmill_model::{Column, ColumnBuilder, PaneBatch, PaneKind, Results, Timestamp};
 
+use super::keyed::Given;
 use super::slice::Slice;
-use super::{WindowProgress, Windows};
+use super::{SlicedWindows, WindowProgress};
 
 /// Bytes of keys and accumulators of one [`Fired`], passed only by a single pane that is larger.
-const FIRED_BYTES_MAX: usize = 16 << 20;
+pub(super) const FIRED_BYTES_MAX: usize = 16 << 20;
 
 /// Panes of one window that fire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,42 @@ pub struct Fired {
     pub accumulators: Column,
     /// The pane of each accumulator, where some panes have several: they are to be merged first.
     pub merge: Option<Vec<u32>>,
+    /// What else is known of each pane, where windows are kept by key; else empty.
+    pub facts: Vec<PaneFact>,
+}
+
+/// What a pane is, and what it has given before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaneFact {
+    pub(super) kind: PaneKind,
+    /// Names the window among those of the key.
+    pub(super) id: i64,
+    /// Results that its new ones replace.
+    pub(super) given: Vec<Given>,
+}
+
+/// Rows that panes give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaneRows {
+    /// The last microsecond of each window.
+    pub times: Vec<i64>,
+    /// The key of each pane.
+    pub keys: Column,
+    /// The results.
+    pub values: Column,
+    /// What each row is, where windows fire more than once.
+    pub kinds: Option<Vec<PaneKind>>,
+}
+
+/// Results as rows: the key of their pane, at the last microsecond of its window.
+pub(super) fn plain_rows(fired: &Fired, results: Results) -> PaneRows {
+    let panes = &fired.panes;
+    let last = |pane: usize| panes.ends[pane].saturating_sub(1);
+    let (times, keys) = match results.panes.is_empty() {
+        true => ((0..panes.ends.len()).map(last).collect(), panes.keys.clone()),
+        false => (results.panes.iter().map(|&pane| last(pane as usize)).collect(), panes.keys.gather(&results.panes)),
+    };
+    PaneRows { times, keys, values: results.values, kinds: None }
 }
 
 /// The panes of the window that is firing.
@@ -41,7 +78,7 @@ enum Source {
     Members,
 }
 
-impl Windows {
+impl SlicedWindows {
     /// Up to `limit` panes, at least one, of the first window that fires at `watermark` and has
     /// not fired completely. Call again until there is none. The panes given are gone: who fails
     /// to deliver them keeps them and tries again. A watermark that falls fires nothing.
@@ -192,6 +229,9 @@ impl Merging {
         let has_several = merge.len() > fired;
         let panes = PaneBatch { starts: vec![window.0; fired], ends: vec![window.1; fired], keys: keys.finish() };
         let merge = has_several.then_some(merge);
-        (Fired { panes, accumulators: accumulators.finish(), merge }, from.saturating_add(fired) >= count)
+        (
+            Fired { panes, accumulators: accumulators.finish(), merge, facts: Vec::new() },
+            from.saturating_add(fired) >= count,
+        )
     }
 }

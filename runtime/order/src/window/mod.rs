@@ -1,11 +1,13 @@
-//! Event-time windows: what the host keeps for an aggregate.
+//! Windows: what the host keeps for an aggregate.
 //!
-//! Events are folded into slices (see [`Slicing`]), each event into one; a window that fires
+//! [`Windows`] are kept in one of two ways. [`KeyedWindows`] know for every key which windows it has.
+//! [`SlicedWindows`], for windows of a fixed length that fire once, know that for all keys together.
+//! There events are folded into slices (see [`Slicing`]), each event into one; a window that fires
 //! merges its slices. Tumbling windows have one slice each and merge nothing.
 //!
 //! # Life of a batch
-//! [`Windows::assign`] names the accumulator of every row, the guest folds, and
-//! [`Windows::store`] writes back what the guest returns. An assignment that is not stored counts
+//! [`SlicedWindows::assign`] names the accumulator of every row, the guest folds, and
+//! [`SlicedWindows::store`] writes back what the guest returns. An assignment that is not stored counts
 //! for nothing: the next call of any kind abandons it.
 //!
 //! # Ordering
@@ -18,7 +20,9 @@
 //!   that came before that. An event is dropped from those of its windows that have fired and
 //!   stays in the others; it is late when none is left.
 
+mod either;
 mod fire;
+mod keyed;
 mod slice;
 mod slicing;
 
@@ -26,9 +30,11 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::DefaultHashBuilder;
-use wasmill_model::{Batch, Bitmap, Column, ColumnBuilder, Folded, WindowShape};
+use wasmill_model::{Batch, Column, ColumnBuilder, Folded, WindowShape};
 
-pub use fire::Fired;
+pub use either::Windows;
+pub use fire::{Fired, PaneFact, PaneRows};
+pub use keyed::KeyedWindows;
 
 use crate::OrderError;
 use fire::Merging;
@@ -40,7 +46,7 @@ pub const ASSIGNED_BYTES_MAX: usize = 256 << 20;
 
 /// The windows of one share of a stage, with their accumulators.
 #[derive(Debug)]
-pub struct Windows {
+pub struct SlicedWindows {
     slicing: Slicing,
     hasher: DefaultHashBuilder,
     slices: Vec<Slice>,
@@ -68,16 +74,31 @@ pub struct WindowProgress {
 /// Where the rows of a batch are folded.
 #[derive(Debug)]
 pub struct Assignment {
-    /// For every row that is on time, in order, its group.
+    /// For every row that is to be folded, in order, its group.
     pub groups: Vec<u32>,
     /// The accumulator of every group; an empty one is new.
     pub accumulators: Column,
-    /// Which rows are on time, `None` where all are. The others are to be left out of the fold.
-    pub on_time: Option<Bitmap>,
+    /// The rows that are to be folded, in order, a row of several windows more than once. `None`:
+    /// all of the batch.
+    pub rows: Option<Vec<u32>>,
+    /// Rows that are late for every window they belong to.
+    pub late: Vec<u32>,
+    /// So many rows of the batch were looked at. Store, fire what is due, and assign the others.
+    pub taken: usize,
     number: u64,
 }
 
-/// An accumulator as it is stored.
+/// What became of a fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in the windows.
+    Kept,
+    /// Rows were rejected, and where the others belong may depend on them: assign and fold the others
+    /// as if those had never come.
+    FoldOthersAgain,
+}
+
+/// An accumulator as it is stored; of windows that are kept by key, all that a key has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaneEntry {
     /// Where its slice begins, microseconds since the Unix epoch.
@@ -97,11 +118,13 @@ pub struct WindowChanges {
     pub progress: WindowProgress,
     /// Starts of slices that are gone, with all of their entries.
     pub dropped: Vec<i64>,
+    /// Keys that are gone, in rising order, where windows are kept by key.
+    pub gone: Vec<Box<[u8]>>,
     /// New and changed accumulators, each once, by slice and place.
     pub entries: Vec<PaneEntry>,
 }
 
-impl Windows {
+impl SlicedWindows {
     /// Windows that have seen nothing.
     ///
     /// # Errors
@@ -132,7 +155,7 @@ impl Windows {
         let number = self.assignment;
         let mut groups = Vec::with_capacity(batch.len());
         let mut accumulators = ColumnBuilder::default();
-        let mut on_time = None;
+        let mut late = Vec::new();
         // The slice of the row before, and its key and group.
         let (mut start, mut end, mut place) = (i64::MAX, i64::MIN, 0);
         let mut before: Option<(&[u8], u32)> = None;
@@ -140,7 +163,7 @@ impl Windows {
             if time < start || time >= end {
                 let bounds = self.slicing.slice_of(time);
                 if bounds.last < self.progress.next_window {
-                    on_time.get_or_insert_with(|| Bitmap::filled(batch.len(), true)).set(row, false);
+                    late.push(row as u32);
                     continue;
                 }
                 place = self.slice_at(bounds);
@@ -174,7 +197,8 @@ impl Windows {
             groups.push(group);
             before = Some((key, group));
         }
-        Ok(Assignment { groups, accumulators: accumulators.finish(), on_time, number })
+        let rows = (!late.is_empty()).then(|| others(batch.len(), &late));
+        Ok(Assignment { groups, accumulators: accumulators.finish(), rows, late, taken: batch.len(), number })
     }
 
     /// Writes back what the fold of an assignment returned. Rows that the guest rejected count for
@@ -183,7 +207,7 @@ impl Windows {
     /// # Errors
     /// Where the number of accumulators is not that of the groups, or the assignment is not the
     /// last one. The assignment is abandoned.
-    pub fn store(&mut self, assignment: &Assignment, folded: &Folded) -> Result<(), OrderError> {
+    pub fn store(&mut self, assignment: &Assignment, folded: &Folded) -> Result<Stored, OrderError> {
         if assignment.number != self.assignment {
             return Err(OrderError::StaleAssignment { got: assignment.number, want: self.assignment });
         }
@@ -203,7 +227,7 @@ impl Windows {
             self.slices[place as usize].keep();
         }
         self.abandon();
-        Ok(())
+        Ok(Stored::Kept)
     }
 
     fn store_accepted(&mut self, assignment: &Assignment, folded: &Folded) {
@@ -264,7 +288,7 @@ impl Windows {
                 slice.taken = true;
             }
         }
-        WindowChanges { progress: self.progress, dropped: std::mem::take(&mut self.dropped), entries }
+        WindowChanges { progress: self.progress, dropped: std::mem::take(&mut self.dropped), gone: Vec::new(), entries }
     }
 
     /// Puts in what was stored, each entry with its latest accumulator, in any order, into windows
@@ -339,6 +363,12 @@ impl Windows {
         *slice = Slice::new(slice.bounds);
         self.free.push(place);
     }
+}
+
+/// The rows of a batch that are not in a rising list.
+fn others(len: usize, without: &[u32]) -> Vec<u32> {
+    let mut without = without.iter().copied().peekable();
+    (0..len as u32).filter(|row| without.next_if_eq(row).is_none()).collect()
 }
 
 #[inline]

@@ -41,6 +41,10 @@ impl Slicing {
         let (size, slide) = match shape {
             WindowShape::Tumbling { size_micros } => (size_micros, size_micros),
             WindowShape::Sliding { size_micros, slide_micros } => (size_micros, slide_micros),
+            WindowShape::Session { .. } | WindowShape::Count { .. } | WindowShape::Global => {
+                let reason = "windows that differ from key to key have no slices";
+                return Err(OrderError::Window { size_micros: 0, slide_micros: 0, reason });
+            }
         };
         let reason = match () {
             () if size <= 0 => "its length has to be more than 0",

@@ -9,8 +9,8 @@ use super::*;
 const TUMBLING: WindowShape = WindowShape::Tumbling { size_micros: 10 };
 const SLIDING: WindowShape = WindowShape::Sliding { size_micros: 10, slide_micros: 2 };
 
-fn windows(shape: WindowShape) -> Windows {
-    Windows::new(shape).expect("a valid window")
+fn windows(shape: WindowShape) -> SlicedWindows {
+    SlicedWindows::new(shape).expect("a valid window")
 }
 
 fn batch(rows: &[(i64, &str)]) -> Batch {
@@ -24,8 +24,8 @@ fn batch(rows: &[(i64, &str)]) -> Batch {
 fn fold(assignment: &Assignment, batch: &Batch, rejects: impl Fn(i64) -> bool) -> Folded {
     let mut accumulators: Vec<Vec<u8>> = assignment.accumulators.iter().map(<[u8]>::to_vec).collect();
     let mut rejected = Vec::new();
-    let is_on_time = |&row: &usize| assignment.on_time.as_ref().is_none_or(|on_time| on_time.get(row));
-    for (at, row) in (0..batch.len()).filter(is_on_time).enumerate() {
+    let rows = assignment.rows.clone().unwrap_or_else(|| (0..batch.len() as u32).collect());
+    for (at, row) in rows.into_iter().map(|row| row as usize).enumerate() {
         let time = batch.times()[row];
         if rejects(time) {
             rejected.push(Rejected { row: at as u32, reason: String::new() });
@@ -36,7 +36,7 @@ fn fold(assignment: &Assignment, batch: &Batch, rejects: impl Fn(i64) -> bool) -
     Folded { accumulators: accumulators.iter().collect(), rejected }
 }
 
-fn add(windows: &mut Windows, rows: &[(i64, &str)]) {
+fn add(windows: &mut SlicedWindows, rows: &[(i64, &str)]) {
     let batch = batch(rows);
     let assignment = windows.assign(&batch).expect("a small batch");
     windows.store(&assignment, &fold(&assignment, &batch, |_| false)).expect("the assignment is open");
@@ -45,9 +45,9 @@ fn add(windows: &mut Windows, rows: &[(i64, &str)]) {
 /// Start, end, key, and accumulators merged one behind the other.
 type Pane = (i64, i64, Vec<u8>, Vec<u8>);
 
-fn fire(windows: &mut Windows, watermark: i64, limit: usize) -> Vec<Pane> {
+fn fire(windows: &mut SlicedWindows, watermark: i64, limit: usize) -> Vec<Pane> {
     let mut all = Vec::new();
-    while let Some(Fired { panes, accumulators, merge }) = windows.fire(Timestamp(watermark), limit) {
+    while let Some(Fired { panes, accumulators, merge, .. }) = windows.fire(Timestamp(watermark), limit) {
         let count = panes.starts.len();
         assert!((1..=limit).contains(&count), "{count} panes");
         assert_eq!((panes.ends.len(), panes.keys.len()), (count, count));
@@ -76,7 +76,7 @@ fn a_tumbling_window_fires_once_at_its_last_microsecond() {
     assert_eq!(fire(&mut windows, 9, 9), [pane(0, 10, "b", &[0, 9, 3]), pane(0, 10, "a", &[9])]);
     assert_eq!(fire(&mut windows, 9, 9), []);
     let late = windows.assign(&batch(&[(9, "a"), (10, "a"), (0, "c")])).expect("a small batch");
-    assert_eq!(late.on_time.map(|on_time| on_time.ones()), Some(vec![1]));
+    assert_eq!(late.rows, Some(vec![1]));
     assert_eq!(late.groups, [0]);
     assert_eq!(fire(&mut windows, i64::MAX, 9), [pane(10, 20, "a", &[10])]);
     assert_eq!((windows.accumulators(), windows.bytes()), (0, 0));
@@ -298,16 +298,16 @@ proptest! {
                     let empty = Column::empty_rows(rows.len());
                     let batch = Batch::new(Arc::new(times), Arc::new(names.iter().collect()), Arc::new(empty), 0);
                     let assignment = windows.assign(&batch).expect("a small batch");
-                    let on_time = assignment.on_time.clone().unwrap_or(Bitmap::filled(rows.len(), true));
+                    let is_on_time = |row: usize| !assignment.late.contains(&(row as u32));
                     for (row, &(time, _)) in rows.iter().enumerate() {
-                        prop_assert_eq!(on_time.get(row), !model.is_late(time), "row {} at {}", row, time);
+                        prop_assert_eq!(is_on_time(row), !model.is_late(time), "row {} at {}", row, time);
                     }
-                    prop_assert_eq!(assignment.groups.len(), on_time.count());
+                    prop_assert_eq!(assignment.groups.len(), rows.len() - assignment.late.len());
                     if matches!(step, Step::Abandon(_)) {
                         continue;
                     }
                     windows.store(&assignment, &fold(&assignment, &batch, |_| false)).expect("it is open");
-                    let on_time = rows.iter().enumerate().filter(|(row, _)| on_time.get(*row));
+                    let on_time = rows.iter().enumerate().filter(|(row, _)| is_on_time(*row));
                     model.events.extend(on_time.map(|(_, &(time, key))| (time, key, model.watermark)));
                 }
                 Step::Fire { by, limit } => {
@@ -328,7 +328,7 @@ proptest! {
                     }
                     let progress = replica.apply(windows.take_changes());
                     if recover {
-                        windows = Windows::new(shape).expect("a valid window");
+                        windows = SlicedWindows::new(shape).expect("a valid window");
                         let entries = replica.entries.values().cloned().collect();
                         windows.load(progress, entries).expect("what was stored fits");
                     }

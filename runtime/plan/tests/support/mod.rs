@@ -1,6 +1,6 @@
 //! Facts about made-up plugins and connectors.
 
-use wasmill_model::{Clock, ColumnSet, Descriptor, NodeName, SpaceDescriptor, Ttl, Visibility};
+use wasmill_model::{ChangeMode, Clock, ColumnSet, Descriptor, NodeName, SpaceDescriptor, Ttl, Visibility};
 use wasmill_plan::{Facts, Recovery, SinkFacts, SourceFacts};
 use wasmill_spec::{JobSpec, parse};
 
@@ -27,7 +27,13 @@ pub(crate) fn facts(job: &JobSpec) -> Facts {
     });
     let sinks = job.sinks.iter().map(|(name, sink)| {
         let visibility = if sink.connector == "file" { Visibility::WithEpoch } else { Visibility::AtOnce };
-        (name.clone(), SinkFacts { visibility, direct: sink.connector == "file" })
+        let (changes, more_changes) = match sink.connector.as_str() {
+            "file" if sink.options.contains_key("envelope") => (ChangeMode::Retract, None),
+            "file" => (ChangeMode::Append, Some("write envelope = true in this sink")),
+            "table" => (ChangeMode::Upsert, None),
+            _ => (ChangeMode::Append, None),
+        };
+        (name.clone(), SinkFacts { visibility, direct: sink.connector == "file", changes, more_changes })
     });
     Facts {
         sources: sources.collect(),

@@ -141,12 +141,15 @@ fn encode_stage(stage: &StageRecord, known: &mut Known, writer: &mut PayloadWrit
         for gone in known.shrink(Table::Progress, &stage.node, stage.shares) {
             writer.entry(gone.into(), &[], &[], Change::Gone);
         }
-        if !windows.dropped.is_empty() || !windows.entries.is_empty() {
+        if !windows.dropped.is_empty() || !windows.gone.is_empty() || !windows.entries.is_empty() {
             writer.section(Table::Panes, node);
         }
         let owner = Owner { share: stage.share, shares: stage.shares };
         for slice in &windows.dropped {
             writer.entry(zigzag(*slice), &[], &[], Change::AllGone(owner));
+        }
+        for key in &windows.gone {
+            writer.entry(zigzag(0), key, PANE, Change::Gone);
         }
         for PaneRecord { slice, key, order, accumulator } in &windows.entries {
             value.clear();

@@ -114,6 +114,8 @@ pub struct WindowRecord {
     pub progress: ProgressRecord,
     /// Starts of slices that are gone, with all entries they had before this epoch.
     pub dropped: Vec<i64>,
+    /// Keys of which the accumulators of slice 0 are gone.
+    pub gone: Vec<Box<[u8]>>,
     /// New and changed accumulators.
     pub entries: Vec<PaneRecord>,
 }

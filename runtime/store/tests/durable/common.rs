@@ -113,6 +113,9 @@ impl Model {
                         *other != stage.node || slice != dropped || owner(key, stage.shares) != stage.share
                     });
                 }
+                for key in &windows.gone {
+                    self.panes.remove(&(stage.node.clone(), 0, key.clone()));
+                }
                 for PaneRecord { slice, key, order, accumulator } in &windows.entries {
                     self.panes.insert((stage.node.clone(), *slice, key.clone()), (*order, accumulator.clone()));
                 }
@@ -244,12 +247,19 @@ fn stage(chance: &mut Chance, share: u16, shares: u16) -> StageRecord {
     for key in names(chance, 8) {
         panes.insert((slice(chance), key), (chance.below(5) as u32, chance.value().into()));
     }
-    let panes =
-        panes.into_iter().map(|((slice, key), (order, accumulator))| PaneRecord { slice, key, order, accumulator });
+    let accumulators = panes.clone().into_iter().map(|((slice, key), (order, accumulator))| PaneRecord {
+        slice,
+        key,
+        order,
+        accumulator,
+    });
+    let mut gone = names(chance, 4);
+    gone.retain(|key| !panes.contains_key(&(0, key.clone())));
     let windows = WindowRecord {
         progress: ProgressRecord { next_window: i128::from(chance.below(9)) - 4, panes: chance.below(3) },
         dropped: (0..chance.below(3)).map(|_| slice(chance)).collect(),
-        entries: panes.collect(),
+        gone,
+        entries: accumulators.collect(),
     };
     let (state, timers) = (ChangeSet::from_iter(entries), timers.collect());
     StageRecord { node: node("count"), share, shares, state, timers, windows: Some(windows) }

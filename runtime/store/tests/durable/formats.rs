@@ -75,7 +75,7 @@ fn stage(state: Vec<EntryChange>, timers: Vec<TimerRecord>, windows: Option<Wind
 }
 
 fn windows(next_window: i128, dropped: Vec<i64>, entries: Vec<PaneRecord>) -> Option<WindowRecord> {
-    Some(WindowRecord { progress: ProgressRecord { next_window, panes: 1 }, dropped, entries })
+    Some(WindowRecord { progress: ProgressRecord { next_window, panes: 1 }, dropped, gone: Vec::new(), entries })
 }
 
 fn held(port: u16, key: &[u8], name: &[u8], value: Option<&[u8]>) -> HeldRecord {

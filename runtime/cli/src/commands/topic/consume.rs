@@ -193,9 +193,14 @@ impl Consumer<'_> {
         let mut text = String::new();
         let offsets = rows.lineage().map(|lineage| lineage.offsets.iter()).into_iter().flatten();
         let columns = rows.times().iter().zip(rows.keys().iter()).zip(rows.values().iter());
-        for (offset, ((time, key), value)) in offsets.zip(columns) {
+        for (row, (offset, ((time, key), value))) in offsets.zip(columns).enumerate() {
             if self.terminal.json {
-                text.push_str(&envelope(partition, *offset, *time, key, value).to_string());
+                let mut object = envelope(partition, *offset, *time, key, value);
+                let headers = rows.headers().map(|headers| headers.row(row)).filter(|headers| !headers.is_empty());
+                if let Some(headers) = headers {
+                    object["headers"] = json!(String::from_utf8_lossy(headers));
+                }
+                text.push_str(&object.to_string());
             } else {
                 text.push_str(&String::from_utf8_lossy(value));
             }

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, OperatorFactory, TimerChange};
 use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
 use wasmill_env::{Clock as HostClock, RealClock};
-use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowShape};
+use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowSpec};
 use wasmill_plan::FaultPolicy;
 use wasmill_plan::{Chain, Convoy, Edge, Extraction, Node, NodeKind, OrderSpec, Plan, Routing, Watermarks};
 use wasmill_spec::Ordered;
@@ -61,9 +61,9 @@ impl Graph {
         )
     }
 
-    pub(crate) fn window(&mut self, shape: WindowShape, parallelism: u16) -> usize {
+    pub(crate) fn window(&mut self, windows: impl Into<WindowSpec>, parallelism: u16) -> usize {
         let part = NodePart::Stage(Arc::new(CountAggregate::default()));
-        self.node(NodeKind::Stage { window: Some(shape), faults: FaultPolicy::default() }, part, parallelism)
+        self.node(NodeKind::Stage { window: Some(windows.into()), faults: FaultPolicy::default() }, part, parallelism)
     }
 
     /// A stage of lanes; rows of a key go to one where it keeps something by key.
@@ -77,7 +77,7 @@ impl Graph {
     pub(crate) fn plugin(
         &mut self,
         plugin: impl OperatorFactory + 'static,
-        window: Option<WindowShape>,
+        window: Option<WindowSpec>,
         faults: FaultPolicy,
     ) -> usize {
         self.node(NodeKind::Stage { window, faults }, NodePart::Stage(Arc::new(plugin)), 1)

@@ -124,7 +124,7 @@ impl DirectSink {
 
 impl SinkFactory for DirectSink {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::AtOnce }
+        SinkCapabilities::append(Visibility::AtOnce)
     }
 
     fn open(
@@ -217,7 +217,7 @@ impl KeepSink {
 
 impl SinkFactory for KeepSink {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::WithEpoch }
+        SinkCapabilities::append(Visibility::WithEpoch)
     }
 
     fn open(
@@ -240,8 +240,12 @@ impl SinkFactory for KeepSink {
 impl Sink for KeepSink {
     fn write<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<(), ConnectorError>> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let rows = (0..batch.len())
-            .map(|row| (batch.times()[row], text(batch.keys().row(row)), text(batch.values().row(row))));
+        // What a row is stands behind its value.
+        let kind = |row: usize| batch.kinds().map_or(String::new(), |kinds| format!(" {}", kinds[row].name()));
+        let rows = (0..batch.len()).map(|row| {
+            let (key, value) = (text(batch.keys().row(row)), text(batch.values().row(row)));
+            (batch.times()[row], key, value + &kind(row))
+        });
         let mut kept = self.lock();
         if kept.run == self.run {
             kept.open.extend(rows);
@@ -274,7 +278,7 @@ pub(crate) struct StuckSink;
 
 impl SinkFactory for StuckSink {
     fn capabilities(&self) -> SinkCapabilities {
-        SinkCapabilities { visibility: Visibility::AtOnce }
+        SinkCapabilities::append(Visibility::AtOnce)
     }
 
     fn open(
