@@ -8,6 +8,9 @@ use crate::column::Rows;
 use crate::event::Events;
 use crate::{Codec, Columns, ConfigError, Event, Reject, config};
 
+/// The space by which the host knows the version of accumulators.
+const ACCUMULATOR: &str = "accumulator";
+
 /// What a stage with a window computes.
 ///
 /// ```
@@ -56,6 +59,10 @@ pub trait Aggregate: Sized + 'static {
 
     /// The columns that [`Aggregate::fold`] reads.
     const COLUMNS: Columns = Columns::ALL;
+
+    /// Raised whenever the bytes of an accumulator change their meaning: a job does not go on with
+    /// windows that another version has filled.
+    const ACCUMULATOR_VERSION: u32 = 1;
 
     /// Makes an instance.
     ///
@@ -221,7 +228,11 @@ pub(crate) fn describe<X: Aggregate>(name: &str, version: &str) -> plugin::Descr
         version: version.to_owned(),
         inputs: vec!["in".to_owned()],
         outputs: vec!["out".to_owned()],
-        spaces: Vec::new(),
+        // The first version goes without saying.
+        spaces: match X::ACCUMULATOR_VERSION {
+            1 => Vec::new(),
+            schema_version => vec![plugin::Space { name: ACCUMULATOR.to_owned(), schema_version, ttl: None }],
+        },
         columns: X::COLUMNS.into(),
         watermarks: false,
     }

@@ -6,7 +6,9 @@
 //! | `q5-max` | tumbling 2 s, under the empty key, over the results of `q5` | the auctions with most bids: `{"windowStart","windowEnd","auction","num"}` |
 //! | `q7` | tumbling 10 s, under the empty key | the bids of the highest price: `{"auction","bidder","price","dateTime"}` |
 //! | `q8` | tumbling 10 s, by person | who is new and sells: `{"id","name","windowStart"}` |
+//! | `q11` | sessions with a gap of 10 s, by bidder | number of bids: `{"bidder","count","windowStart","windowEnd"}` |
 //! | `q12` | tumbling 10 s, by bidder | number of bids: `{"bidder","count","windowStart","windowEnd"}` |
+//! | `q17` | tumbling 1 d, by auction | `{"auction","day","totalBids","rank1Bids","rank2Bids","rank3Bids","minPrice","maxPrice","avgPrice","sumPrice"}`: bids below 10,000, below 1,000,000 and above; `day` is its first millisecond |
 //!
 //! A result has the last microsecond of its window as its time, so the results of one sliding
 //! window fall into one tumbling window of the slide's length that ends with it: `q5-max`.
@@ -26,7 +28,9 @@ enum Query {
     Q5Max,
     Q7,
     Q8,
+    Q11,
     Q12,
+    Q17,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,7 +45,8 @@ struct Nexmark {
 }
 
 /// A number (a count or the highest number so far), and rows that go with it, end to end: of 24
-/// bytes for `q7`, each with its length before it for `q5-max`, and for `q8` the name alone.
+/// bytes for `q7`, each with its length before it for `q5-max`, and for `q8` the name alone. For `q17`
+/// the six numbers of [`Prices`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Known {
     number: u64,
@@ -75,6 +80,45 @@ impl Known {
     }
 }
 
+/// Prices of bids: how many are low, middling and high, and what they are.
+struct Prices {
+    ranks: [u64; 3],
+    min: u64,
+    max: u64,
+    sum: u64,
+}
+
+impl Prices {
+    /// From 48 bytes; without them, of no bid.
+    fn read(bytes: &[u8]) -> Self {
+        let number = |at: usize| bytes.get(at * 8..).and_then(|rest| rest.first_chunk().copied()).map(u64::from_le_bytes);
+        let or_zero = |at| number(at).unwrap_or(0);
+        Self {
+            ranks: [or_zero(0), or_zero(1), or_zero(2)],
+            min: number(3).unwrap_or(u64::MAX),
+            max: or_zero(4),
+            sum: or_zero(5),
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let [low, middling, high] = self.ranks;
+        [low, middling, high, self.min, self.max, self.sum].map(u64::to_le_bytes).concat()
+    }
+
+    fn add(&mut self, price: u64) {
+        let rank = usize::from(price >= 10_000) + usize::from(price >= 1_000_000);
+        self.ranks[rank] += 1;
+        (self.min, self.max, self.sum) = (self.min.min(price), self.max.max(price), self.sum + price);
+    }
+
+    fn merged(&self, other: &Self) -> Self {
+        let mut ranks = self.ranks;
+        ranks.iter_mut().zip(other.ranks).for_each(|(rank, other)| *rank += other);
+        Self { ranks, min: self.min.min(other.min), max: self.max.max(other.max), sum: self.sum + other.sum }
+    }
+}
+
 /// For `q8`: an auction was opened. A person is new where there is a name.
 const SELLS: u64 = 1;
 /// Microseconds.
@@ -93,7 +137,14 @@ impl Aggregate for Nexmark {
     fn fold(&self, known: &mut Known, event: Event<'_>) -> Result<(), Reject> {
         let value = event.value();
         match self.query {
-            Query::Q5 | Query::Q12 => known.number += 1,
+            Query::Q5 | Query::Q11 | Query::Q12 => known.number += 1,
+            Query::Q17 => {
+                let Some(price) = value.first_chunk() else { wasmill_sdk::reject!("too short") };
+                known.number += 1;
+                let mut prices = Prices::read(&known.rows);
+                prices.add(u64::from_le_bytes(*price));
+                known.rows = prices.bytes();
+            }
             Query::Q5Max => {
                 const COUNT: Fields<2> = Fields::new(["auction", "num"]);
                 let [Some(auction), Some(num)] = COUNT.find(value)? else { wasmill_sdk::reject!("no result of q5") };
@@ -117,7 +168,11 @@ impl Aggregate for Nexmark {
 
     fn merge(&self, into: &mut Known, from: Known) {
         match self.query {
-            Query::Q5 | Query::Q12 => into.number += from.number,
+            Query::Q5 | Query::Q11 | Query::Q12 => into.number += from.number,
+            Query::Q17 => {
+                into.number += from.number;
+                into.rows = Prices::read(&into.rows).merged(&Prices::read(&from.rows)).bytes();
+            }
             Query::Q7 | Query::Q5Max => into.raise(from.number, &[&from.rows]),
             Query::Q8 => {
                 into.number |= from.number;
@@ -176,7 +231,23 @@ impl Aggregate for Nexmark {
                 line.push(b'}');
             }),
             Query::Q8 => {}
-            Query::Q12 => out.emit_with(|line| {
+            Query::Q17 => {
+                let Prices { ranks, min, max, sum } = Prices::read(&known.rows);
+                let names: [&[u8]; 3] = [b",\"rank1Bids\":", b",\"rank2Bids\":", b",\"rank3Bids\":"];
+                out.emit_with(|line| {
+                    line.extend_from_slice(b"{\"auction\":");
+                    line.extend_from_slice(pane.key());
+                    n.field(line, b",\"day\":", start);
+                    n.field(line, b",\"totalBids\":", known.number as i64);
+                    names.into_iter().zip(ranks).for_each(|(name, rank)| n.field(line, name, rank as i64));
+                    n.field(line, b",\"minPrice\":", min as i64);
+                    n.field(line, b",\"maxPrice\":", max as i64);
+                    n.field(line, b",\"avgPrice\":", (sum / known.number.max(1)) as i64);
+                    n.field(line, b",\"sumPrice\":", sum as i64);
+                    line.push(b'}');
+                });
+            }
+            Query::Q11 | Query::Q12 => out.emit_with(|line| {
                 line.extend_from_slice(b"{\"bidder\":");
                 line.extend_from_slice(pane.key());
                 n.field(line, b",\"count\":", known.number as i64);
@@ -273,6 +344,15 @@ mod tests {
                 r#"{"bidder":1,"count":1,"windowStart":10000,"windowEnd":20000}"#
             ]
         );
+    }
+
+    #[test]
+    fn q17_knows_the_prices_of_a_day() {
+        let mut test = WindowTester::<Nexmark>::tumbling(r#"{"query":"q17"}"#, 86_400 * SECOND);
+        test.send_all([9_999u64, 10_000, 1_000_000].map(|price| (1, "7", price.to_le_bytes())));
+        test.watermark(86_400 * SECOND);
+        let want = r#"{"auction":7,"day":0,"totalBids":3,"rank1Bids":1,"rank2Bids":1,"rank3Bids":1,"minPrice":9999,"maxPrice":1000000,"avgPrice":339999,"sumPrice":1019999}"#;
+        assert_eq!(test.values(), [want]);
     }
 
     #[test]

@@ -8,9 +8,10 @@
 //! | `q5` | bids, by auction, without a value |
 //! | `q7` | bids under the key they came with: price, auction, bidder and time of the bid in ms, each 8 bytes, little-endian |
 //! | `q8` | people by their id, with `P` and their name in quotes; auctions by their seller, with `A` |
-//! | `q12` | bids, by bidder, without a value |
+//! | `q11`, `q12` | bids, by bidder, without a value |
+//! | `q17` | bids, by auction: the price, 8 bytes, little-endian |
 //!
-//! The last four feed `nexmark-window`. Keys are numbers as they stand in the JSON. Fields are
+//! Those from `q5` on feed `nexmark-window`. Keys are numbers as they stand in the JSON. Fields are
 //! found without parsing the rest, and copied where they do not change.
 //!
 //! Configuration: `{ query = "q0" }`.
@@ -29,7 +30,9 @@ enum Query {
     Q5,
     Q7,
     Q8,
+    Q11,
     Q12,
+    Q17,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,7 +73,8 @@ impl Operator for Nexmark {
                 Some(AUCTION) => emit_by("seller", AUCTION, json, b"A", ctx),
                 _ => Ok(()),
             },
-            Query::Q12 => emit_by("bidder", BID, json, b"", ctx),
+            Query::Q11 | Query::Q12 => emit_by("bidder", BID, json, b"", ctx),
+            Query::Q17 => emit_price_by_auction(json, ctx),
         }
     }
 }
@@ -157,6 +161,14 @@ fn emit_price(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
     Ok(())
 }
 
+fn emit_price_by_auction(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
+    const FIELDS: Fields<3> = Fields::new(["type", "auction", "price"]);
+    if let Some([_, auction, price]) = of_kind(BID, &FIELDS, json)? {
+        ctx.row().key(auction.bytes()).emit(number(price)?.to_le_bytes());
+    }
+    Ok(())
+}
+
 fn emit_person(json: &[u8], ctx: &mut Context<'_>) -> Result<(), Reject> {
     const FIELDS: Fields<3> = Fields::new(["type", "id", "name"]);
     if let Some([_, id, name]) = of_kind(PERSON, &FIELDS, json)? {
@@ -203,7 +215,9 @@ mod tests {
     #[test]
     fn events_are_keyed_for_the_windows() {
         assert_eq!(run("q5"), [row("1107", "")]);
+        assert_eq!(run("q11"), [row("1001", "")]);
         assert_eq!(run("q12"), [row("1001", "")]);
+        assert_eq!(run("q17"), [("1107".to_owned(), 2000u64.to_le_bytes().to_vec())]);
         assert_eq!(run("q8"), [row("1000", r#"P"vicky noris""#), row("1000", "A")]);
         let bid = [2000u64, 1107, 1001, 1_700_000_000_002].map(u64::to_le_bytes).concat();
         assert_eq!(run("q7"), [(String::new(), bid)]);

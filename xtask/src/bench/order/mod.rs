@@ -2,10 +2,11 @@
 
 mod buffer;
 mod convoy;
+mod sliding;
 
 use super::Benchmark;
 
 /// The benchmarks of this group.
 pub(super) fn all() -> Vec<Benchmark> {
-    vec![buffer::buffer(), convoy::cores(), convoy::cost()]
+    vec![buffer::buffer(), convoy::cores(), convoy::cost(), sliding::sliding()]
 }
