@@ -3,6 +3,7 @@
 
 mod bridge_traffic;
 mod flights;
+mod taxi_dispatch;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
