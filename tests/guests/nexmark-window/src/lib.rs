@@ -91,7 +91,8 @@ struct Prices {
 impl Prices {
     /// From 48 bytes; without them, of no bid.
     fn read(bytes: &[u8]) -> Self {
-        let number = |at: usize| bytes.get(at * 8..).and_then(|rest| rest.first_chunk().copied()).map(u64::from_le_bytes);
+        let number =
+            |at: usize| bytes.get(at * 8..).and_then(|rest| rest.first_chunk().copied()).map(u64::from_le_bytes);
         let or_zero = |at| number(at).unwrap_or(0);
         Self {
             ranks: [or_zero(0), or_zero(1), or_zero(2)],
