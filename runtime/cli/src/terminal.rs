@@ -194,6 +194,11 @@ pub(crate) fn duration(nanos: u64) -> String {
     }
 }
 
+/// A digest as people tell it from others: `sha256:0123456789ab`.
+pub(crate) fn short_digest(digest: &str) -> &str {
+    digest.get(.."sha256:0123456789ab".len()).unwrap_or(digest)
+}
+
 /// `1 row`, `2 rows`.
 pub(crate) fn count(number: u64, one: &str) -> String {
     format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })

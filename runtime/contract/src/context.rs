@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tracing::Span;
 use wasmill_model::{Clock, Column, LogLevel, NodeName, Timestamp};
-use wasmill_store::StateBackend;
+use wasmill_store::{MemoryState, StateBackend};
 
 use crate::Share;
 
@@ -52,6 +52,13 @@ impl OperatorContext {
             metrics: Vec::new(),
             span,
         }
+    }
+
+    /// Takes the context out, with the state; one without any state stays.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let nothing = Self::new(self.stage.clone(), self.share, Box::new(MemoryState::default()));
+        std::mem::replace(self, nothing)
     }
 
     /// Starts a call at these times.

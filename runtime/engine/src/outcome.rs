@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmill_model::{Batch, Bitmap, Column, Emission, Firings, Lineage, Output, Rejected, Rows, Timestamp};
+use wasmill_model::{Batch, Bitmap, Column, Emission, Firings, Output, Rejected, Rows, Timestamp};
 
 /// What the rows of an outcome come from.
 #[derive(Debug, Clone, Copy)]
@@ -88,17 +88,7 @@ fn from_rows(mut rows: Rows, rejected: &[Rejected], origin: Origin<'_>, now_nano
     };
     let batch = Batch::new(Arc::new(times), Arc::new(keys), Arc::new(values), arrived);
     match origin {
-        Origin::Batch(input) => {
-            let headers = input.headers().map(|headers| Arc::new(headers.gather(&origins)));
-            let lineage = input.lineage().map(|lineage| Lineage {
-                partition: lineage.partition,
-                offsets: Arc::new(origins.iter().map(|&row| lineage.offsets[row as usize]).collect()),
-            });
-            let places =
-                input.places().map(|places| Arc::new(origins.iter().map(|&row| places[row as usize]).collect()));
-            let kinds = input.kinds().map(|kinds| origins.iter().map(|&row| kinds[row as usize]).collect());
-            batch.with_headers(headers).with_lineage(lineage).with_places(places).with_kinds(kinds.map(Arc::new))
-        }
+        Origin::Batch(input) => batch.following(input, &origins),
         Origin::Firings(_) | Origin::Watermark(_) => batch,
     }
 }

@@ -159,12 +159,7 @@ impl SourceHead {
             let times = &rows.times()[at..];
             let marks = marks.as_ref().map_or(times, |marks| &marks[at..]);
             let end = at + self.watermarks.observe(partition, times, marks, now, wall);
-            let part = if (at, end) == (0, rows.len()) {
-                rows.clone()
-            } else {
-                rows.gather(&(at as u32..end as u32).collect::<Vec<_>>())
-            };
-            chain.rows(0, part).await?;
+            chain.rows(0, rows.slice(at..end)).await?;
             self.send_watermark(chain).await?;
             at = end;
         }

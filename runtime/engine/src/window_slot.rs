@@ -14,7 +14,7 @@ use wasmill_contract::{
 use wasmill_env::planted;
 use wasmill_model::{Batch, Epoch, LetterKind, LetterSubject, PaneBatch, PluginDigest, Rejected, Results, Timestamp};
 use wasmill_order::{Assignment, Fired, OrderError, PaneRows, Stored, Windows};
-use wasmill_store::{ChangeSet, MemoryState};
+use wasmill_store::ChangeSet;
 
 use crate::error::JobError;
 use crate::faults::{Attempts, Fault, Plugin, settle};
@@ -83,9 +83,7 @@ impl WindowSlot {
 
     /// Behind a cut: opens a new plugin. Where it fails everything is as before.
     pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
-        let old = self.aggregate().context();
-        let nothing = OperatorContext::new(old.stage.clone(), old.share, Box::new(MemoryState::default()));
-        let context = std::mem::replace(old, nothing);
+        let context = self.aggregate().context().take();
         match factory.open_aggregate(context).await {
             Ok(new) => {
                 self.candidate = Some(new);
@@ -171,7 +169,7 @@ impl WindowSlot {
     async fn fold(&mut self, input: &Batch, at: Moment) -> Result<Folding, JobError> {
         let assignment = self.windows.assign(input, at.wall).map_err(|cause| self.order(cause))?;
         let taken = assignment.taken;
-        let rest = (taken < input.len()).then(|| input.gather(&(taken as u32..input.len() as u32).collect::<Vec<_>>()));
+        let rest = (taken < input.len()).then(|| input.slice(taken..input.len()));
         let rows = match &assignment.rows {
             Some(rows) => input.gather(rows),
             None => input.clone(),
@@ -184,11 +182,7 @@ impl WindowSlot {
                 Ok(folded) => folded,
                 Err(fault) => {
                     self.windows.abandon();
-                    let rows = match rest {
-                        Some(_) => input.gather(&(0..taken as u32).collect::<Vec<_>>()),
-                        None => input.clone(),
-                    };
-                    return Ok(Folding::Failed { rows, rest, fault });
+                    return Ok(Folding::Failed { rows: input.slice(0..taken), rest, fault });
                 }
             };
             let stored = self.windows.store(&assignment, &folded).map_err(|cause| self.order(cause))?;

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{Bitmap, Column, ColumnBuilder, PaneKind, PartitionId, PluginDigest, Timestamp};
@@ -240,20 +241,39 @@ impl Batch {
     /// Where a row does not exist.
     #[must_use]
     pub fn gather(&self, rows: &[u32]) -> Self {
-        Self {
-            times: Arc::new(rows.iter().map(|&row| self.times[row as usize]).collect()),
-            keys: Arc::new(self.keys.gather(rows)),
-            values: Arc::new(self.values.gather(rows)),
-            headers: self.headers.as_ref().map(|headers| Arc::new(headers.gather(rows))),
-            lineage: self.lineage.as_ref().map(|lineage| Lineage {
-                partition: lineage.partition,
-                offsets: Arc::new(rows.iter().map(|&row| lineage.offsets[row as usize]).collect()),
-            }),
-            places: self.places.as_ref().map(|places| pick(places, rows)),
-            maker: self.maker,
-            kinds: self.kinds.as_ref().map(|kinds| pick(kinds, rows)),
-            arrived_nanos: self.arrived_nanos,
+        let keys = Arc::new(self.keys.gather(rows));
+        let values = Arc::new(self.values.gather(rows));
+        Self::new(pick(&self.times, rows), keys, values, self.arrived_nanos)
+            .with_maker(self.maker)
+            .following(self, rows)
+    }
+
+    /// The same rows with what follows a row through every change of it: headers, lineage, places and kinds of the
+    /// rows of `input` that they come from.
+    ///
+    /// # Panics
+    /// Where there is not one origin a row, or an origin does not exist.
+    #[must_use]
+    pub fn following(mut self, input: &Self, origins: &[u32]) -> Self {
+        assert_eq!(origins.len(), self.len(), "one origin an event");
+        self.headers = input.headers.as_ref().map(|headers| Arc::new(headers.gather(origins)));
+        self.lineage = (input.lineage.as_ref())
+            .map(|from| Lineage { partition: from.partition, offsets: pick(&from.offsets, origins) });
+        self.places = input.places.as_ref().map(|places| pick(places, origins));
+        self.kinds = input.kinds.as_ref().map(|kinds| pick(kinds, origins));
+        self
+    }
+
+    /// The rows of a range. The batch itself where that is all of them.
+    ///
+    /// # Panics
+    /// Where a row does not exist.
+    #[must_use]
+    pub fn slice(&self, rows: Range<usize>) -> Self {
+        if rows == (0..self.len()) {
+            return self.clone();
         }
+        self.gather(&(rows.start as u32..rows.end as u32).collect::<Vec<_>>())
     }
 
     /// The rows whose bit is set. The batch itself where all are.
@@ -308,8 +328,8 @@ impl Batch {
     }
 }
 
-fn pick<T: Copy>(places: &[T], rows: &[u32]) -> Arc<Vec<T>> {
-    Arc::new(rows.iter().map(|&row| places[row as usize]).collect())
+fn pick<T: Copy>(of: &[T], rows: &[u32]) -> Arc<Vec<T>> {
+    Arc::new(rows.iter().map(|&row| of[row as usize]).collect())
 }
 
 /// A batch in the making, row by row.
@@ -373,6 +393,14 @@ mod tests {
         assert_eq!(**gathered.values(), ["two", "one"].iter().collect());
         assert_eq!(gathered.arrived_nanos(), 7);
         assert_eq!(batch().time_max(), Timestamp(3));
+    }
+
+    #[test]
+    fn a_whole_slice_shares_every_column() {
+        let whole = batch();
+        assert!(Arc::ptr_eq(whole.slice(0..3).values(), whole.values()));
+        assert_eq!(whole.slice(1..3), whole.gather(&[1, 2]));
+        assert!(whole.slice(3..3).is_empty());
     }
 
     #[test]

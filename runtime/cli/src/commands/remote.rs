@@ -7,7 +7,7 @@ use serde_json::Value;
 use wasmill_control::local::{self, AskError, Request};
 
 use crate::failure::Failure;
-use crate::terminal::{Table, Terminal, duration, grouped};
+use crate::terminal::{Table, Terminal, duration, grouped, short_digest};
 
 #[derive(Debug, Args)]
 pub(super) struct RemoteArgs {
@@ -18,11 +18,10 @@ pub(super) struct RemoteArgs {
 
 /// What a running job says to a request.
 pub(super) fn ask(dir: &Path, request: &Request) -> Result<Value, Failure> {
-    let answer = asked(dir, request)?.ok_or_else(|| {
+    asked(dir, request)?.ok_or_else(|| {
         let nobody = Failure::failed(AskError::NotRunning(dir.to_owned()).to_string());
         nobody.hint(format!("start it: wasmill run JOB --state {}", dir.display()))
-    })?;
-    Ok(answer)
+    })
 }
 
 /// As [`ask`]; `None` where no job runs with the state.
@@ -65,7 +64,6 @@ pub(super) fn status(args: &RemoteArgs, terminal: &Terminal) -> Result<(), Failu
     let mut table = Table::new(&["node", "kind", "rows in", "rows out", "rejected", "late", "plugin"]);
     for node in answer["nodes"].as_array().into_iter().flatten() {
         let number = |key: &str| node[key].as_u64().map_or_else(String::new, grouped);
-        let plugin: String = text(&node["plugin"]).chars().take("sha256:0123456789ab".len()).collect();
         table.row([
             text(&node["name"]).to_owned(),
             text(&node["kind"]).to_owned(),
@@ -73,7 +71,7 @@ pub(super) fn status(args: &RemoteArgs, terminal: &Terminal) -> Result<(), Failu
             number("rows_out"),
             number("rejected"),
             number("late"),
-            plugin,
+            short_digest(text(&node["plugin"])).to_owned(),
         ]);
     }
     said.push_str(&table.render("  ", terminal.out));

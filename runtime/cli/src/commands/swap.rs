@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -16,7 +15,7 @@ use wasmill_wasm::InstanceLimits;
 use super::remote;
 use crate::failure::{FAILED, Failure};
 use crate::plugins::{self, Plugins};
-use crate::terminal::{Table, Terminal, duration};
+use crate::terminal::{Table, Terminal, duration, short_digest};
 
 #[derive(Debug, Args)]
 #[command(after_help = "The new plugin is compiled and tried beside the old one, and takes over at an epoch, on the \
@@ -46,21 +45,15 @@ pub(super) fn swap(args: &SwapArgs, terminal: &Terminal) -> Result<(), Failure> 
         return terminal.print_json(&answer);
     }
     let text = |key: &str| answer[key].as_str().unwrap_or_default();
-    let pause = Duration::from_micros(answer["pause_micros"].as_u64().unwrap_or(0));
-    let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+    let pause = answer["pause_micros"].as_u64().unwrap_or(0).saturating_mul(1_000);
     terminal.print(&format!(
         "{}: {} goes on behind epoch {} in place of {}, after a pause of {}",
         text("stage"),
-        short(text("to")),
+        short_digest(text("to")),
         answer["epoch"],
-        short(text("from")),
+        short_digest(text("from")),
         duration(pause),
     ))
-}
-
-/// A digest as people tell it from others.
-fn short(digest: &str) -> &str {
-    digest.get(.."sha256:0123456789ab".len()).unwrap_or(digest)
 }
 
 #[derive(Debug, Args)]

@@ -198,8 +198,7 @@ impl FileSource {
                         return Some(SourceEvent::Rows(batch));
                     }
                     // The limit has become smaller since the rows were read.
-                    let rows: Vec<u32> = (self.returned as u32..end as u32).collect();
-                    let part = batch.gather(&rows);
+                    let part = batch.slice(self.returned..end);
                     if end == batch.len() {
                         self.returned = 0;
                         self.moved(&file, next, progress);

@@ -196,11 +196,7 @@ struct Stream {
 impl Stream {
     fn part(&mut self, batch: Batch, from: usize, limit: BatchLimit) -> Batch {
         let end = rows_within(&batch, from, limit);
-        if from == 0 && end == batch.len() {
-            return batch;
-        }
-        let rows: Vec<u32> = (from as u32..end as u32).collect();
-        let part = batch.gather(&rows);
+        let part = batch.slice(from..end);
         self.batch = (end < batch.len()).then_some((batch, end));
         part
     }

@@ -156,11 +156,7 @@ impl Lane {
             bytes += rows.values().row(until).len();
             until += 1;
         }
-        let batch = if (from, until) == (0, rows.len()) {
-            rows.clone()
-        } else {
-            rows.gather(&(from as u32..until as u32).collect::<Vec<_>>())
-        };
+        let batch = rows.slice(from..until);
         *given = until;
         self.next = match rows.lineage().and_then(|lineage| lineage.offsets.get(until)) {
             Some(offset) => *offset,
@@ -209,11 +205,7 @@ impl TopicSource {
         if inside == 0 {
             lane.next = until;
         } else {
-            let rows = if inside == fetched.rows.len() {
-                fetched.rows
-            } else {
-                fetched.rows.gather(&(0..inside as u32).collect::<Vec<_>>())
-            };
+            let rows = fetched.rows.slice(0..inside);
             lane.ahead = Some(Ahead { rows, given: 0, next: fetched.next.min(until) });
         }
         Ok(true)

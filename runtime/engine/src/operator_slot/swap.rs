@@ -5,7 +5,6 @@ use std::sync::Arc;
 use wasmill_contract::{OpenError, Operator, OperatorContext, OperatorError, OperatorFactory, StagePlugin};
 use wasmill_env::planted;
 use wasmill_model::Epoch;
-use wasmill_store::MemoryState;
 
 use super::{History, Moment, OperatorSlot};
 use crate::history::Call;
@@ -33,9 +32,7 @@ impl OperatorSlot {
     /// before.
     pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
         let last = self.swap.last.clone();
-        let old = self.instance.context();
-        let nothing = OperatorContext::new(old.stage.clone(), old.share, Box::new(MemoryState::default()));
-        let context = std::mem::replace(old, nothing);
+        let context = self.instance.context().take();
         match try_out(factory, context, last).await {
             Ok(new) => {
                 self.swap.candidate = Some(new);
