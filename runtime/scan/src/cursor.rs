@@ -16,22 +16,26 @@ pub(crate) fn skip_space(text: &[u8], mut at: usize) -> usize {
 
 /// The place behind the closing quote of a string whose content starts at `at`.
 #[inline(always)]
-pub(crate) fn string_end(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
+pub(crate) fn string_end(text: &[u8], at: usize) -> Result<usize, ScanError> {
+    // Most strings are short, and a call costs more than they do.
+    let marks = word::quotes(word::load(text, at));
+    if marks == 0 {
+        return long_string_end(text, at + 8);
+    }
+    let at = at + word::lowest(marks);
+    if text.get(at) == Some(&b'"') { Ok(at + 1) } else { long_string_end(text, at) }
+}
+
+/// As [`string_end`], sixteen bytes or more at a time.
+#[inline(never)]
+fn long_string_end(text: &[u8], mut at: usize) -> Result<usize, ScanError> {
     loop {
-        let marks = word::quotes(word::load(text, at));
-        if marks == 0 {
-            at += 8;
-            if at >= text.len() {
-                return Err(ScanError::expected(text, text.len(), "a closing quote"));
-            }
-            continue;
+        match text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+            None => return Err(ScanError::expected(text, text.len(), "a closing quote")),
+            Some(found) if text.get(at + found) == Some(&b'"') => return Ok(at + found + 1),
+            // An escape: the character behind the backslash is never the end.
+            Some(found) => at += found + 2,
         }
-        at += word::lowest(marks);
-        if text.get(at) == Some(&b'"') {
-            return Ok(at + 1);
-        }
-        // An escape: the character behind the backslash is never the end.
-        at += 2;
     }
 }
 

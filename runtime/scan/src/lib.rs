@@ -2,7 +2,7 @@
 //!
 //! The host takes event times and keys out of rows with a [`Pointer`]; guests take the fields they
 //! need with [`Fields`]. Neither builds a tree: text that was not asked for is jumped over, eight
-//! bytes at a time, and a search stops where all was found.
+//! bytes at a time and more in long strings, and a search stops where all was found.
 //!
 //! # What is promised
 //! - On valid JSON the result is that of a full parser. Where an object repeats a key, the
