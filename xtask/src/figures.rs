@@ -89,6 +89,9 @@ fn row(it: &Outcome, slack: f64) -> String {
     format!("| {trace} | {method} | {target} | {quality:.4} | {wait:.3} s | {less:.0} % less |")
 }
 
+/// How much longer the axis of time is than the trace: room for the names of the lines.
+const LEGEND: f64 = 1.25;
+
 /// `K` over the time of arrival, for K-slack and for AQ-K-slack at each target.
 fn plot(path: &Path, trace: &str, outcomes: &[&Outcome]) -> anyhow::Result<()> {
     let drawn: Vec<&&Outcome> = outcomes.iter().filter(|it| it.method != "best fixed bound").collect();
@@ -96,6 +99,8 @@ fn plot(path: &Path, trace: &str, outcomes: &[&Outcome]) -> anyhow::Result<()> {
     let start = points().map(|point| point.0).fold(f64::MAX, f64::min);
     let end = points().map(|point| point.0).fold(f64::MIN, f64::max);
     let highest = points().map(|point| point.1).fold(1e-3, f64::max);
+    let (x_unit, x_seconds) = unit(end - start);
+    let (y_unit, y_seconds) = unit(highest);
     let wrong = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
     let mut svg = String::new();
     {
@@ -106,21 +111,37 @@ fn plot(path: &Path, trace: &str, outcomes: &[&Outcome]) -> anyhow::Result<()> {
             .x_label_area_size(34)
             .y_label_area_size(56)
             .caption(format!("{trace}: how long rows wait (K)"), ("sans-serif", 16))
-            .build_cartesian_2d(0.0..end - start, 0.0..highest * 1.05)
+            .build_cartesian_2d(0.0..(end - start) / x_seconds * LEGEND, 0.0..highest / y_seconds * 1.05)
             .map_err(|error| wrong(&error))?;
         let mesh = &mut chart.configure_mesh();
-        mesh.light_line_style(WHITE).x_desc("seconds").y_desc("K in seconds");
+        mesh.light_line_style(WHITE).x_desc(x_unit).y_desc(format!("K in {y_unit}"));
+        mesh.x_label_formatter(&|x| format!("{x:.0}"));
         mesh.draw().map_err(|error| wrong(&error))?;
         let colours = [RGBColor(90, 90, 90), RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)];
         for (it, colour) in drawn.iter().zip(colours) {
-            let line = LineSeries::new(it.curve.iter().map(|(at, k)| (at - start, *k)), colour);
+            let line =
+                LineSeries::new(it.curve.iter().map(|(at, k)| ((at - start) / x_seconds, k / y_seconds)), colour);
             let label = it.target.map_or(it.method.clone(), |target| format!("{} {target:.2}", it.method));
             let series = chart.draw_series(line).map_err(|error| wrong(&error))?;
             series.label(label).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
         }
         let labels = &mut chart.configure_series_labels();
-        labels.border_style(BLACK).background_style(WHITE).draw().map_err(|error| wrong(&error))?;
+        labels
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE)
+            .draw()
+            .map_err(|error| wrong(&error))?;
         area.present().map_err(|error| wrong(&error))?;
     }
     fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The unit in which so many seconds are told, and its length in seconds.
+fn unit(seconds: f64) -> (&'static str, f64) {
+    const HOUR: f64 = 3_600.0;
+    match seconds {
+        0.0..HOUR => ("seconds", 1.0),
+        seconds if seconds < 48.0 * HOUR => ("hours", HOUR),
+        _ => ("days", 24.0 * HOUR),
+    }
 }
