@@ -158,7 +158,7 @@ pub(crate) fn guest(export: &str, body: &str) -> Vec<u8> {
     let functions: String = defaults
         .split("(func (export \"")
         .skip(1)
-        .filter(|function| !function.contains("/timed@") && !function.contains("/aggregate@"))
+        .filter(|function| !["/timed@", "/aggregate@", "/migration@"].iter().any(|other| function.contains(other)))
         .map(|function| {
             let name = function.split('"').next().expect("a name");
             let function = format!("(func (export \"{function}");

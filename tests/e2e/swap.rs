@@ -10,13 +10,13 @@ use crate::stop::tell;
 use crate::support::{Folder, built_guest};
 
 /// Counts what is appended to a file, by key.
-const JOB: &str = "name = \"swap\"\ndelivery = \"at-least-once\"\nepoch = { interval = \"1h\" }\n\
+pub(crate) const JOB: &str = "name = \"swap\"\ndelivery = \"at-least-once\"\nepoch = { interval = \"1h\" }\n\
     [source.in]\nconnector = \"file\"\npath = \"in.jsonl\"\nfollow = true\n\
     [stage.count]\nplugin = \"v1.wasm\"\ninput = { from = \"in\", key = \"/k\" }\nparallelism = 2\n\
     [sink.seen]\nconnector = \"stdout\"\ninput = \"count\"\n";
 
 /// A version of `tests/guests/versions`.
-fn version(name: &str) -> Vec<u8> {
+pub(crate) fn version(name: &str) -> Vec<u8> {
     const MARK: &str = "wasmill-version=v1      ";
     let mut bytes = built_guest("versions");
     let place = bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes()).expect("the mark");
@@ -25,38 +25,57 @@ fn version(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn folder() -> Folder {
+pub(crate) fn folder() -> Folder {
     let folder = Folder::new().with("job.toml", JOB).with("in.jsonl", "");
     ["v1", "v2", "v3", "open", "process", "later", "flush", "schema"]
         .into_iter()
         .fold(folder, |folder, name| folder.with(&format!("{name}.wasm"), version(name)))
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
 }
 
 impl Running {
-    fn start(folder: &Folder) -> Self {
-        let mut child = folder.spawn(&["run", "job.toml", "--state", "state"]);
+    pub(crate) fn start(folder: &Folder) -> Self {
+        Self::start_on(folder, "state")
+    }
+
+    pub(crate) fn start_on(folder: &Folder, state: &str) -> Self {
+        Self::of(folder.spawn(&["run", "job.toml", "--state", state]))
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(folder: &Folder, environment: &[(&str, &str)]) -> Self {
+        let mut command = folder.command();
+        command.args(["run", "job.toml", "--state", "state"]).envs(environment.iter().copied());
+        Self::of(command.spawn().expect("it starts"))
+    }
+
+    fn of(mut child: Child) -> Self {
         let output = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, output }
     }
 
     /// Appends an event, and returns what comes of it: its count and its version.
-    fn event(&mut self, folder: &Folder, key: &str) -> String {
+    pub(crate) fn event(&mut self, folder: &Folder, key: &str) -> String {
         append(folder, &format!("{{\"k\":\"{key}\"}}"));
         self.row(key)
     }
 
-    fn row(&mut self, key: &str) -> String {
+    pub(crate) fn row(&mut self, key: &str) -> String {
         let mut line = String::new();
         assert_ne!(self.output.read_line(&mut line).expect("a row"), 0, "it ended");
         line.trim_end().strip_prefix(&format!("{{\"k\":\"{key}\"}}|")).unwrap_or(&line).to_owned()
     }
 
-    fn kill(mut self) {
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(mut self) {
+        self.child.wait().expect("it ends");
+    }
+
+    pub(crate) fn kill(mut self) {
         tell(&self.child, Signal::KILL);
         self.child.wait().expect("it ends");
     }

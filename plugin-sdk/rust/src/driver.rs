@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::bindings::exports::wasmill::operator::migration::{Entries, Migrated};
 use crate::bindings::exports::wasmill::operator::plugin;
 use crate::bindings::exports::wasmill::operator::timed::Firings;
 use crate::bindings::wasmill::operator::types::{Batch, Clock, Failure, Outcome};
@@ -87,6 +88,10 @@ impl<X: Operator> Driver<X> {
                 Err(failure)
             }
         }
+    }
+
+    pub(crate) fn migrate(&self, space: u16, from_version: u32, entries: &Entries) -> Result<Migrated, Failure> {
+        self.shared.migrate(space, from_version, entries)
     }
 
     pub(crate) fn flush(&mut self) {

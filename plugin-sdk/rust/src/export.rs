@@ -9,7 +9,7 @@ use std::thread::LocalKey;
 use crate::aggregate;
 #[doc(hidden)]
 pub use crate::aggregate::AggregateDriver;
-use crate::bindings::exports::wasmill::operator::{aggregate as aggregate_export, operator, plugin, timed};
+use crate::bindings::exports::wasmill::operator::{aggregate as aggregate_export, migration, operator, plugin, timed};
 use crate::bindings::wasmill::operator::types::{Batch, Clock, Column, Failure, Outcome};
 use crate::driver;
 #[doc(hidden)]
@@ -130,6 +130,12 @@ impl<P: OperatorPlugin> timed::Guest for P {
     }
 }
 
+impl<P: OperatorPlugin> migration::Guest for P {
+    fn migrate(space: u16, from_version: u32, entries: migration::Entries) -> Result<migration::Migrated, Failure> {
+        with::<P, _>(|driver| driver.migrate(space, from_version, &entries))
+    }
+}
+
 fn with_aggregate<P: AggregatePlugin, R>(
     call: impl FnOnce(&AggregateDriver<P::Aggregate>) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
@@ -164,6 +170,9 @@ macro_rules! operator {
         $crate::__operator!($type, true, {
             $crate::__export_wasmill_operator_timed_0_1_0_cabi!(
                 __Plugin with_types_in $crate::bindings::exports::wasmill::operator::timed
+            );
+            $crate::__export_wasmill_operator_migration_0_1_0_cabi!(
+                __Plugin with_types_in $crate::bindings::exports::wasmill::operator::migration
             );
             $crate::__component_type!("component-type:wasmill:stateful", STATEFUL);
         });

@@ -43,7 +43,8 @@
 //! # State
 //! [`Value`], [`Map`] and [`List`] belong to the key of the event at hand. They are kept in memory
 //! and written before every cut; an event that is rejected leaves no trace in them. See
-//! [`codec`] for what the bytes look like.
+//! [`codec`] for what the bytes look like. A space whose bytes change their meaning gets a higher
+//! version, and a [`migrate`](SpaceBuilder::migrate) for each older one that it takes over.
 //!
 //! # A panic
 //! goes to the job's log and costs the instance: the host goes on from the last cut without the
@@ -68,6 +69,7 @@ mod host;
 pub mod json;
 pub mod log;
 pub mod metrics;
+mod migration;
 mod operator;
 mod output;
 mod reject;

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::wasmill::operator::types::Clock;
 use crate::metrics::{Counter, Gauge, Histogram, Metrics};
+use crate::migration::Migration;
 use crate::state::{Shared, SpaceInfo};
 use crate::{Codec, Columns, ConfigError, Context, Event, Failure, List, Map, MapKey, Reject, Timer, Value};
 
@@ -135,7 +136,7 @@ impl Setup {
     pub fn space(&mut self, name: &str) -> SpaceBuilder<'_> {
         let number = self.shared.space_count() as u16;
         let info = SpaceInfo { number, name: name.to_owned(), version: 1, ttl: None };
-        SpaceBuilder { shared: &self.shared, info }
+        SpaceBuilder { shared: &self.shared, info, migrations: Vec::new() }
     }
 
     /// Names the output ports, the default first, where they depend on the configuration.
@@ -171,6 +172,7 @@ impl Setup {
 pub struct SpaceBuilder<'s> {
     shared: &'s Rc<Shared>,
     info: SpaceInfo,
+    migrations: Vec<Migration>,
 }
 
 impl SpaceBuilder<'_> {
@@ -186,21 +188,53 @@ impl SpaceBuilder<'_> {
         self
     }
 
+    /// Takes over entries that an older version has written: what was read as `Old` is written as
+    /// `New`, and `None` drops the entry. Pure. A swap, and a job that goes on from older state, make
+    /// use of it; keys and sub-keys stay as they are.
+    ///
+    /// `setup.space("seen").version(2).migrate(1, |old: u32| Some(u64::from(old))).value()`
+    pub fn migrate<Old: Codec, New: Codec>(
+        mut self,
+        from_version: u32,
+        turn: impl Fn(Old) -> Option<New> + 'static,
+    ) -> Self {
+        self.migrations.push(Migration::new(from_version, turn));
+        self
+    }
+
+    fn declare<T: Codec>(self) -> (Rc<Shared>, SpaceInfo) {
+        self.migrations.iter().for_each(|migration| migration.assert_makes::<T>(&self.info));
+        self.shared.add_migrations(self.migrations);
+        (self.shared.clone(), self.info)
+    }
+
     /// One value per event key.
+    ///
+    /// # Panics
+    /// Where a migration makes something else.
     #[must_use]
     pub fn value<T: Codec>(self) -> Value<T> {
-        Value::new(self.shared, self.info)
+        let (shared, info) = self.declare::<T>();
+        Value::new(&shared, info)
     }
 
     /// A map per event key.
+    ///
+    /// # Panics
+    /// As [`SpaceBuilder::value`].
     #[must_use]
     pub fn map<K: MapKey, V: Codec>(self) -> Map<K, V> {
-        Map::new(self.shared, self.info)
+        let (shared, info) = self.declare::<V>();
+        Map::new(&shared, info)
     }
 
     /// A list per event key.
+    ///
+    /// # Panics
+    /// As [`SpaceBuilder::value`].
     #[must_use]
     pub fn list<T: Codec>(self) -> List<T> {
-        List::new(self.shared, self.info)
+        let (shared, info) = self.declare::<T>();
+        List::new(&shared, info)
     }
 }

@@ -521,3 +521,55 @@ fn windows_fire_with_any_number_of_rows() {
     assert_eq!(test.values()[3..], ["5 a x2"]);
     assert_eq!(test.merged(&[(0, "", "a")], &[(0, "", "b")]), br#"["a","b"]"#);
 }
+
+/// Counts in text once, in a number now.
+struct Counted {
+    seen: Value<u64>,
+}
+
+impl Operator for Counted {
+    type Config = ();
+
+    fn open(_: (), setup: &mut Setup) -> Result<Self, ConfigError> {
+        let seen = setup.space("seen").version(3);
+        let seen = seen.migrate(1, |old: String| old.parse::<u64>().ok()).migrate(2, |old: u32| Some(u64::from(old)));
+        Ok(Self { seen: seen.value() })
+    }
+
+    fn event(&mut self, _: Event<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
+        ctx.emit(self.seen.update(|seen| {
+            *seen += 1;
+            seen.to_string()
+        }));
+        Ok(())
+    }
+}
+
+#[test]
+fn entries_of_known_versions_are_taken_over_and_others_refused() {
+    let mut test = Tester::<Counted>::new("");
+    test.migrate("seen", 1, &[("a", b"", b"41"), ("b", b"", b"none")]).expect("version 1 is known");
+    test.migrate("seen", 2, &[("c", b"", &[1, 2, 0, 0])]).expect("version 2 is known");
+    test.send_all([("a", ""), ("b", ""), ("c", "")]);
+    assert_eq!(test.values(), ["42", "1", "514"]);
+    let refused = |result: Result<(), Failure>| format!("{:?}", result.expect_err("it is refused"));
+    assert!(refused(test.migrate("seen", 7, &[])).contains("no migration from version 7"));
+    assert!(refused(test.migrate("seen", 2, &[("k", b"", b"x")])).contains("is none of version 2: u32 is 4 bytes"));
+}
+
+#[test]
+#[should_panic(expected = "its migration makes u32")]
+fn a_migration_makes_what_the_space_holds() {
+    struct Wrong;
+    impl Operator for Wrong {
+        type Config = ();
+        fn open(_: (), setup: &mut Setup) -> Result<Self, ConfigError> {
+            let _: Value<u64> = setup.space("seen").version(2).migrate(1, |old: u32| Some(old)).value();
+            Ok(Self)
+        }
+        fn event(&mut self, _: Event<'_>, _: &mut Context<'_>) -> Result<(), Reject> {
+            Ok(())
+        }
+    }
+    Tester::<Wrong>::new("");
+}

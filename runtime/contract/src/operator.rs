@@ -1,8 +1,8 @@
 use std::fmt;
 
 use wasmill_model::{
-    Batch, Clock, Column, Descriptor, ErrorKind, Firings, Folded, LetterKind, Outcome, PaneBatch, PluginDigest,
-    Results, Timestamp,
+    Batch, Clock, Column, Descriptor, Entries, ErrorKind, Firings, Folded, LetterKind, Migrated, Outcome, PaneBatch,
+    PluginDigest, Results, Timestamp,
 };
 
 use crate::{BoxFuture, OperatorContext};
@@ -70,6 +70,23 @@ pub trait Operator: Send {
     /// # Errors
     /// As [`Operator::process`].
     fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>>;
+
+    /// Turns entries of one space, written under another schema version, into its own: as many
+    /// values as entries. Pure. Without entries it says whether it knows that version. Called only if
+    /// the descriptor says that it `migrates`.
+    ///
+    /// # Errors
+    /// As [`Operator::process`].
+    fn migrate<'a>(
+        &'a mut self,
+        space: u16,
+        from_version: u32,
+        entries: &'a Entries,
+    ) -> BoxFuture<'a, Result<Migrated, OperatorError>> {
+        let _ = (space, from_version, entries);
+        let reason = "the plugin does not export `migration`".to_owned();
+        Box::pin(async { Err(OperatorError::Contract { call: "migrate", reason }) })
+    }
 
     /// Whether its memory has grown so much that a fresh instance should take its place at the next
     /// cut: guests of some languages leak.

@@ -1,7 +1,9 @@
 //! Whether a plugin can take the place of another, and what is different.
 
 use serde::Serialize;
-use wasmill_model::{Descriptor, SpaceDescriptor};
+use wasmill_contract::{OperatorContext, OperatorError, OperatorFactory, Share};
+use wasmill_model::{Descriptor, Entries, NodeName, SpaceDescriptor};
+use wasmill_store::{MemoryState, StateBackend};
 
 /// What a difference means for a stage that has run with the old plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -9,6 +11,8 @@ use wasmill_model::{Descriptor, SpaceDescriptor};
 pub enum Verdict {
     /// The new plugin can take over while the job runs.
     Swap,
+    /// The same, and its `migrate` turns the state of the old one into its own.
+    Migrate,
     /// It can take over when the job is started again with it in the job file.
     Restart,
     /// It cannot go on from what the old one has left.
@@ -26,10 +30,43 @@ pub struct Difference {
     pub verdict: Verdict,
 }
 
+/// A space whose entries a plugin does not take over, and its words.
+pub type Unknown = (String, String);
+
+/// Asks a plugin whether it knows the schema versions that the spaces of another have: those that it
+/// does not.
+///
+/// # Errors
+/// Where the plugin cannot be opened or asked.
+pub async fn ask(old: &Descriptor, factory: &dyn OperatorFactory) -> Result<Vec<Unknown>, OperatorError> {
+    let new = factory.descriptor();
+    let migrations = new.migrations_from(&old.spaces);
+    if migrations.is_empty() || !new.migrates {
+        return Ok(Vec::new());
+    }
+    let mut state = MemoryState::default();
+    state.declare(&new.spaces);
+    let stage = NodeName::new("plugin").map_err(|error| OperatorError::Instance(error.to_string()))?;
+    let context = OperatorContext::new(stage, Share::WHOLE, Box::new(state));
+    let mut operator = factory.open(context).await.map_err(|failed| failed.cause)?;
+    let mut unknown = Vec::new();
+    for migration in migrations {
+        match operator.migrate(migration.space, migration.from_version, &Entries::default()).await {
+            Ok(_) => {}
+            Err(OperatorError::Fatal { reason, .. } | OperatorError::Retry { reason, .. }) => {
+                unknown.push((new.spaces[usize::from(migration.space)].name.clone(), reason));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unknown)
+}
+
 /// Every difference that matters, the worst verdict first. Pure. Ports count by their place, as the
-/// graph of a running job has them; state spaces by their place, name, schema and lifetime.
+/// graph of a running job has them; state spaces by their place, name, schema and lifetime. `unknown`
+/// is what the new one has said when [`ask`]ed.
 #[must_use]
-pub fn compare(old: &Descriptor, new: &Descriptor) -> Vec<Difference> {
+pub fn compare(old: &Descriptor, new: &Descriptor, unknown: &[Unknown]) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |what, verdict, reason| found.push(Difference { what, reason, verdict });
     if old.aggregate != new.aggregate {
@@ -60,14 +97,15 @@ pub fn compare(old: &Descriptor, new: &Descriptor) -> Vec<Difference> {
     if old.timed && !new.timed {
         add("timers", Verdict::Refuse, "the new one has no timers, and those of the old one may be set".to_owned());
     }
-    for (what, reason, verdict) in spaces(&old.spaces, &new.spaces) {
+    for (what, reason, verdict) in spaces(&old.spaces, new, unknown) {
         add(what, verdict, reason);
     }
     found.sort_by_key(|difference| std::cmp::Reverse(difference.verdict));
     found
 }
 
-fn spaces(old: &[SpaceDescriptor], new: &[SpaceDescriptor]) -> Vec<(&'static str, String, Verdict)> {
+fn spaces(old: &[SpaceDescriptor], plugin: &Descriptor, unknown: &[Unknown]) -> Vec<(&'static str, String, Verdict)> {
+    let new = &plugin.spaces;
     let mut found = Vec::new();
     let mut add = |verdict, reason| found.push(("space", reason, verdict));
     for space in old {
@@ -79,7 +117,11 @@ fn spaces(old: &[SpaceDescriptor], new: &[SpaceDescriptor]) -> Vec<(&'static str
         if now.schema_version != space.schema_version {
             let reason =
                 format!("{name:?} has schema {}, its state schema {}", now.schema_version, space.schema_version);
-            add(Verdict::Refuse, reason);
+            match unknown.iter().find(|(unknown, _)| unknown == name) {
+                Some((_, words)) => add(Verdict::Refuse, format!("{reason}: {words}")),
+                None if plugin.migrates => add(Verdict::Migrate, format!("{reason}: through migrate")),
+                None => add(Verdict::Refuse, format!("{reason}, and it exports no `migration`")),
+            }
         }
         if now.ttl != space.ttl {
             add(Verdict::Restart, format!("entries of {name:?} have another lifetime"));
@@ -89,7 +131,7 @@ fn spaces(old: &[SpaceDescriptor], new: &[SpaceDescriptor]) -> Vec<(&'static str
         add(Verdict::Restart, format!("{:?} is new", space.name));
     }
     let names = |spaces: &[SpaceDescriptor]| spaces.iter().map(|space| space.name.clone()).collect::<Vec<_>>();
-    if found.is_empty() && names(old) != names(new) {
+    if found.iter().all(|(.., verdict)| *verdict == Verdict::Migrate) && names(old) != names(new) {
         found.push(("space", "they stand in another order".to_owned(), Verdict::Restart));
     }
     found
@@ -122,6 +164,7 @@ mod tests {
             watermarks: false,
             timed: true,
             aggregate: false,
+            migrates: false,
         }
     }
 
@@ -129,7 +172,7 @@ mod tests {
     fn after(change: impl FnOnce(&mut Descriptor)) -> (Verdict, Vec<&'static str>) {
         let mut new = plugin();
         change(&mut new);
-        let found = compare(&plugin(), &new);
+        let found = compare(&plugin(), &new, &[]);
         (verdict(&found), found.iter().map(|difference| difference.what).collect())
     }
 
@@ -154,9 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn another_schema_goes_through_migrate_where_the_plugin_knows_it() {
+        let schema = |new: &mut Descriptor| (new.migrates, new.spaces[1].schema_version) = (true, 3);
+        assert_eq!(after(schema), (Verdict::Migrate, vec!["space"]));
+        let order = |new: &mut Descriptor| {
+            schema(new);
+            new.spaces.reverse();
+        };
+        assert_eq!(after(order), (Verdict::Restart, vec!["space", "space"]));
+        let mut new = plugin();
+        schema(&mut new);
+        let found = compare(&plugin(), &new, &[("b".into(), "no version 2".into())]);
+        assert_eq!(verdict(&found), Verdict::Refuse);
+        assert!(found[0].reason.ends_with("no version 2"), "{found:?}");
+    }
+
+    #[test]
     fn accumulators_belong_to_a_name() {
         let old = Descriptor { aggregate: true, spaces: vec![], timed: false, ..plugin() };
         let new = Descriptor { name: "q".into(), ..old.clone() };
-        assert_eq!(verdict(&compare(&old, &new)), Verdict::Refuse);
+        assert_eq!(verdict(&compare(&old, &new, &[])), Verdict::Refuse);
     }
 }

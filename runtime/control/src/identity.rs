@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use wasmill_contract::StagePlugin;
 use wasmill_engine::NodePart;
-use wasmill_model::{Firing, NodeName, WindowShape, WindowSpec};
+use wasmill_model::{Descriptor, Firing, NodeName, SpaceMigration, WindowShape, WindowSpec};
 use wasmill_plan::{NodeKind, Plan, window_text};
 use wasmill_store::Recovered;
 
@@ -65,6 +65,8 @@ pub struct Resumption {
     pub(crate) stages: BTreeMap<NodeName, StageFact>,
     /// The numbers under which the store has the spaces of each stage, by place.
     pub numbers: BTreeMap<NodeName, Vec<u16>>,
+    /// The spaces of each stage whose entries another schema version has written.
+    pub migrations: BTreeMap<NodeName, Vec<SpaceMigration>>,
     /// Nodes that the next epoch removes.
     pub removed: Vec<NodeName>,
 }
@@ -165,11 +167,16 @@ pub fn decide_resume(
             return Err(ControlError::WindowChanged { stage, stored, now });
         }
         let stored = with_accumulator(fact.spaces.clone(), fact.window.is_some());
-        let Some((spaces, numbers)) = decide_spaces(&stored, &now.spaces, dropped) else {
+        let migrates = descriptor(plan, parts, &stage).is_some_and(|plugin| plugin.migrates);
+        let decided = decide_spaces(&stored, &now.spaces, dropped, migrates);
+        let Some(TakenOver { spaces, numbers, migrations }) = decided else {
             let (stored, now) = (spaces(&stored), spaces(&now.spaces));
             return Err(ControlError::SpacesChanged { stage, stored, now, plugin: fact.plugin });
         };
         now.spaces = spaces;
+        if !migrations.is_empty() {
+            resumption.migrations.insert(stage.clone(), migrations);
+        }
         resumption.numbers.insert(stage, numbers);
     }
     let gone = |wanted: &NodeName, kind: fn(&NodeKind) -> bool| {
@@ -205,9 +212,14 @@ impl StageFact {
         self.plugin == plugin.digest.to_string()
     }
 
-    /// The stage goes on with another plugin, whose spaces are the same. Returns what an epoch of it
-    /// says.
+    /// The stage goes on with another plugin, whose spaces are the same but for the schema that their
+    /// entries now have. Returns what an epoch of it says.
     pub(crate) fn swap(&mut self, stage: &NodeName, plugin: &StagePlugin) -> (String, Option<Vec<u8>>) {
+        for (name, version) in self.spaces.iter_mut().flatten() {
+            if let Some((_, now)) = plugin.spaces.iter().find(|(space, _)| space == name) {
+                *version = *now;
+            }
+        }
         let before = std::mem::replace(&mut self.plugin, plugin.digest.to_string());
         let declared = self.declared.take().unwrap_or(before);
         self.declared = Some(declared).filter(|declared| *declared != self.plugin);
@@ -245,16 +257,32 @@ fn with_accumulator(mut spaces: Spaces, is_aggregate: bool) -> Spaces {
     spaces
 }
 
-/// The spaces that a stage then has by number, and the number of each of its plugin's. `None` where a
-/// space has another version, or is gone and must not be.
-fn decide_spaces(stored: &Spaces, now: &Spaces, dropped: Dropped) -> Option<(Spaces, Vec<u16>)> {
-    let mut spaces = stored.clone();
+/// How a stage goes on with spaces that are stored.
+struct TakenOver {
+    /// The spaces that it then has, by number.
+    spaces: Spaces,
+    /// The number of each of its plugin's.
+    numbers: Vec<u16>,
+    /// Those of its plugin's whose entries have another schema.
+    migrations: Vec<SpaceMigration>,
+}
+
+/// `None` where a space has another version and the plugin cannot migrate, or is gone and must not be.
+fn decide_spaces(stored: &Spaces, now: &Spaces, dropped: Dropped, migrates: bool) -> Option<TakenOver> {
+    let (mut spaces, mut migrations) = (stored.clone(), Vec::new());
     for stored in &mut spaces {
-        let same = |(name, _): &&(String, u32)| stored.as_ref().is_some_and(|(stored, _)| stored == name);
-        match now.iter().flatten().find(same) {
-            Some(space) if Some(space) != stored.as_ref() => return None,
+        let Some((name, from_version)) = stored.clone() else { continue };
+        let same = |space: &Option<(String, u32)>| space.as_ref().is_some_and(|(now, _)| *now == name);
+        match now.iter().position(same) {
+            Some(place) if now[place] != *stored => {
+                if !migrates {
+                    return None;
+                }
+                migrations.push(SpaceMigration { space: u16::try_from(place).ok()?, from_version });
+                stored.clone_from(&now[place]);
+            }
             Some(_) => {}
-            None if stored.is_some() && dropped == Dropped::Refuse => return None,
+            None if dropped == Dropped::Refuse => return None,
             None => *stored = None,
         }
     }
@@ -267,7 +295,16 @@ fn decide_spaces(stored: &Spaces, now: &Spaces, dropped: Dropped) -> Option<(Spa
         });
         numbers.push(u16::try_from(number).ok()?);
     }
-    Some((spaces, numbers))
+    Some(TakenOver { spaces, numbers, migrations })
+}
+
+/// What the plugin of a stage says about itself.
+fn descriptor<'a>(plan: &Plan, parts: &'a [NodePart], stage: &NodeName) -> Option<&'a Descriptor> {
+    let named = plan.nodes.iter().zip(parts).find(|(node, _)| node.name == *stage);
+    match named {
+        Some((_, NodePart::Stage(factory))) => Some(factory.descriptor()),
+        _ => None,
+    }
 }
 
 fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageFact>) {

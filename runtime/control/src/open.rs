@@ -83,12 +83,12 @@ fn open(
 ) -> Result<Opened, ControlError> {
     let finished = identity::is_finished(&recovered) && recovered.replays.is_empty();
     let resumption = identity::decide_resume(plan, parts, declared, &recovered, dropped)?;
-    let Resumption { facts, stages, numbers, removed } = resumption;
+    let Resumption { facts, stages, numbers, migrations, removed } = resumption;
     recovered.forget(&removed);
     let shares = stateful_shares(plan, parts).max(1);
     let rows = |bytes: u64| usize::try_from(bytes / 2 / shares).unwrap_or(usize::MAX);
     let files = store.state().cloned().zip(options.state_cache_bytes.map(rows));
-    let states = StageStates { files, numbers: numbers.clone() };
+    let states = StageStates { files, numbers: numbers.clone(), migrations };
     let (savepoints, wanted) = Savepoints::new();
     let committer = StoreCommitter::new(store, facts, stages, identity::sources(plan), numbers, removed, wanted);
     Ok(Opened { finished, recovered, states, committer, savepoints })

@@ -68,6 +68,7 @@ fn described(digest: u8, spaces: &[(&str, u32)], aggregate: bool) -> NodePart {
         watermarks: false,
         timed: false,
         aggregate,
+        migrates: false,
     };
     NodePart::Stage(Arc::new(Described(descriptor, PluginDigest([digest; 32]))))
 }

@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, mpsc};
 use wasmill_contract::{Cut, DeadLetter, OperatorError, Share};
 use wasmill_env::{Clock as HostClock, kill_point, planted};
 use wasmill_model::{
-    Batch, Clock, Column, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, PluginDigest, Timestamp, key_group,
-    share_of,
+    Batch, Clock, Column, Entries, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, PluginDigest, SpaceMigration,
+    Timestamp, key_group, share_of,
 };
 use wasmill_plan::LATE;
 use wasmill_spec::NewKey;
@@ -546,6 +546,14 @@ impl Chain {
             SlotKind::Operator(operator) => operator.restart().await,
             SlotKind::Window(window) => window.restart().await,
             SlotKind::Source | SlotKind::Sink(_) => Ok(()),
+        }
+    }
+
+    /// Gives the first node entries as another schema version has left them.
+    pub(crate) async fn migrate_first(&mut self, of: SpaceMigration, entries: &Entries) -> Result<(), JobError> {
+        match &mut self.slots[0].kind {
+            SlotKind::Operator(operator) => operator.migrate_entries(of, entries).await,
+            SlotKind::Window(_) | SlotKind::Source | SlotKind::Sink(_) => Ok(()),
         }
     }
 

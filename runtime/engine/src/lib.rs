@@ -26,6 +26,7 @@ mod faults;
 mod history;
 mod job;
 mod metrics;
+mod migration;
 mod operator_slot;
 mod ordering;
 mod outcome;

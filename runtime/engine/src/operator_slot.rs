@@ -17,10 +17,11 @@ mod swap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use wasmill_contract::{DeadLetter, Operator, OperatorContext, Share, StageCut};
+use wasmill_contract::{DeadLetter, Operator, OperatorContext, OperatorError, Share, StageCut};
 use wasmill_env::planted;
 use wasmill_model::{
-    Batch, Clock, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, PluginDigest, Timestamp,
+    Batch, Clock, Entries, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, PluginDigest, SpaceMigration,
+    Timestamp,
 };
 use wasmill_order::{TimerEntry, Timers};
 use wasmill_store::EntryChange;
@@ -28,6 +29,7 @@ use wasmill_store::EntryChange;
 use crate::error::JobError;
 use crate::faults::{Attempts, Fault, Plugin, log_lines, settle};
 use crate::history::{Call, History, Pending, Step};
+use crate::migration;
 use crate::outcome::{self, Origin};
 
 /// Timers that one call of an operator is given.
@@ -104,6 +106,39 @@ impl OperatorSlot {
             pending: Pending::default(),
             swap: swap::Swap::default(),
         }
+    }
+
+    /// Takes over entries of other schema versions, as part of the next cut. Nothing has happened yet.
+    pub(crate) async fn migrate(&mut self, spaces: &[SpaceMigration]) -> Result<(), JobError> {
+        if spaces.is_empty() {
+            return Ok(());
+        }
+        let entries = match migration::migrate(self.instance.get(), spaces, migration::MIGRATED_BYTES_MAX).await {
+            Ok(entries) => entries,
+            Err(cause) => {
+                let context = self.instance.context();
+                log_lines(&context.span, std::mem::take(&mut context.log));
+                return Err(self.plugin.failed(cause));
+            }
+        };
+        tracing::info!(stage = %self.plugin.name(), entries, "state of an older schema version was migrated");
+        self.complete();
+        Ok(())
+    }
+
+    /// Puts in entries that another schema version has left, as a fresh instance takes them over.
+    pub(crate) async fn migrate_entries(&mut self, of: SpaceMigration, entries: &Entries) -> Result<(), JobError> {
+        let migrated = self.instance.get().migrate(of.space, of.from_version, entries).await;
+        let migrated = migrated.map_err(|cause| self.plugin.failed(cause))?;
+        let state = &mut self.instance.context().state;
+        let put = state.put_many(of.space, &entries.keys, &entries.subkeys, &entries.values);
+        let put = put.and_then(|()| state.rewrite(of.space, entries, &migrated));
+        put.map_err(|error| {
+            let reason = error.to_string();
+            self.plugin.failed(OperatorError::Host { call: "migrate", reason })
+        })?;
+        self.complete();
+        Ok(())
     }
 
     /// A fresh instance on the same state, with the same timers.

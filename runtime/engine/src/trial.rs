@@ -5,7 +5,7 @@ use wasmill_contract::{
     BoxFuture, ConnectorError, Cut, DeadLetter, OperatorContext, OperatorFactory, Share, Sink, SinkHandle,
 };
 use wasmill_env::{Clock, SimulatedClock};
-use wasmill_model::{Batch, Epoch, NodeName, Timestamp, WindowSpec};
+use wasmill_model::{Batch, Entries, Epoch, NodeName, SpaceMigration, Timestamp, WindowSpec};
 use wasmill_order::{Timers, Windows};
 use wasmill_plan::FaultPolicy;
 use wasmill_store::{MemoryState, StateBackend};
@@ -132,6 +132,16 @@ impl StageTrial {
     pub async fn restart(&mut self) -> Result<(), JobError> {
         self.flush().await?;
         self.chain.restart_first().await
+    }
+
+    /// Ends an epoch, and goes on with a fresh instance that has also taken over these entries, which
+    /// another schema version has left.
+    ///
+    /// # Errors
+    /// Where the operator fails, or does not know that version.
+    pub async fn migrate(&mut self, of: SpaceMigration, entries: &Entries) -> Result<(), JobError> {
+        self.restart().await?;
+        self.chain.migrate_first(of, entries).await
     }
 
     /// What the stage did since this was last called.

@@ -288,7 +288,10 @@ async fn open_slot(
                     let operator = plugin.open(context).await?;
                     let mut timers = Timers::default();
                     timers.load(held.timers.into_iter().map(timer_entry));
-                    SlotKind::Operator(OperatorSlot::new(plugin, operator, timers))
+                    let mut slot = OperatorSlot::new(plugin, operator, timers);
+                    let migrations = parts.states.migrations.get(&name).map(Vec::as_slice);
+                    slot.migrate(migrations.unwrap_or_default()).await?;
+                    SlotKind::Operator(slot)
                 }
             }
         }

@@ -40,6 +40,7 @@ pub const KILL_POINTS: &[&str] = &[
     "swap-kept",
     "swap-prepared",
     "swap-settled",
+    "state-migrated",
     // The log of a job.
     "frame-append",
     "frame-appended",

@@ -19,8 +19,8 @@ pub use error::ErrorKind;
 pub use letter::{LetterKind, LetterSubject};
 pub use name::{GroupName, JobName, NameError, NodeName, TopicName};
 pub use operator::{
-    Clock, ColumnSet, Descriptor, Emission, Failure, Firings, Folded, LogLevel, Outcome, Output, PaneBatch,
-    PluginDigest, Rejected, Results, Rows, SpaceDescriptor, Ttl,
+    Clock, ColumnSet, Descriptor, Emission, Entries, Failure, Firings, Folded, LogLevel, Migrated, Outcome, Output,
+    PaneBatch, PluginDigest, Rejected, Results, Rows, SpaceDescriptor, SpaceMigration, Ttl,
 };
 pub use position::{KEY_GROUPS, KeyGroup, PartitionId, Position, key_group, share_of};
 pub use time::{Epoch, Timestamp};

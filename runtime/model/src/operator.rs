@@ -88,6 +88,51 @@ pub struct Descriptor {
     pub timed: bool,
     /// Whether it is an aggregate, for a stage with a window, instead of an operator.
     pub aggregate: bool,
+    /// Whether it exports `migration`.
+    pub migrates: bool,
+}
+
+/// A space whose entries another version of the plugin has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceMigration {
+    /// Its place in the descriptor.
+    pub space: u16,
+    /// The schema version of the entries.
+    pub from_version: u32,
+}
+
+impl Descriptor {
+    /// The spaces in which entries of `old` have another schema than its own.
+    #[must_use]
+    pub fn migrations_from(&self, old: &[SpaceDescriptor]) -> Vec<SpaceMigration> {
+        let places = (0..).zip(&self.spaces);
+        let changed = places.filter_map(|(space, now)| {
+            let then = old.iter().find(|then| then.name == now.name)?;
+            let from_version = then.schema_version;
+            (from_version != now.schema_version).then_some(SpaceMigration { space, from_version })
+        });
+        changed.collect()
+    }
+}
+
+/// Entries of one space, side by side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// Event keys.
+    pub keys: Column,
+    /// Sub-keys.
+    pub subkeys: Column,
+    /// Values.
+    pub values: Column,
+}
+
+/// What becomes of entries of an older schema version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Migrated {
+    /// The new value of each.
+    pub values: Column,
+    /// Places of the entries that go, in rising order.
+    pub dropped: Vec<u32>,
 }
 
 /// What goes out of one port. Rows that the same call rejects never go out.

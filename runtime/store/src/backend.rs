@@ -1,7 +1,9 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use wasmill_model::{Bitmap, Column, ColumnBuilder, ErrorKind, KeyGroup, SpaceDescriptor, Timestamp};
+use wasmill_model::{
+    Bitmap, Column, ColumnBuilder, Entries, ErrorKind, KeyGroup, Migrated, SpaceDescriptor, Timestamp,
+};
 
 /// Bytes that one read returns at most, so that one call cannot fill the host's memory by naming
 /// a large entry many times.
@@ -59,6 +61,20 @@ pub trait StateBackend: Send {
     /// As [`StateBackend::get_many`].
     fn scan(&mut self, space: u16, key: &[u8], start: &[u8], limit: u32) -> Result<(Column, Column), StateError>;
 
+    /// Goes on with a walk over all entries of a space that are seen, in any order: the next
+    /// [`WALK_ENTRIES_MAX`], or fewer that take about [`WALK_BYTES_MAX`]. There may be none although
+    /// the walk is not over. Until it is, only [`StateBackend::rewrite`] may write.
+    ///
+    /// # Errors
+    /// Where the space is not declared, or the backend fails.
+    fn walk(&mut self, space: u16, walk: &mut Walk) -> Result<Entries, StateError>;
+
+    /// Gives entries of a walk other values, or deletes them. Their lifetime goes on as it was.
+    ///
+    /// # Errors
+    /// As [`StateBackend::get_many`].
+    fn rewrite(&mut self, space: u16, entries: &Entries, migrated: &Migrated) -> Result<(), StateError>;
+
     /// Starts a call: what follows can be undone.
     fn mark(&mut self);
 
@@ -97,6 +113,64 @@ pub trait StateBackend: Send {
 
     /// Bytes of keys, sub-keys and values that exist, as [`StateBackend::entries`].
     fn bytes(&self) -> u64;
+}
+
+/// Entries that one step of a walk returns.
+pub const WALK_ENTRIES_MAX: usize = 1_024;
+/// Bytes of entries after which a step of a walk ends.
+pub const WALK_BYTES_MAX: usize = 1 << 20;
+
+/// How far a walk over the entries of a space has come: [`StateBackend::walk`].
+#[derive(Debug, Default)]
+pub struct Walk(pub(crate) WalkPlace);
+
+#[derive(Debug)]
+pub(crate) enum WalkPlace {
+    /// In memory, by slot.
+    Memory(usize),
+    /// On disk, by key and sub-key.
+    Files(Vec<u8>, Vec<u8>),
+    End,
+}
+
+impl Default for WalkPlace {
+    fn default() -> Self {
+        Self::Memory(0)
+    }
+}
+
+impl Walk {
+    /// Whether every entry was returned.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.0, WalkPlace::End)
+    }
+}
+
+/// The entries of one step of a walk.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    keys: ColumnBuilder,
+    subkeys: ColumnBuilder,
+    values: ColumnBuilder,
+}
+
+impl Step {
+    pub(crate) fn is_full(&self) -> bool {
+        let bytes = self.keys.byte_len() + self.subkeys.byte_len() + self.values.byte_len();
+        self.keys.len() >= WALK_ENTRIES_MAX || bytes >= WALK_BYTES_MAX
+    }
+
+    pub(crate) fn push(&mut self, key: &[u8], subkey: &[u8], value: &[u8]) {
+        self.keys.push(key);
+        self.subkeys.push(subkey);
+        self.values.push(value);
+    }
+
+    pub(crate) fn finish(self) -> Entries {
+        let Self { keys, subkeys, values } = self;
+        Entries { keys: keys.finish(), subkeys: subkeys.finish(), values: values.finish() }
+    }
 }
 
 /// The changes of one stage's share during one epoch, each entry at most once, in any order.

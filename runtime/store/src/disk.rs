@@ -20,11 +20,17 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use wasmill_model::{Bitmap, Column, ColumnBuilder, Epoch, NodeName, SpaceDescriptor, Timestamp, key_group, share_of};
+use wasmill_model::{
+    Bitmap, Column, ColumnBuilder, Entries, Epoch, Migrated, NodeName, SpaceDescriptor, Timestamp, key_group, share_of,
+};
 
+use crate::backend::{Step, WALK_ENTRIES_MAX, Walk, WalkPlace};
 use crate::durable::{StateFiles, StoreError, Version, Wanted};
 use crate::memory::{EXPIRE_PER_ADVANCE, MemoryState, Space, check_read, given, hash, row};
 use crate::{ChangeSet, StateBackend, StateError};
+
+/// Entries of files that one step of a walk looks at: those of other shares stand among them.
+const LOOKS_PER_STEP: usize = 16 * WALK_ENTRIES_MAX;
 
 /// State of one share of a stage, of which memory holds what is in use.
 ///
@@ -401,6 +407,51 @@ impl StateBackend for DiskState {
         scanned.finish()
     }
 
+    /// First what is in memory, where every entry but expired ones is rewritten and so stays; then
+    /// what the files have and memory has not.
+    fn walk(&mut self, space: u16, walk: &mut Walk) -> Result<Entries, StateError> {
+        self.check(space, &Column::default(), None)?;
+        let (number, place) = (self.number(space), usize::from(space));
+        let (held, part, hasher) = (&self.memory.spaces[place], &self.parts[place], &self.memory.hasher);
+        let mut step = Step::default();
+        match &mut walk.0 {
+            WalkPlace::Memory(slot) => {
+                if !held.walk(slot, &mut step) {
+                    walk.0 = WalkPlace::Files(Vec::new(), Vec::new());
+                }
+            }
+            WalkPlace::Files(key, subkey) => {
+                let from = (std::mem::take(key), std::mem::take(subkey));
+                walk.0 = WalkPlace::End;
+                let (version, mut looks) = (self.files.version(), 0);
+                let look = |key: &[u8], subkey: &[u8], value: &[u8], written| {
+                    if step.is_full() || looks == LOOKS_PER_STEP {
+                        walk.0 = WalkPlace::Files(key.to_vec(), subkey.to_vec());
+                        return ControlFlow::Break(());
+                    }
+                    looks += 1;
+                    let mine = share_of(key_group(key), self.shares) == self.share;
+                    let lives = held.deadline_of(written).is_none_or(|deadline| deadline > held.now);
+                    if mine && lives && !part.knows(held, hasher, key, subkey) {
+                        step.push(key, subkey, value);
+                    }
+                    ControlFlow::Continue(())
+                };
+                let from = (from.0.as_slice(), from.1.as_slice());
+                self.files.scan(&version, self.node.as_str(), number, from, look).map_err(unreadable)?;
+            }
+            WalkPlace::End => {}
+        }
+        Ok(step.finish())
+    }
+
+    fn rewrite(&mut self, space: u16, entries: &Entries, migrated: &Migrated) -> Result<(), StateError> {
+        let subkeys = given(&entries.subkeys);
+        self.check(space, &entries.keys, subkeys)?;
+        self.fetch(space, &entries.keys, subkeys)?;
+        self.memory.rewrite(space, entries, migrated)
+    }
+
     fn mark(&mut self) {
         self.memory.mark();
         self.evict();
@@ -553,6 +604,12 @@ mod tests {
         }
         fn scan(&mut self, s: u16, key: &[u8], start: &[u8], limit: u32) -> Result<(Column, Column), StateError> {
             self.state.scan(s, key, start, limit)
+        }
+        fn walk(&mut self, s: u16, walk: &mut Walk) -> Result<Entries, StateError> {
+            self.state.walk(s, walk)
+        }
+        fn rewrite(&mut self, s: u16, entries: &Entries, migrated: &Migrated) -> Result<(), StateError> {
+            self.state.rewrite(s, entries, migrated)
         }
         fn mark(&mut self) {
             self.state.mark();

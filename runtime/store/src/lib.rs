@@ -21,7 +21,9 @@ mod states;
 pub mod suite;
 mod topic;
 
-pub use backend::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
+pub use backend::{
+    Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError, WALK_BYTES_MAX, WALK_ENTRIES_MAX, Walk,
+};
 pub use disk::DiskState;
 pub use durable::{
     Compacted, Compaction, EpochRecord, Held, HeldRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord,

@@ -21,8 +21,11 @@ use std::ops::Bound;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use wasmill_env::planted;
-use wasmill_model::{Bitmap, Clock, Column, ColumnBuilder, KeyGroup, SpaceDescriptor, Timestamp, Ttl, key_group};
+use wasmill_model::{
+    Bitmap, Clock, Column, ColumnBuilder, Entries, KeyGroup, Migrated, SpaceDescriptor, Timestamp, Ttl, key_group,
+};
 
+use crate::backend::{Step, Walk, WalkPlace};
 use crate::compact::Compact;
 use crate::{Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError};
 
@@ -297,6 +300,32 @@ impl StateBackend for MemoryState {
         Ok((subkeys.finish(), values.finish()))
     }
 
+    fn walk(&mut self, space: u16, walk: &mut Walk) -> Result<Entries, StateError> {
+        let (space, _) = self.space(space, &Column::default(), [("subkeys", None), ("subkeys", None)])?;
+        let mut step = Step::default();
+        if let WalkPlace::Memory(slot) = &mut walk.0
+            && !space.walk(slot, &mut step)
+        {
+            walk.0 = WalkPlace::End;
+        }
+        Ok(step.finish())
+    }
+
+    fn rewrite(&mut self, space: u16, entries: &Entries, migrated: &Migrated) -> Result<(), StateError> {
+        let (subkeys, mark) = (given(&entries.subkeys), self.mark);
+        let values = &migrated.values;
+        let (space, hasher) = self.space(space, &entries.keys, [("subkeys", subkeys), ("values", Some(values))])?;
+        let mut dropped = migrated.dropped.iter().peekable();
+        for (place, (key, value)) in entries.keys.iter().zip(values.iter()).enumerate() {
+            let goes = dropped.next_if(|goes| **goes as usize == place).is_some();
+            if let Some(slot) = space.find(hash(hasher, key), key, row(subkeys, place)) {
+                let written = space.records[slot as usize].written;
+                space.write_at(slot, (!goes).then_some(value), written, mark, true);
+            }
+        }
+        Ok(())
+    }
+
     fn mark(&mut self) {
         self.mark += 1;
         for space in &mut self.spaces {
@@ -494,10 +523,33 @@ impl Space {
         (record.name.len() + key) as u64
     }
 
+    /// Adds entries that are seen, from a slot on. Whether there are more.
+    pub(crate) fn walk(&self, from: &mut usize, step: &mut Step) -> bool {
+        while *from < self.records.len() {
+            if step.is_full() {
+                return true;
+            }
+            let (slot, record) = (*from as u32, &self.records[*from]);
+            *from += 1;
+            if record.used && self.is_seen(slot) {
+                let key = self.records[record.head as usize].name.as_slice();
+                let subkey: &[u8] = if record.head == slot { &[] } else { record.name.as_slice() };
+                step.push(key, subkey, record.value.as_slice());
+            }
+        }
+        false
+    }
+
     /// Writes or deletes an entry: `mark` 0 keeps no log, `change` says whether the next
     /// [`ChangeSet`] has it.
     #[inline]
     pub(crate) fn write(&mut self, slot: u32, value: Option<&[u8]>, mark: u64, change: bool) {
+        self.write_at(slot, value, self.now, mark, change);
+    }
+
+    /// The same, with the time from which its lifetime counts.
+    #[inline]
+    fn write_at(&mut self, slot: u32, value: Option<&[u8]>, written: i64, mark: u64, change: bool) {
         let record = &self.records[slot as usize];
         if value.is_none() && !record.exists {
             return;
@@ -510,8 +562,7 @@ impl Space {
         } else if mark != record.marked && mark != 0 {
             self.log.push(slot, record);
         }
-        let now = self.now;
-        self.set(slot, value, now);
+        self.set(slot, value, written);
         let record = &mut self.records[slot as usize];
         record.marked = mark;
         record.changed |= first_change;

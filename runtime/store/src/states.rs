@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wasmill_model::{Epoch, NodeName, SpaceDescriptor};
+use wasmill_model::{Epoch, NodeName, SpaceDescriptor, SpaceMigration};
 
 use crate::{DiskState, EntryChange, MemoryState, StateBackend, StateFiles};
 
@@ -14,6 +14,8 @@ pub struct StageStates {
     /// The numbers under which the store has the spaces of a stage, by place. One that is missing has
     /// its place as number.
     pub numbers: BTreeMap<NodeName, Vec<u16>>,
+    /// The spaces of a stage whose entries another schema version has written.
+    pub migrations: BTreeMap<NodeName, Vec<SpaceMigration>>,
 }
 
 impl StageStates {

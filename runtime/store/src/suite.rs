@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use wasmill_model::{Clock, Column, ColumnBuilder, SpaceDescriptor, Timestamp, Ttl, key_group};
+use wasmill_model::{Clock, Column, ColumnBuilder, Migrated, SpaceDescriptor, Timestamp, Ttl, key_group};
 
-use crate::{Change, ChangeSet, StateBackend, StateError};
+use crate::{Change, ChangeSet, StateBackend, StateError, WALK_ENTRIES_MAX, Walk};
 
 /// One test for every case of the suite, on backends that the expression makes.
 #[macro_export]
@@ -18,7 +18,8 @@ macro_rules! state_backend_suite {
             undo_takes_back_to_the_last_mark, undo_of_a_first_write_leaves_no_change, changes_come_once,
             revert_takes_back_to_the_last_changes, revert_takes_back_the_clock,
             entries_and_bytes_are_exact, wrong_calls_change_nothing, an_entry_expires_at_its_last_write_plus_lifetime,
-            expired_entries_leave_as_deletions, a_group_moves_as_a_whole, behaves_as_the_model);
+            expired_entries_leave_as_deletions, a_group_moves_as_a_whole,
+            a_walk_meets_every_entry_once, what_a_walk_rewrites_keeps_its_lifetime, behaves_as_the_model);
     };
     ($make:expr; $($case:ident),*) => {
         $(#[test]
@@ -399,6 +400,75 @@ impl Model {
 }
 
 /// Any history of calls looks as it does on a sorted map with copies for undo.
+/// Walks over space 0: entries with an odd last byte go, the others get a mark.
+fn rewrite_all(state: &mut dyn StateBackend) -> usize {
+    let (mut walk, mut met) = (Walk::default(), 0);
+    while !walk.is_over() {
+        let entries = state.walk(0, &mut walk).expect("the space is declared");
+        assert!(entries.keys.len() <= WALK_ENTRIES_MAX);
+        met += entries.keys.len();
+        let mut migrated = Migrated::default();
+        let mut values = ColumnBuilder::default();
+        for (row, value) in (0..).zip(entries.values.iter()) {
+            assert!(!value.ends_with(b"!"), "an entry came twice");
+            values.push(&[value, b"!"].concat());
+            if value.last().is_some_and(|last| last % 2 == 1) {
+                migrated.dropped.push(row);
+            }
+        }
+        migrated.values = values.finish();
+        state.rewrite(0, &entries, &migrated).expect("the space is declared");
+    }
+    met
+}
+
+pub fn a_walk_meets_every_entry_once(make: Make<'_>) {
+    let mut state = two_spaces(make);
+    let names: Vec<String> = (0..2 * WALK_ENTRIES_MAX + 7).map(|name| format!("{name:05}")).collect();
+    let of = |names: &[String]| -> Column { names.iter().collect() };
+    let (early, late) = names.split_at(WALK_ENTRIES_MAX + 3);
+    for (some, subkey) in [(early, ""), (late, "s")] {
+        let subkeys = some.iter().map(|_| subkey).collect();
+        state.put_many(0, &of(some), &subkeys, &of(some)).expect("a valid put");
+        state.take_changes();
+        state.mark();
+    }
+    put(&mut *state, 1, &[("00000", "", "other")]);
+    put(&mut *state, 0, &[("00000", "", "00100"), ("fresh", "", "8")]);
+    state.delete_many(0, &column(&["00002"]), &Column::default()).expect("a valid delete");
+    state.take_changes();
+    state.mark();
+    assert_eq!(rewrite_all(&mut *state), names.len());
+    let seen = |state: &mut dyn StateBackend| {
+        let wanted = [("00000", ""), ("00001", ""), ("00002", ""), ("00004", ""), ("fresh", "")];
+        let last = names.last().map(|name| (name.as_str(), "s")).expect("names");
+        get(state, 0, &[&wanted[..], &[last]].concat())
+    };
+    let last = some(&format!("{}!", names[names.len() - 1])).filter(|last| last.as_bytes()[4] % 2 == 0);
+    assert_eq!(seen(&mut *state), [some("00100!"), None, None, some("00004!"), some("8!"), last]);
+    assert_eq!(get(&mut *state, 1, &[("00000", "")]), [some("other")]);
+    // All of it can be taken back.
+    state.revert();
+    let before = some(&names[names.len() - 1]);
+    assert_eq!(seen(&mut *state), [some("00100"), some("00001"), None, some("00004"), some("8"), before]);
+    assert_eq!(rewrite_all(&mut *state), names.len());
+    assert_eq!(state.take_changes().len(), names.len());
+}
+
+pub fn what_a_walk_rewrites_keeps_its_lifetime(make: Make<'_>) {
+    let mut state = make();
+    state.declare(&[space(Some(Ttl { clock: Clock::Event, micros: 10 }))]);
+    state.advance(Timestamp(100), Timestamp(0));
+    put(&mut *state, 0, &[("a", "", "2")]);
+    state.take_changes();
+    state.mark();
+    state.advance(Timestamp(105), Timestamp(0));
+    put(&mut *state, 0, &[("b", "", "2")]);
+    assert_eq!(rewrite_all(&mut *state), 2);
+    state.advance(Timestamp(110), Timestamp(0));
+    assert_eq!(get(&mut *state, 0, &[("a", ""), ("b", "")]), [None, some("2!")]);
+}
+
 pub fn behaves_as_the_model(make: Make<'_>) {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     let history = prop::collection::vec(step(), 1..60);

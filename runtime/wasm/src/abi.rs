@@ -56,6 +56,14 @@ pub(crate) struct FiringsRef<'a> {
 
 #[derive(ComponentType, Lower, Clone, Copy)]
 #[component(record)]
+pub(crate) struct EntriesRef<'a> {
+    pub(crate) keys: ColumnRef<'a>,
+    pub(crate) subkeys: ColumnRef<'a>,
+    pub(crate) values: ColumnRef<'a>,
+}
+
+#[derive(ComponentType, Lower, Clone, Copy)]
+#[component(record)]
 pub(crate) struct PanesRef<'a> {
     pub(crate) starts: &'a [i64],
     pub(crate) ends: &'a [i64],
@@ -238,6 +246,13 @@ pub(crate) struct Descriptor {
 pub(crate) struct Folded {
     pub(crate) accumulators: Column,
     pub(crate) rejected: Vec<Rejected>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct Migrated {
+    pub(crate) values: Column,
+    pub(crate) dropped: Vec<u32>,
 }
 
 #[derive(ComponentType, Lift)]

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmill_contract::{Aggregate, BoxFuture, OpenError, Operator, OperatorContext, OperatorError};
-use wasmill_model::{Batch, Clock, Column, Descriptor, Firings, Folded, Outcome, PaneBatch, Results, Timestamp};
+use wasmill_model::{
+    Batch, Clock, Column, Descriptor, Entries, Firings, Folded, Migrated, Outcome, PaneBatch, Results, Timestamp,
+};
 use wasmtime::component::{ComponentNamedList, InstancePre, Lift, Lower};
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
-use crate::abi::{self, BatchRef, ColumnRef, FiringsRef, PanesRef};
-use crate::guest::{Guest, Violation};
+use crate::abi::{self, BatchRef, ColumnRef, EntriesRef, FiringsRef, PanesRef};
+use crate::guest::{Guest, MIGRATE, Violation};
 use crate::outcome::{Given, REASON_BYTES_MAX};
 use crate::world::{AggregateExports, Bind, Export, Exports, OperatorExports, World};
 use crate::{InstanceLimits, text};
@@ -122,7 +124,7 @@ pub(crate) async fn describe(mold: &Mold, config: &[u8]) -> Result<Descriptor, O
     let mut live = Live::new(mold, None);
     let describe = live.instantiate(mold, "describe", deadline, World::describe).await?;
     let said = live.call("describe", deadline, describe, (config,)).await?;
-    crate::outcome::descriptor(said, mold.world.is_timed(), mold.world.is_aggregate())
+    crate::outcome::descriptor(said, &mold.world)
 }
 
 /// An opened instance with the functions of its world.
@@ -204,6 +206,25 @@ impl Operator for WasmOperator {
 
     fn flush(&mut self) -> BoxFuture<'_, Result<(), OperatorError>> {
         Box::pin(self.live.call("flush", self.limits.flush, self.exports.flush, ()))
+    }
+
+    fn migrate<'a>(
+        &'a mut self,
+        space: u16,
+        from_version: u32,
+        entries: &'a Entries,
+    ) -> BoxFuture<'a, Result<Migrated, OperatorError>> {
+        Box::pin(async move {
+            let Some(migrate) = self.exports.migrate else {
+                let reason = "the plugin does not export `migration`".into();
+                return Err(OperatorError::Contract { call: MIGRATE, reason });
+            };
+            let [keys, subkeys, values] = [&entries.keys, &entries.subkeys, &entries.values].map(ColumnRef::of);
+            let params = (space, from_version, EntriesRef { keys, subkeys, values });
+            let migrated = self.live.call(MIGRATE, self.limits.process, migrate, params).await?;
+            let migrated = self.given(MIGRATE, Some(entries.keys.len())).migrated(migrated);
+            self.live.checked(migrated)
+        })
     }
 
     fn is_overgrown(&self) -> bool {

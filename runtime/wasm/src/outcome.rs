@@ -2,10 +2,12 @@
 
 use wasmill_contract::OperatorError;
 use wasmill_model::{
-    self as model, Bitmap, Column, ColumnSet, Descriptor, Emission, Folded, Outcome, Output, Rejected, Results, Rows,
-    SpaceDescriptor, Ttl,
+    self as model, Bitmap, Column, ColumnSet, Descriptor, Emission, Folded, Migrated, Outcome, Output, Rejected,
+    Results, Rows, SpaceDescriptor, Ttl,
 };
 
+use crate::capability::state::VALUE_BYTES_MAX;
+use crate::world::World;
 use crate::{InstanceLimits, abi, text};
 
 /// Of a rejection and of a failure.
@@ -140,6 +142,26 @@ impl Given<'_> {
         Ok(accumulators)
     }
 
+    /// The result of `migrate`.
+    pub(crate) fn migrated(&self, migrated: abi::Migrated) -> Result<Migrated, OperatorError> {
+        let entries = self.rows.unwrap_or(0);
+        let values = self.column("values", migrated.values)?;
+        if values.len() != entries {
+            return Err(self.broken(format!("{} values for {entries} entries", values.len())));
+        }
+        if let Some(long) = values.iter().find(|value| value.len() > VALUE_BYTES_MAX) {
+            let limit = format!("{VALUE_BYTES_MAX} bytes in a value, not {}", long.len());
+            return Err(OperatorError::Limit { call: self.call, limit });
+        }
+        let mut dropped = migrated.dropped;
+        dropped.sort_unstable();
+        dropped.dedup();
+        match dropped.last().filter(|&&last| last as usize >= entries) {
+            Some(last) => Err(self.broken(format!("entry {last} of {entries} goes"))),
+            None => Ok(Migrated { values, dropped }),
+        }
+    }
+
     /// The result of `finish` for `panes` panes.
     pub(crate) fn results(&self, results: abi::Results, panes: usize) -> Result<Results, OperatorError> {
         let values = self.column("results", results.values)?;
@@ -161,7 +183,7 @@ impl Given<'_> {
 }
 
 /// What a plugin says about itself.
-pub(crate) fn descriptor(said: abi::Descriptor, timed: bool, aggregate: bool) -> Result<Descriptor, OperatorError> {
+pub(crate) fn descriptor(said: abi::Descriptor, world: &World) -> Result<Descriptor, OperatorError> {
     let broken = |reason: String| OperatorError::Contract { call: "describe", reason };
     let name = |what: &str, name: String| {
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
@@ -185,7 +207,7 @@ pub(crate) fn descriptor(said: abi::Descriptor, timed: bool, aggregate: bool) ->
     if said.inputs.is_empty() {
         return Err(broken("no input port is declared".into()));
     }
-    if said.watermarks && !timed {
+    if said.watermarks && !world.is_timed() {
         return Err(broken("it wants watermarks, but does not export `timed`".into()));
     }
     let space_names = said.spaces.iter().map(|space| space.name.clone()).collect();
@@ -210,7 +232,8 @@ pub(crate) fn descriptor(said: abi::Descriptor, timed: bool, aggregate: bool) ->
             values: said.columns.contains(abi::Columns::VALUES),
         },
         watermarks: said.watermarks,
-        timed,
-        aggregate,
+        timed: world.is_timed(),
+        aggregate: world.is_aggregate(),
+        migrates: world.migrates(),
     })
 }

@@ -6,7 +6,7 @@ use wasmtime::component::{
     Component, ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, TypedFunc,
 };
 
-use crate::abi::{self, BatchRef, ColumnRef, FiringsRef, PanesRef, interface};
+use crate::abi::{self, BatchRef, ColumnRef, EntriesRef, FiringsRef, PanesRef, interface};
 use crate::guest::Guest;
 use crate::{Capability, Grants, PluginError};
 
@@ -16,6 +16,7 @@ pub(crate) type Export<P, R> = TypedFunc<P, (Result<R, abi::Failure>,)>;
 type Config<'a> = (&'a [u8],);
 type Process<'a> = (u16, BatchRef<'a>);
 type OnTimers<'a> = (abi::Clock, FiringsRef<'a>);
+type Migrate<'a> = (u16, u32, EntriesRef<'a>);
 type Fold<'a> = (ColumnRef<'a>, &'a [u32], BatchRef<'a>);
 type Merge<'a> = (ColumnRef<'a>, &'a [u32], u32);
 type Finish<'a> = (PanesRef<'a>, ColumnRef<'a>);
@@ -24,6 +25,7 @@ const PLUGIN: &str = interface!("plugin");
 const OPERATOR: &str = interface!("operator");
 const AGGREGATE: &str = interface!("aggregate");
 const TIMED: &str = interface!("timed");
+const MIGRATION: &str = interface!("migration");
 
 /// Refuses an import that no capability serves or no one grants.
 pub(crate) fn check_imports<'a>(imports: impl IntoIterator<Item = &'a str>, grants: Grants) -> Result<(), PluginError> {
@@ -63,12 +65,15 @@ pub(crate) fn check_exports(exports: &[impl AsRef<str>]) -> Result<(), PluginErr
     if has(AGGREGATE) && has(TIMED) {
         return reject(TIMED, "the host keeps the timers of an aggregate");
     }
+    if has(AGGREGATE) && has(MIGRATION) {
+        return reject(MIGRATION, "an aggregate has no state but its accumulators, which keep their version");
+    }
     Ok(())
 }
 
 /// Whether an interface is of our package, but of none that this host knows.
 fn is_unknown(interface: &str) -> bool {
-    const KNOWN: [&str; 5] = [interface!("types"), PLUGIN, OPERATOR, AGGREGATE, TIMED];
+    const KNOWN: [&str; 6] = [interface!("types"), PLUGIN, OPERATOR, AGGREGATE, TIMED, MIGRATION];
     interface.starts_with("wasmill:operator/")
         && !KNOWN.contains(&interface)
         && !Capability::ALL.iter().any(|capability| capability.interface() == interface)
@@ -88,6 +93,7 @@ pub(crate) enum WorldKind {
         process: ComponentExportIndex,
         flush: ComponentExportIndex,
         timed: Option<(ComponentExportIndex, ComponentExportIndex)>,
+        migrate: Option<ComponentExportIndex>,
     },
     Aggregate {
         fold: ComponentExportIndex,
@@ -109,10 +115,17 @@ impl World {
                     finder.function::<(i64,), abi::Outcome>(TIMED, &timed, "on-watermark")?,
                 )),
             };
+            let migrate = match finder.component.get_export_index(None, MIGRATION) {
+                None => None,
+                Some(migration) => {
+                    Some(finder.function::<Migrate<'_>, abi::Migrated>(MIGRATION, &migration, "migrate")?)
+                }
+            };
             WorldKind::Operator {
                 process: finder.function::<Process<'_>, abi::Outcome>(OPERATOR, &operator, "process")?,
                 flush: finder.function::<(), ()>(OPERATOR, &operator, "flush")?,
                 timed,
+                migrate,
             }
         } else {
             let aggregate = finder.interface(AGGREGATE)?;
@@ -135,6 +148,10 @@ impl World {
 
     pub(crate) fn is_timed(&self) -> bool {
         matches!(self.kind, WorldKind::Operator { timed: Some(_), .. })
+    }
+
+    pub(crate) fn migrates(&self) -> bool {
+        matches!(self.kind, WorldKind::Operator { migrate: Some(_), .. })
     }
 
     pub(crate) fn describe(&self, bind: &mut Bind<'_>) -> wasmtime::Result<Export<Config<'static>, abi::Descriptor>> {
@@ -161,6 +178,7 @@ pub(crate) struct OperatorExports {
     pub(crate) process: Export<Process<'static>, abi::Outcome>,
     pub(crate) flush: Export<(), ()>,
     pub(crate) timed: Option<TimedExports>,
+    pub(crate) migrate: Option<Export<Migrate<'static>, abi::Migrated>>,
 }
 
 #[derive(Clone, Copy)]
@@ -173,14 +191,15 @@ impl Exports for OperatorExports {
     const MISSING: &'static str = "the plugin is an aggregate, not an operator";
 
     fn of(world: &World, bind: &mut Bind<'_>) -> wasmtime::Result<Option<Self>> {
-        let WorldKind::Operator { process, flush, timed } = &world.kind else { return Ok(None) };
+        let WorldKind::Operator { process, flush, timed, migrate } = &world.kind else { return Ok(None) };
         let timed = match timed {
             None => None,
             Some((on_timers, on_watermark)) => {
                 Some(TimedExports { on_timers: bind.function(on_timers)?, on_watermark: bind.function(on_watermark)? })
             }
         };
-        Ok(Some(Self { process: bind.function(process)?, flush: bind.function(flush)?, timed }))
+        let migrate = migrate.as_ref().map(|migrate| bind.function(migrate)).transpose()?;
+        Ok(Some(Self { process: bind.function(process)?, flush: bind.function(flush)?, timed, migrate }))
     }
 }
 

@@ -29,9 +29,11 @@ pub use map::Map;
 pub use value::Value;
 
 use crate::CodecError;
-use crate::bindings::wasmill::operator::types::{Clock, Column};
+use crate::bindings::exports::wasmill::operator::migration::{Entries, Migrated};
+use crate::bindings::wasmill::operator::types::{Clock, Column, Failure};
 use crate::column::Rows;
 use crate::host::Host;
+use crate::migration::{self, Migration};
 use crate::timers::TimerCalls;
 use keys::Keys;
 
@@ -84,6 +86,8 @@ pub(crate) struct Shared {
     /// Entries that changed or came in since the last look at the bounds: weighing costs.
     stirred: Cell<usize>,
     spaces: RefCell<Vec<Rc<dyn Space>>>,
+    /// By space.
+    migrations: RefCell<Vec<Vec<Migration>>>,
     ttl: Cell<bool>,
     /// What state was found not to be readable during the call.
     fault: RefCell<Option<String>>,
@@ -102,6 +106,7 @@ impl Shared {
             spent: Cell::new(false),
             stirred: Cell::new(0),
             spaces: RefCell::default(),
+            migrations: RefCell::default(),
             ttl: Cell::new(false),
             fault: RefCell::default(),
             now: Cell::new([None; 2]),
@@ -112,6 +117,20 @@ impl Shared {
     pub(crate) fn add_space(&self, space: Rc<dyn Space>) {
         self.ttl.set(self.ttl.get() || space.info().ttl.is_some());
         self.spaces.borrow_mut().push(space);
+    }
+
+    /// Of the space that is declared next.
+    pub(crate) fn add_migrations(&self, migrations: Vec<Migration>) {
+        self.migrations.borrow_mut().push(migrations);
+    }
+
+    /// See `migration.migrate` of the interface.
+    pub(crate) fn migrate(&self, space: u16, from_version: u32, entries: &Entries) -> Result<Migrated, Failure> {
+        let (spaces, migrations) = (self.spaces.borrow(), self.migrations.borrow());
+        match (spaces.get(usize::from(space)), migrations.get(usize::from(space))) {
+            (Some(space), Some(known)) => migration::migrate(space.info(), known, from_version, entries),
+            _ => Err(Failure::Fatal(format!("there is no state space {space}"))),
+        }
     }
 
     pub(crate) fn infos(&self) -> Vec<SpaceInfo> {

@@ -3,6 +3,7 @@ use std::rc::Rc;
 
 use super::Rejected;
 use super::host::{Memory, MemoryHost, number};
+use crate::bindings::exports::wasmill::operator::migration::Entries;
 use crate::bindings::exports::wasmill::operator::timed::Firings;
 use crate::bindings::wasmill::operator::types::{Batch, Clock, Column, Failure, Outcome, Output};
 use crate::column::{Rows, bits};
@@ -279,6 +280,38 @@ impl<X: Operator> Tester<X> {
         self.restart();
     }
 
+    /// What an older version has left in a space, taken over: (key, sub-key, value).
+    ///
+    /// # Errors
+    /// Where the operator does not know that version, or an entry is none of it.
+    ///
+    /// # Panics
+    /// Where there is no such space.
+    pub fn migrate(&mut self, space: &str, from_version: u32, entries: &[(&str, &[u8], &[u8])]) -> Result<(), Failure> {
+        let number = self.space(space);
+        let mut old = Entries { keys: Column::EMPTY, subkeys: Column::EMPTY, values: Column::EMPTY };
+        for (key, subkey, value) in entries {
+            old.keys.push(key.as_bytes());
+            old.subkeys.push(subkey);
+            old.values.push(value);
+        }
+        let migrated = self.driver().migrate(number, from_version, &old)?;
+        let mut memory = self.memory.borrow_mut();
+        for ((row, value), (key, subkey, _)) in (0..).zip(Rows::of(&migrated.values).iter()).zip(entries) {
+            if !migrated.dropped.contains(&row) {
+                let now = memory.now;
+                memory.state.insert((number, key.as_bytes().to_vec(), subkey.to_vec()), (value.to_vec(), now));
+            }
+        }
+        Ok(())
+    }
+
+    fn space(&mut self, name: &str) -> u16 {
+        let spaces = self.driver().describe("test", "0.0.0").spaces;
+        let number = spaces.iter().position(|one| one.name == name);
+        number.unwrap_or_else(|| panic!("there is no state space `{name}`")) as u16
+    }
+
     /// What a crash does: drop the instance with what it has not flushed, and open another.
     ///
     /// # Panics
@@ -336,9 +369,7 @@ impl<X: Operator> Tester<X> {
     /// Where there is no such space.
     pub fn state(&mut self, space: &str) -> Vec<StateEntry> {
         self.flush();
-        let spaces = self.driver().describe("test", "0.0.0").spaces;
-        let number = spaces.iter().position(|one| one.name == space);
-        let number = number.unwrap_or_else(|| panic!("there is no state space `{space}`")) as u16;
+        let number = self.space(space);
         let memory = self.memory.borrow();
         let entries = memory.state.iter().filter(|((of, ..), _)| *of == number);
         entries

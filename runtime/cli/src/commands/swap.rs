@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
+use wasmill_contract::OperatorFactory;
 use wasmill_control::compatibility::{self, Verdict};
 use wasmill_control::local::Request;
 use wasmill_env::RealClock;
-use wasmill_model::{Descriptor, NodeName};
+use wasmill_model::NodeName;
 use wasmill_spec::PluginRef;
 use wasmill_wasm::InstanceLimits;
 
@@ -73,7 +74,10 @@ pub(super) fn diff(args: &DiffArgs, terminal: &Terminal) -> Result<(), Failure> 
         let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
         let (old, from) = described(&plugins, &args.old, args.config.as_deref()).await?;
         let (new, to) = described(&plugins, &args.new, args.config.as_deref()).await?;
-        let differences = compatibility::compare(&old, &new);
+        let old = old.descriptor();
+        let asked = compatibility::ask(old, &*new).await;
+        let unknown = asked.map_err(|error| Failure::wrong(format!("{}: {error}", args.new)))?;
+        let differences = compatibility::compare(old, new.descriptor(), &unknown);
         let verdict = compatibility::verdict(&differences);
         if terminal.json {
             let value = json!({"old": from, "new": to, "verdict": verdict, "differences": differences});
@@ -81,6 +85,7 @@ pub(super) fn diff(args: &DiffArgs, terminal: &Terminal) -> Result<(), Failure> 
         } else {
             let said = match verdict {
                 Verdict::Swap => terminal.out.good("can take over while the job runs"),
+                Verdict::Migrate => terminal.out.good("can take over while the job runs, through migrate"),
                 Verdict::Restart => terminal.out.warning("can take over when the job is started again"),
                 Verdict::Refuse => terminal.out.bad("cannot go on from the state of the old one"),
             };
@@ -95,22 +100,23 @@ pub(super) fn diff(args: &DiffArgs, terminal: &Terminal) -> Result<(), Failure> 
             }
             terminal.print(&text)?;
         }
-        if verdict == Verdict::Swap { Ok(()) } else { Err(Failure::Reported { code: FAILED }) }
+        if verdict <= Verdict::Migrate { Ok(()) } else { Err(Failure::Reported { code: FAILED }) }
     })
 }
 
 /// What a plugin says about itself, and who it is.
-async fn described(plugins: &Plugins<'_>, name: &str, config: Option<&str>) -> Result<(Descriptor, Value), Failure> {
+async fn described(
+    plugins: &Plugins<'_>,
+    name: &str,
+    config: Option<&str>,
+) -> Result<(Arc<dyn OperatorFactory>, Value), Failure> {
     let loaded = plugins.load(&plugins::named(name), Path::new(name), InstanceLimits::default()).await?;
-    let described = match config {
-        None => loaded.describe().await,
-        Some(config) => loaded.configure(config.as_bytes().to_vec()).await.map(|plugin| plugin.descriptor().clone()),
-    };
-    let descriptor = described.map_err(|error| {
+    let configured = loaded.configure(config.unwrap_or_default().as_bytes().to_vec()).await;
+    let plugin = configured.map_err(|error| {
         let failure = Failure::wrong(format!("{name}: {error}"));
         if config.is_none() { failure.hint("where it needs a configuration, give it with --config") } else { failure }
     })?;
-    let who =
-        json!({"digest": loaded.info().digest.to_string(), "name": descriptor.name, "version": descriptor.version});
-    Ok((descriptor, who))
+    let (name, version) = (&plugin.descriptor().name, &plugin.descriptor().version);
+    let who = json!({"digest": loaded.info().digest.to_string(), "name": name, "version": version});
+    Ok((plugin, who))
 }

@@ -44,10 +44,12 @@ pub(super) async fn swap(control: &Control<'_>, current: &Current, stage: NodeNa
     if from == to {
         return Err(Refusal::new(format!("stage `{stage}` runs with that plugin already: {to}")));
     }
-    let differences = compatibility::compare(old.descriptor(), factory.descriptor());
+    let asked = compatibility::ask(old.descriptor(), &*factory).await;
+    let unknown = asked.map_err(|error| Refusal::new(format!("{named}: {error}")))?;
+    let differences = compatibility::compare(old.descriptor(), factory.descriptor(), &unknown);
     let verdict = compatibility::verdict(&differences);
-    if verdict != Verdict::Swap {
-        let why = differences.iter().filter(|difference| difference.verdict != Verdict::Swap);
+    if verdict > Verdict::Migrate {
+        let why = differences.iter().filter(|difference| difference.verdict > Verdict::Migrate);
         let why: Vec<String> = why.map(|found| format!("{}: {}", found.what, found.reason)).collect();
         let refusal = Refusal::new(format!("{named} cannot take over stage `{stage}`: {}", why.join("; ")));
         return Err(match verdict {

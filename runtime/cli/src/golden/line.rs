@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use wasmill_model::{Descriptor, Timestamp};
+use wasmill_model::{Descriptor, SpaceMigration, Timestamp};
 
 /// Times up to here are written as numbers: nobody means the year 1970 by them.
 const SMALL_MICROS: i64 = 1_000_000_000_000;
@@ -20,7 +20,16 @@ pub(super) struct Row {
 /// What happens next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum InputLine {
-    Row { port: u16, row: Row },
+    Row {
+        port: u16,
+        row: Row,
+    },
+    /// An entry of the state as another schema version has left it.
+    Entry {
+        of: SpaceMigration,
+        subkey: Vec<u8>,
+        row: Row,
+    },
     Watermark(Timestamp),
     Wall(Timestamp),
     Flush,
@@ -73,6 +82,10 @@ struct Fields {
     value: Option<Value>,
     text: Option<String>,
     base64: Option<String>,
+    state: Option<String>,
+    version: Option<u32>,
+    subkey: Option<String>,
+    subkey_base64: Option<String>,
     watermark: Option<Time>,
     wall: Option<Time>,
     #[serde(default)]
@@ -157,6 +170,26 @@ impl Fields {
         };
         Ok(Row { time, key, value })
     }
+
+    /// The entry of a space.
+    fn entry(&self, space: &str, plugin: &Descriptor) -> Result<InputLine, String> {
+        let Some(place) = plugin.spaces.iter().position(|known| known.name == space) else {
+            let known: Vec<&str> = plugin.spaces.iter().map(|space| space.name.as_str()).collect();
+            return Err(format!("there is no state space {space:?}; there is {}", known.join(", ")));
+        };
+        let from_version = self.version.ok_or("an entry has the `version` of the schema that has left it")?;
+        if self.port.is_some() || self.time.is_some() {
+            return Err("an entry of the state has no `port` and no `time`".into());
+        }
+        let subkey = match (&self.subkey, &self.subkey_base64) {
+            (None, None) => Vec::new(),
+            (Some(text), None) => text.clone().into_bytes(),
+            (None, Some(coded)) => decoded(coded)?,
+            (Some(_), Some(_)) => return Err("`subkey` and `subkey_base64` say the same: delete one".into()),
+        };
+        let of = SpaceMigration { space: u16::try_from(place).unwrap_or(u16::MAX), from_version };
+        Ok(InputLine::Entry { of, subkey, row: self.row()? })
+    }
 }
 
 fn decoded(coded: &str) -> Result<Vec<u8>, String> {
@@ -180,8 +213,14 @@ impl InputLine {
         let mut marks = marks.into_iter().flatten();
         match (marks.next(), marks.next()) {
             (Some(_), Some(_)) => Err("one thing happens on a line: write two lines".into()),
-            (Some(_), None) if fields.row().is_ok() => Err("a row or a mark, not both: write two lines".into()),
+            (Some(_), None) if fields.state.is_some() || fields.row().is_ok() => {
+                Err("a row or a mark, not both: write two lines".into())
+            }
             (Some(mark), None) => mark,
+            (None, _) if fields.state.is_some() => fields.entry(fields.state.as_deref().unwrap_or_default(), plugin),
+            (None, _) if fields.version.is_some() || fields.subkey.is_some() || fields.subkey_base64.is_some() => {
+                Err("`version` and `subkey` belong to an entry of the state, which names its space: `state`".into())
+            }
             (None, _) => {
                 let port = fields.port.as_ref().map_or(Ok(0), |port| port.number(&plugin.inputs))?;
                 Ok(Self::Row { port, row: fields.row()? })
@@ -198,8 +237,10 @@ impl OutputLine {
     /// Reads a line of `output.jsonl`.
     pub(super) fn read(text: &str, plugin: &Descriptor) -> Result<Self, String> {
         let fields = Fields::read(text)?;
-        if fields.watermark.is_some() || fields.wall.is_some() || fields.flush || fields.restart || fields.end {
-            return Err("marks belong to input.jsonl".into());
+        let marked =
+            fields.watermark.is_some() || fields.wall.is_some() || fields.flush || fields.restart || fields.end;
+        if marked || fields.state.is_some() {
+            return Err("marks and entries of the state belong to input.jsonl".into());
         }
         let leaves = match &fields.rejected {
             Some(reason) => Leaves::Rejected(reason.clone()),
@@ -264,6 +305,8 @@ pub(super) fn file(lines: &[OutputLine], plugin: &Descriptor, shown: Shown) -> S
 
 #[cfg(test)]
 mod tests {
+    use wasmill_model::SpaceDescriptor;
+
     use super::*;
 
     fn plugin() -> Descriptor {
@@ -272,11 +315,12 @@ mod tests {
             version: "1".into(),
             inputs: vec!["left".into(), "right".into()],
             outputs: vec!["out".into(), "odd".into()],
-            spaces: vec![],
+            spaces: vec![SpaceDescriptor { name: "seen".into(), schema_version: 2, ttl: None }],
             columns: wasmill_model::ColumnSet::ALL,
             watermarks: false,
             timed: false,
             aggregate: false,
+            migrates: false,
         }
     }
 
@@ -300,6 +344,14 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_older_state_name_space_and_version() {
+        let entry = input(r#"{"state": "seen", "version": 1, "key": "a", "subkey": "b", "base64": "AQI="}"#);
+        let of = SpaceMigration { space: 0, from_version: 1 };
+        let row = Row { time: Timestamp(0), key: b"a".to_vec(), value: vec![1, 2] };
+        assert_eq!(entry, Ok(InputLine::Entry { of, subkey: b"b".to_vec(), row }));
+    }
+
+    #[test]
     fn marks_move_time_and_instances() {
         assert_eq!(input(r#"{"watermark": 5}"#), Ok(InputLine::Watermark(Timestamp(5))));
         assert_eq!(input(r#"{"wall": 5}"#), Ok(InputLine::Wall(Timestamp(5))));
@@ -317,6 +369,10 @@ mod tests {
             (r#"{"value": 1, "text": "1"}"#, "keep one"),
             (r#"{"value": 1, "watermark": 1}"#, "write two lines"),
             (r#"{"flush": true, "watermark": 1}"#, "write two lines"),
+            (r#"{"state": "sene", "version": 1, "value": 1}"#, "no state space \"sene\"; there is seen"),
+            (r#"{"state": "seen", "value": 1}"#, "the `version` of the schema"),
+            (r#"{"state": "seen", "version": 1, "value": 1, "time": 1}"#, "no `time`"),
+            (r#"{"version": 1, "value": 1}"#, "names its space: `state`"),
             (r#"{"value": 1, "port": "up"}"#, "no port up; there is left, right"),
             (r#"{"value": 1, "port": 2}"#, "no port 2"),
             (r#"{"value": 1, "time": "noon"}"#, "\"noon\" is no time"),

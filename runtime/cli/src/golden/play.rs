@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmill_contract::OperatorFactory;
 use wasmill_engine::{JobError, StageTrial, TrialOutput};
-use wasmill_model::{Batch, BatchBuilder, NodeName, Timestamp, WindowSpec};
+use wasmill_model::{Batch, BatchBuilder, ColumnBuilder, Entries, NodeName, SpaceMigration, Timestamp, WindowSpec};
 
 use super::line::{InputLine, Leaves, OutputLine, Row};
 
@@ -34,8 +34,12 @@ pub(super) async fn play(
     let mut out = Vec::new();
     let mut batch = BatchBuilder::default();
     let mut port = 0;
+    let mut left = Left::default();
     for (place, line) in lines.iter().enumerate() {
-        let restart = schedule == Schedule::RestartAt(place);
+        if left.of.is_some_and(|of| !matches!(line, InputLine::Entry { of: next, .. } if *next == of)) {
+            std::mem::take(&mut left).migrate(&mut stage).await?;
+        }
+        let restart = schedule == Schedule::RestartAt(place) && left.of.is_none();
         let ends = match line {
             InputLine::Row { port: next, .. } => *next != port || batch.len() == BATCH_ROWS_MAX,
             _ => true,
@@ -54,6 +58,7 @@ pub(super) async fn play(
                     send(&mut stage, port, &mut batch, &mut out).await?;
                 }
             }
+            InputLine::Entry { of, subkey, row } => left.push(*of, subkey, row),
             InputLine::Watermark(time) => stage.watermark(*time).await?,
             InputLine::Wall(time) => stage.wall(*time).await?,
             InputLine::Flush => stage.flush().await?,
@@ -61,8 +66,33 @@ pub(super) async fn play(
         }
         collect(stage.take(), &mut out);
     }
+    left.migrate(&mut stage).await?;
     send(&mut stage, port, &mut batch, &mut out).await?;
     Ok(out)
+}
+
+/// Entries of one space as another schema version has left them: lines that follow each other.
+#[derive(Default)]
+struct Left {
+    of: Option<SpaceMigration>,
+    keys: ColumnBuilder,
+    subkeys: ColumnBuilder,
+    values: ColumnBuilder,
+}
+
+impl Left {
+    fn push(&mut self, of: SpaceMigration, subkey: &[u8], row: &Row) {
+        self.of = Some(of);
+        self.keys.push(&row.key);
+        self.subkeys.push(subkey);
+        self.values.push(&row.value);
+    }
+
+    async fn migrate(self, stage: &mut StageTrial) -> Result<(), JobError> {
+        let Self { of: Some(of), keys, subkeys, values } = self else { return Ok(()) };
+        let entries = Entries { keys: keys.finish(), subkeys: subkeys.finish(), values: values.finish() };
+        stage.migrate(of, &entries).await
+    }
 }
 
 async fn send(

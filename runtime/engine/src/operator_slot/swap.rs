@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use wasmill_contract::{OpenError, Operator, OperatorContext, OperatorError, OperatorFactory, StagePlugin};
 use wasmill_env::planted;
-use wasmill_model::Epoch;
+use wasmill_model::{Epoch, SpaceMigration};
 
 use super::{History, Moment, OperatorSlot};
 use crate::history::Call;
+use crate::migration::{MIGRATED_BYTES_MAX, migrate};
 
 /// What a slot has of a plugin that is to replace its own.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub(super) struct Swap {
     last: Option<(Moment, Call)>,
     /// The new one, with the state. The old one has none meanwhile.
     candidate: Option<Box<dyn Operator>>,
+    /// Whether the state of the candidate is another than the cut has.
+    migrated: bool,
     /// The plugin that the next cut has to name.
     pub(super) changed: Option<Arc<StagePlugin>>,
 }
@@ -32,9 +35,11 @@ impl OperatorSlot {
     /// before.
     pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
         let last = self.swap.last.clone();
+        let migrations = factory.descriptor().migrations_from(&self.plugin.factory().descriptor().spaces);
         let context = self.instance.context().take();
-        match try_out(factory, context, last).await {
+        match try_out(factory, context, last, &migrations).await {
             Ok(new) => {
+                self.swap.migrated = !migrations.is_empty();
                 self.swap.candidate = Some(new);
                 Ok(())
             }
@@ -60,6 +65,10 @@ impl OperatorSlot {
         self.watermarks = descriptor.watermarks;
         self.history = (!descriptor.spaces.is_empty()).then(History::default);
         self.swap.changed = Some(Arc::new(StagePlugin::of(&**factory)));
+        if std::mem::take(&mut self.swap.migrated) {
+            // Part of the next cut, and what a call that fails goes back to.
+            self.complete();
+        }
     }
 }
 
@@ -68,10 +77,14 @@ async fn try_out(
     factory: &dyn OperatorFactory,
     context: OperatorContext,
     last: Option<(Moment, Call)>,
+    migrations: &[SpaceMigration],
 ) -> Result<Box<dyn Operator>, OpenError> {
     let open = async |context| factory.open(context).await.map_err(|failed| *failed);
     let failed = |OpenError { cause, context }| OpenError { cause, context: undone(context) };
     let mut operator = open(context).await.map_err(failed)?;
+    if let Err(cause) = migrate(&mut *operator, migrations, MIGRATED_BYTES_MAX).await {
+        return Err(OpenError { cause, context: undone(operator.close()) });
+    }
     let Some((at, Call::Rows(port, rows))) = last else { return Ok(operator) };
     operator.context().begin_call(at.watermark, at.wall);
     let processed = operator.process(port, &rows).await;
@@ -79,11 +92,17 @@ async fn try_out(
         Ok(_) => operator.flush().await,
         Err(cause) => Err(cause),
     };
-    let context = undone(operator.close());
+    let mut context = operator.close();
     match flushed {
-        // The instance remembers what it was given: another takes its place.
-        Ok(()) => open(context).await.map_err(failed),
-        Err(cause) => Err(OpenError { cause, context }),
+        // The instance remembers what it was given: another takes its place. Both calls have one mark.
+        Ok(()) => {
+            if !planted("swap-trial-counts") {
+                context.state.undo();
+            }
+            context.forget_call();
+            open(context).await.map_err(failed)
+        }
+        Err(cause) => Err(OpenError { cause, context: undone(context) }),
     }
 }
 

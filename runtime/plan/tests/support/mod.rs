@@ -56,6 +56,7 @@ fn plugin(reference: &str) -> Descriptor {
         watermarks: false,
         timed: false,
         aggregate: plugin == "aggregate",
+        migrates: false,
     };
     let space = |name: &str, ttl| SpaceDescriptor { name: name.to_owned(), schema_version: 1, ttl };
     match plugin {

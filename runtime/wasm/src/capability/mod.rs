@@ -3,7 +3,7 @@
 
 pub(crate) mod log;
 pub(crate) mod metrics;
-mod state;
+pub(crate) mod state;
 mod timers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

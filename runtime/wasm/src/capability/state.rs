@@ -6,7 +6,8 @@ use super::{KEY_BYTES_MAX, define, define_action};
 use crate::abi::{Column, interface};
 use crate::guest::{Guest, Violation};
 
-const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Of an entry.
+pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Entries that one `scan` may ask for.
 const SCAN_LIMIT_MAX: u32 = 16_384;
 

@@ -5,6 +5,7 @@ mod calls;
 mod describe;
 mod effects;
 mod load;
+mod migrate;
 mod results;
 mod runaway;
 mod support;

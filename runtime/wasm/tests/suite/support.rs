@@ -72,11 +72,12 @@ impl Guest {
     /// have itself.
     fn text(&self) -> String {
         let wanted = |export: &str| match self.world.as_str() {
-            "stateless" => !export.contains("/timed@") && !export.contains("/aggregate@"),
             "stateful" => !export.contains("/aggregate@"),
-            "windowed" => !export.contains("/timed@") && !export.contains("/operator@"),
-            "both" => !export.contains("/timed@"),
-            "half" => !export.contains("/timed@") && !export.contains("/operator@") && !export.contains("/aggregate@"),
+            _ if ["/timed@", "/migration@"].iter().any(|of_state| export.contains(of_state)) => false,
+            "stateless" => !export.contains("/aggregate@"),
+            "windowed" => !export.contains("/operator@"),
+            "both" => true,
+            "half" => !export.contains("/operator@") && !export.contains("/aggregate@"),
             other => panic!("{}: no world {other}", self.name),
         };
         let defaults = read("defaults.wat");

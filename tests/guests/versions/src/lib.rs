@@ -41,8 +41,24 @@ impl Operator for Versions {
 
     fn open(_: (), setup: &mut Setup) -> Result<Self, ConfigError> {
         assert!(version() != "open", "this version cannot be opened");
-        let schema = if version() == "schema" { 2 } else { 1 };
-        Ok(Self { seen: setup.space("seen").version(schema).value(), calls: 0 })
+        let seen = setup.space("seen");
+        let seen = match version() {
+            "schema" => seen.version(2),
+            // Counts that the version before has made are worth a hundred more.
+            "migrate" => seen.version(2).migrate(1, |old: Count| Some(Count(old.0 + 100))),
+            "mig-trap" => seen.version(2).migrate(1, |old: Count| {
+                assert!(old.0 < 2, "this version migrates small counts only");
+                Some(old)
+            }),
+            "mig-loop" => seen.version(2).migrate(1, |_: Count| -> Option<Count> {
+                loop {
+                    std::hint::black_box(());
+                }
+            }),
+            "mig-fail" => seen.version(2).migrate(1, |_: bool| Some(Count(0))),
+            _ => seen,
+        };
+        Ok(Self { seen: seen.value(), calls: 0 })
     }
 
     fn event(&mut self, event: Event<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {

@@ -355,6 +355,7 @@ fn descriptor(aggregate: bool) -> Descriptor {
         watermarks: false,
         timed: true,
         aggregate,
+        migrates: false,
     }
 }
 
