@@ -43,6 +43,8 @@ export interface Batch extends Iterable<Event> {
   readonly times: ArrayLike<number | bigint>;
   readonly keys: readonly Bytes[];
   readonly values: readonly Bytes[];
+  /** The event of a row. */
+  at(row: number): Event;
 }
 
 export interface Timer {
@@ -60,6 +62,8 @@ export interface Context {
   emitJson(value: unknown, options?: RowOptions): void;
   /** In `batch`: one new value for every event, in order, and nothing else by this port. */
   emitValues(values: readonly (string | Bytes)[], port?: number | string): void;
+  /** In `batch`: new values that come from the events of these rows, and nothing else by this port. */
+  emitRows(rows: readonly number[], values: readonly (string | Bytes)[], port?: number | string): void;
   /** In `batch`: lets the events of these rows out, in ascending order, and nothing else by this port. */
   keep(rows: readonly number[], port?: number | string): void;
   /** In `batch`: rejects an event. Rows that come from it do not leave. */
@@ -77,6 +81,11 @@ export interface Value<T> {
   get(fallback: T): T;
   set(value: T): void;
   delete(): void;
+  /** In `batch`: the values of keys of the batch. */
+  getAll(keys: readonly Bytes[]): (T | undefined)[];
+  getAll(keys: readonly Bytes[], fallback: T): T[];
+  /** In `batch`: sets the values of keys of the batch, which differ from each other. */
+  setAll(keys: readonly Bytes[], values: readonly T[]): void;
 }
 
 /** A map per event key. */
@@ -90,9 +99,14 @@ export interface KeyedMap<K, V> {
   clear(): void;
 }
 
-export interface SpaceOptions {
+export interface SpaceOptions<T> {
   /** Raised when the meaning of the bytes changes. */
   version?: number;
+  /**
+   * For each older version whose entries are taken over: makes a value of their bytes, or `undefined`
+   * where the entry goes.
+   */
+  migrate?: { [fromVersion: number]: (old: Bytes) => T | undefined };
   /** Entries vanish this many microseconds after they were last written. */
   ttl?: { clock: Clock; micros: number };
 }
@@ -101,8 +115,8 @@ export interface SpaceOptions {
 export interface Setup {
   /** Names of the output ports, the default first; may be replaced. */
   outputs: string[];
-  value<T>(name: string, codec: Codec<T>, options?: SpaceOptions): Value<T>;
-  map<K, V>(name: string, key: KeyCodec<K>, codec: Codec<V>, options?: SpaceOptions): KeyedMap<K, V>;
+  value<T>(name: string, codec: Codec<T>, options?: SpaceOptions<T>): Value<T>;
+  map<K, V>(name: string, key: KeyCodec<K>, codec: Codec<V>, options?: SpaceOptions<V>): KeyedMap<K, V>;
   counter(name: string): { add(delta?: number): void };
   gauge(name: string): { set(value: number): void };
   histogram(name: string): { observe(value: number): void };

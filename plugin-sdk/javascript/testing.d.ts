@@ -10,6 +10,12 @@ export class Tester {
   readonly host: { metrics: Record<string, unknown>; entries: Map<string, { key: string; value: Bytes }> };
   /** A fresh instance goes on with the same state. */
   restart(): void;
+  /** Takes over what an older version has left in a space: of a map with its sub-keys. */
+  migrate(
+    space: number,
+    fromVersion: number,
+    entries: ([key: string | Bytes, value: string | Bytes] | [key: string | Bytes, subkey: string | Bytes, value: string | Bytes])[],
+  ): void;
   /** One event, as a call of its own. */
   send(key: string | Bytes, value: string | Bytes, options?: { time?: number; port?: number }): void;
   /** Events in one call. */

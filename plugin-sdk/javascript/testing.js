@@ -90,6 +90,15 @@ export class Tester {
     this.#driver = new Driver(this.#plugin.made, this.#config, this.host, true);
   }
 
+  migrate(space, fromVersion, entries) {
+    const given = entries.map((entry) => (entry.length === 3 ? entry : [entry[0], '', entry[1]]).map(toBytes));
+    const [keys, subkeys, values] = [0, 1, 2].map((part) => column(given.map((entry) => entry[part])));
+    const made = this.#driver.migrate(space, fromVersion, { keys, subkeys, values });
+    this.host.putMany(space, keys, subkeys, made.values);
+    const gone = [0, 1].map((part) => column([...made.dropped].map((row) => given[row][part])));
+    this.host.deleteMany(space, ...gone);
+  }
+
   send(key, value, options) {
     this.sendAll([[key, value]], options);
   }

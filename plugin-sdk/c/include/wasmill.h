@@ -102,6 +102,10 @@ typedef struct {
   bool expires;
   wasmill_clock clock;
   uint64_t ttl_micros;
+  /* Takes over entries of the versions from `migrates_from` up to the one before `version`: `now`
+   * becomes what an entry that was `old` is today; false: the entry goes. */
+  uint32_t migrates_from;
+  bool (*migrate)(uint32_t from_version, wasmill_bytes old, wasmill_bytes *now);
 } wasmill_space_options;
 
 typedef struct wasmill_setup wasmill_setup;
@@ -130,6 +134,8 @@ uint64_t wasmill_get_u64(wasmill_space *value, uint64_t fallback);
 void wasmill_set_u64(wasmill_space *value, uint64_t number);
 double wasmill_get_f64(wasmill_space *value, double fallback);
 void wasmill_set_f64(wasmill_space *value, double number);
+/* A number as wasmill_set_u64 keeps it. Lives for the rest of the call. */
+wasmill_bytes wasmill_u64(uint64_t number);
 /* A sub-key that sorts as the number does. Lives for the rest of the call. */
 wasmill_bytes wasmill_key_i64(int64_t number);
 int64_t wasmill_unkey_i64(wasmill_bytes subkey);

@@ -1,7 +1,8 @@
 // Write Wasmill operators in C++20: RAII and types over wasmill.h.
 //
 // An operator is a struct with event(), and whichever of open(), batch(), timer() and watermark() it
-// needs; WASMILL_OPERATOR_CLASS makes it the plugin. Exceptions are off: Context::reject() rejects.
+// needs; WASMILL_OPERATOR_CLASS makes it the plugin. An aggregate is a struct with a type Accumulator,
+// fold(), merge() and finish(), and open() if it needs it; WASMILL_AGGREGATE_CLASS makes it the plugin. Exceptions are off: Context::reject() rejects.
 #pragma once
 
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "wasmill.h"
 
@@ -207,7 +209,57 @@ constexpr wasmill_operator operator_of() {
   return made;
 }
 
+// A window that fires, for one key: [start, end).
+struct Pane : wasmill_pane {
+  std::string_view key_text() const { return view(key); }
+};
+
+class Results {
+ public:
+  explicit Results(wasmill_results *raw) : raw_(raw) {}
+  void emit(std::string_view value) { wasmill_result(raw_, lend(value)); }
+
+ private:
+  wasmill_results *raw_;
+};
+
+// In fold(): rejects the event. The accumulator may not have been changed. Return afterwards.
+inline void reject_fold(std::string_view reason) {
+  wasmill_reject_fold("%.*s", static_cast<int>(reason.size()), reason.data());
+}
+
+template <typename T>
+constexpr wasmill_aggregate aggregate_of() {
+  using Accumulator = typename T::Accumulator;
+  static_assert(std::is_trivially_copyable_v<Accumulator>, "the host keeps the bytes of an accumulator");
+  wasmill_aggregate made{};
+  made.size = sizeof(T);
+  made.accumulator = sizeof(Accumulator);
+  made.open = [](void *self, wasmill_config *config) {
+    [[maybe_unused]] T *made = new (self) T();
+    if constexpr (requires(Config c) { made->open(c); }) {
+      Config c(config);
+      made->open(c);
+    } else {
+      (void)config;
+    }
+  };
+  made.fold = [](void *self, void *accumulator, const wasmill_event *event) {
+    static_cast<T *>(self)->fold(*static_cast<Accumulator *>(accumulator), Event{*event});
+  };
+  made.merge = [](void *self, void *into, const void *other) {
+    static_cast<T *>(self)->merge(*static_cast<Accumulator *>(into), *static_cast<const Accumulator *>(other));
+  };
+  made.finish = [](void *self, const wasmill_pane *pane, const void *accumulator, wasmill_results *results) {
+    Results out(results);
+    static_cast<T *>(self)->finish(Pane{*pane}, *static_cast<const Accumulator *>(accumulator), out);
+  };
+  return made;
+}
+
 }  // namespace wasmill
 
 #define WASMILL_OPERATOR_CLASS(type) \
   extern "C" const wasmill_operator wasmill_plugin = wasmill::operator_of<type>()
+#define WASMILL_AGGREGATE_CLASS(type) \
+  extern "C" const wasmill_aggregate wasmill_plugin_aggregate = wasmill::aggregate_of<type>()

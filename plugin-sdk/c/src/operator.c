@@ -392,6 +392,38 @@ bool exports_wasmill_operator_timed_on_timers(uint8_t clock, exports_wasmill_ope
   return done;
 }
 
+bool exports_wasmill_operator_migration_migrate(uint16_t space, uint32_t from_version,
+                                                exports_wasmill_operator_migration_entries_t *entries,
+                                                exports_wasmill_operator_migration_migrated_t *ret,
+                                                exports_wasmill_operator_migration_failure_t *err) {
+  wasmill_column values = {0};
+  struct {
+    uint32_t *items;
+    size_t count, max;
+  } dropped = {0};
+  const wasmill_space_info *info = wasmill_space_about(setup.spaces[space]);
+  const wasmill_space_options *options = &info->options;
+  bool known = options->migrate != NULL && from_version >= options->migrates_from && from_version < options->version;
+  for (uint32_t row = 0; known && row < entries->keys.ends.len; row++) {
+    wasmill_bytes now = {NULL, 0};
+    if (!options->migrate(from_version, wasmill_row(&entries->values, row), &now)) {
+      now.len = 0;
+      WASMILL_PUSH(dropped, row);
+    }
+    wasmill_column_push(&values, now);
+  }
+  free_column(&entries->keys);
+  free_column(&entries->subkeys);
+  free_column(&entries->values);
+  if (!known)
+    return failed(err, false,
+                  wasmill_format("state space `%s` has version %u, and no migration from version %u", info->name,
+                                 (unsigned)options->version, (unsigned)from_version));
+  *ret = (exports_wasmill_operator_migration_migrated_t){wasmill_column_lend(&values), {dropped.items, dropped.count}};
+  wasmill_end_call();
+  return true;
+}
+
 bool exports_wasmill_operator_timed_on_watermark(int64_t watermark, wasmill_operator_types_outcome_t *ret,
                                                  wasmill_operator_types_failure_t *err) {
   wasmill_context ctx = {.kind = OF_WATERMARK, .event = {.time = watermark}};

@@ -306,11 +306,13 @@ uint64_t wasmill_get_u64(wasmill_space *value, uint64_t fallback) {
   return wasmill_get(value, &found) ? little(found, value) : fallback;
 }
 
-void wasmill_set_u64(wasmill_space *value, uint64_t number) {
-  uint8_t bytes[8];
+wasmill_bytes wasmill_u64(uint64_t number) {
+  uint8_t *bytes = wasmill_alloc(8);
   for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(number >> (8 * i));
-  wasmill_set(value, (wasmill_bytes){bytes, 8});
+  return (wasmill_bytes){bytes, 8};
 }
+
+void wasmill_set_u64(wasmill_space *value, uint64_t number) { wasmill_set(value, wasmill_u64(number)); }
 
 double wasmill_get_f64(wasmill_space *value, double fallback) {
   wasmill_bytes found;

@@ -279,3 +279,24 @@ void wasmill_test_expect(bool holds, const char *what, const char *file, int lin
   for (size_t i = 0; i < rejected.count; i++) fprintf(stderr, "  rejected: %s\n", rejected.items[i]);
   exit(1);
 }
+
+const char *wasmill_test_migrate(uint16_t space, uint32_t from_version, const char *key, const char *value) {
+  wasmill_column keys = {0}, subkeys = {0}, values = {0};
+  wasmill_column_push(&keys, wasmill_text(key));
+  wasmill_column_push(&subkeys, wasmill_text(""));
+  wasmill_column_push(&values, wasmill_text(value));
+  exports_wasmill_operator_migration_entries_t given = {wasmill_column_lend(&keys), wasmill_column_lend(&subkeys),
+                                                        wasmill_column_lend(&values)};
+  exports_wasmill_operator_migration_migrated_t made;
+  exports_wasmill_operator_migration_failure_t failure;
+  if (!exports_wasmill_operator_migration_migrate(space, from_version, &given, &made, &failure))
+    return (const char *)own((wasmill_bytes){failure.val.fatal.ptr, failure.val.fatal.len}).data;
+  if (made.dropped.len == 0) {
+    entry one = {space, own(wasmill_text(key)), own(wasmill_text("")), own(wasmill_row(&made.values, 0))};
+    WASMILL_PUSH(entries, one);
+  }
+  free(made.values.ends.ptr);
+  free(made.values.data.ptr);
+  free(made.dropped.ptr);
+  return NULL;
+}

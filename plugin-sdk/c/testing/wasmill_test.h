@@ -15,6 +15,8 @@ extern "C" {
 /* Opens the operator on no state, or on the state that is there. NULL, or what is wrong. */
 const char *wasmill_test_open(const char *config);
 const char *wasmill_test_restart(void);
+/* Takes over an entry that an older version has left in a space of values. NULL, or what is wrong. */
+const char *wasmill_test_migrate(uint16_t space, uint32_t from_version, const char *key, const char *value);
 /* One event, as a call of its own. */
 void wasmill_test_send(const char *key, const char *value);
 /* Events of one time by one port in one call: keys and values in turns, up to NULL. */

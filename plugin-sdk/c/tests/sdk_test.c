@@ -8,11 +8,19 @@ typedef struct {
   int64_t wait;
 } baskets;
 
+/* Version 1 was text, and had entries of nothing. */
+static bool from_text(uint32_t from_version, wasmill_bytes old, wasmill_bytes *now) {
+  (void)from_version;
+  *now = wasmill_u64(strtoull((const char *)wasmill_format("%.*s", (int)old.len, (const char *)old.data).data, NULL, 10));
+  return old.len > 0;
+}
+
 static void open_baskets(void *state, wasmill_config *config, wasmill_setup *setup) {
   baskets *self = state;
   int64_t ten = 10;
   self->items = wasmill_map(setup, "items", NULL);
-  self->seen = wasmill_value(setup, "seen", NULL);
+  wasmill_space_options counts = {.version = 2, .migrates_from = 1, .migrate = from_text};
+  self->seen = wasmill_value(setup, "seen", &counts);
   self->wait = wasmill_config_integer(config, "wait", &ten);
 }
 
@@ -65,6 +73,13 @@ int main(void) {
   EXPECT(seen != NULL && len == 8 && seen[0] == 4); /* a rejected event leaves no trace */
 
   EXPECT(wasmill_test_restart() == NULL);
+  EXPECT(wasmill_test_migrate(1, 1, "old", "41") == NULL);
+  EXPECT(wasmill_test_migrate(1, 1, "none", "") == NULL);
+  seen = wasmill_test_state(1, "old", "", &len);
+  EXPECT(seen != NULL && len == 8 && seen[0] == 41);
+  EXPECT(wasmill_test_state(1, "none", "", &len) == NULL);
+  EXPECT(strcmp(wasmill_test_migrate(1, 7, "k", ""), "state space `seen` has version 2, and no migration from version 7") == 0);
+
   wasmill_test_watermark(5);
   EXPECT(wasmill_test_count() == 1);
   wasmill_test_watermark(6);

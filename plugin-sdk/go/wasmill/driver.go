@@ -238,6 +238,15 @@ func (d *Driver) OnWatermark(watermark int64) ([]Emission, []Rejected, error) {
 	})
 }
 
+// Migrate turns entries of an older schema version into those of today, and names those that go.
+func (d *Driver) Migrate(space uint16, fromVersion uint32, keys, values Column) (made Column, dropped []uint32, err error) {
+	err = guarded(func() (err error) {
+		made, dropped, err = d.setup.shared.spaces[space].migrate(fromVersion, keys, values)
+		return err
+	})
+	return made, dropped, err
+}
+
 func (d *Driver) call(ctx *Context, keys Column, work func() error) ([]Emission, []Rejected, error) {
 	defer func() { d.setup.metrics = nil }()
 	err := guarded(func() error {

@@ -124,3 +124,28 @@ func TestRowsComeOutWhateverTheirForm(t *testing.T) {
 	test.SendAll(0, 2, "k", "c", "k", "drop")
 	same(t, test.Out, []wasmilltest.Row{{0, 1, "k", "a"}, {0, 7, "k2", "keyed"}, {0, 1, "k", "b"}, {0, 2, "k", "c"}})
 }
+
+type counted struct{ count }
+
+func (c *counted) Open(_ *wasmill.Config, setup *wasmill.Setup) error {
+	text := wasmill.Migrate(1, wasmill.U64, func(old []byte) (uint64, bool, error) {
+		number, err := strconv.ParseUint(string(old), 10, 64)
+		return number, number > 0, err
+	})
+	c.seen = wasmill.NewValue(setup, "seen", wasmill.U64, wasmill.Version(2), text)
+	return nil
+}
+
+func TestEntriesOfAKnownVersionAreTakenOver(t *testing.T) {
+	test := wasmilltest.New(t, wasmill.Operator(func() wasmill.Handler { return &counted{} }), "")
+	if err := test.Migrate(0, 1, "a", "41", "b", "0"); err != nil {
+		t.Fatal(err)
+	}
+	test.SendAll(0, 0, "a", "", "b", "")
+	same(t, test.Values(0), []string{"42", "1"})
+	for _, wrong := range []error{test.Migrate(0, 7), test.Migrate(0, 1, "k", "x")} {
+		if wrong == nil || !strings.Contains(wrong.Error(), "version") {
+			t.Error(wrong)
+		}
+	}
+}

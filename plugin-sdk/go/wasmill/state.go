@@ -25,6 +25,7 @@ type space interface {
 	about() *spaceInfo
 	load(keys []string)
 	write()
+	migrate(fromVersion uint32, keys, values Column) (Column, []uint32, error)
 }
 
 type spaceInfo struct {
@@ -32,7 +33,11 @@ type spaceInfo struct {
 	name    string
 	version uint32
 	ttl     *TTL
+	turns   map[uint32]turn
 }
+
+// turn makes new bytes of old ones; false where the entry goes.
+type turn func(data, old []byte) ([]byte, bool, error)
 
 // TTL lets entries vanish some time after they were last written.
 type TTL struct {
@@ -45,6 +50,43 @@ type SpaceOption func(*spaceInfo)
 
 // Version is raised when the meaning of the bytes changes; it is 1 unless said.
 func Version(version uint32) SpaceOption { return func(info *spaceInfo) { info.version = version } }
+
+// Migrate takes over entries that an older version has written: a function makes a value of their
+// bytes, or says false where the entry goes. The codec is that of the space.
+func Migrate[T any](fromVersion uint32, codec Codec[T], make func(old []byte) (T, bool, error)) SpaceOption {
+	return func(info *spaceInfo) {
+		if info.turns == nil {
+			info.turns = map[uint32]turn{}
+		}
+		info.turns[fromVersion] = func(data, old []byte) ([]byte, bool, error) {
+			value, stays, err := make(old)
+			if err == nil && stays {
+				data = codec.Append(data, value)
+			}
+			return data, stays, err
+		}
+	}
+}
+
+func (info *spaceInfo) migrate(fromVersion uint32, keys, values Column) (made Column, dropped []uint32, err error) {
+	turn := info.turns[fromVersion]
+	if turn == nil {
+		return made, nil, Fatal("state space `%s` has version %d, and no migration from version %d",
+			info.name, info.version, fromVersion)
+	}
+	for i := range values.Ends {
+		var stays bool
+		if made.Data, stays, err = turn(made.Data, values.Row(i)); err != nil {
+			return made, nil, Fatal("an entry of state space `%s`, key %q, is none of version %d: %v",
+				info.name, keys.Row(i), fromVersion, err)
+		}
+		made.Ends = append(made.Ends, uint32(len(made.Data)))
+		if !stays {
+			dropped = append(dropped, uint32(i))
+		}
+	}
+	return made, dropped, nil
+}
 
 // Expire lets entries vanish.
 func Expire(ttl TTL) SpaceOption { return func(info *spaceInfo) { info.ttl = &ttl } }

@@ -20,5 +20,8 @@ export function exportsOf(host, stateful) {
       onTimers: (clock, fired) => guarded(() => driver.onTimers(clock, fired)),
       onWatermark: (watermark) => guarded(() => driver.onWatermark(watermark)),
     },
+    migration: {
+      migrate: (space, fromVersion, entries) => guarded(() => driver.migrate(space, fromVersion, entries)),
+    },
   };
 }

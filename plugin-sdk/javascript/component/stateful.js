@@ -15,4 +15,4 @@ const host = {
 };
 
 export const register = (plugin, names) => registerAs('operator', plugin, names);
-export const { plugin, operator, timed } = exportsOf(host, true);
+export const { plugin, operator, timed, migration } = exportsOf(host, true);

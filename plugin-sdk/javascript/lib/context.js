@@ -50,11 +50,13 @@ export class Batch {
     this.length = Math.max(times.length, this.keys.length, this.values.length);
   }
 
+  at(row) {
+    const { port, times, keys, values } = this;
+    return new Event(row, port, Number(times[row] ?? 0), keys[row] ?? NOTHING, values[row] ?? NOTHING);
+  }
+
   *[Symbol.iterator]() {
-    const { port, times, keys, values, length } = this;
-    for (let row = 0; row < length; row++) {
-      yield new Event(row, port, Number(times[row] ?? 0), keys[row] ?? NOTHING, values[row] ?? NOTHING);
-    }
+    for (let row = 0; row < this.length; row++) yield this.at(row);
   }
 }
 
@@ -102,6 +104,12 @@ export class Context {
   emitValues(values, port = 0) {
     if (values.length !== this.#count) throw new RangeError(`${values.length} values for ${this.#count} events`);
     this.#port(port).done = { tag: 'values', val: column(values.map(toBytes)) };
+  }
+
+  emitRows(rows, values, port = 0) {
+    if (values.length !== rows.length) throw new RangeError(`${values.length} values for ${rows.length} rows`);
+    const batch = { times: new BigInt64Array(0), keys: empty(), values: column(values.map(toBytes)) };
+    this.#port(port).done = { tag: 'rows', val: { batch, origins: Uint32Array.from(rows) } };
   }
 
   keep(rows, port = 0) {
@@ -176,7 +184,7 @@ export class Context {
   }
 
   #output({ events, values, keys, times, own, done }) {
-    if (done) return done.val?.length === 0 ? null : done;
+    if (done) return done.val?.length === 0 || done.val?.origins?.length === 0 ? null : done;
     const count = events.length;
     if (!count) return null;
     if (this.#kind === 'input' && !own) {

@@ -88,6 +88,10 @@ export class Driver {
     });
   }
 
+  migrate(space, fromVersion, { keys, values }) {
+    return this.setup.shared.spaces[space].migrate(fromVersion, rows(keys), rows(values));
+  }
+
   #call(ctx, keys, work) {
     const { setup } = this;
     try {

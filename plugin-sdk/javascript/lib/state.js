@@ -3,7 +3,7 @@
 // instance can be replaced at any of them.
 
 import { bit, column, rows } from './columns.js';
-import { Fatal } from './failure.js';
+import { Fatal, reason } from './failure.js';
 import { identity } from './text.js';
 
 const ABSENT = Symbol('absent');
@@ -64,7 +64,8 @@ class Space {
   dirty = new Set();
 
   constructor(shared, name, codec, options) {
-    Object.assign(this, { shared, name, codec, version: options.version ?? 1, ttl: options.ttl });
+    const { version = 1, ttl, migrate = {} } = options;
+    Object.assign(this, { shared, name, codec, version, ttl, turns: migrate });
     this.number = shared.spaces.length;
     shared.spaces.push(this);
   }
@@ -78,6 +79,31 @@ class Space {
           'if its type has changed, raise the version of the space',
       );
     }
+  }
+
+  /** Entries of an older version as this one has them, and the places of those that go. */
+  migrate(fromVersion, keys, values) {
+    const turn = this.turns[fromVersion];
+    if (!turn) {
+      throw new Fatal(
+        `state space \`${this.name}\` has version ${this.version}, and no migration from version ${fromVersion}`,
+      );
+    }
+    const dropped = [];
+    const made = values.map((value, row) => {
+      try {
+        const now = turn(value);
+        if (now !== undefined) return this.codec.encode(now);
+      } catch (error) {
+        const key = identity(keys[row]);
+        throw new Fatal(
+          `an entry of state space \`${this.name}\`, key ${key}, is none of version ${fromVersion}: ${reason(error)}`,
+        );
+      }
+      dropped.push(row);
+      return NO_SUBKEY;
+    });
+    return { values: column(made), dropped: Uint32Array.from(dropped) };
   }
 
   change(id, place, value) {
@@ -134,6 +160,21 @@ export class Value extends Space {
 
   set(value) {
     this.change(this.shared.current(), [this.shared.key, NO_SUBKEY], value);
+  }
+
+  getAll(keys, fallback) {
+    return keys.map((key) => {
+      const { value } = this.cells.get(identity(key));
+      return value === ABSENT ? fallback : value;
+    });
+  }
+
+  setAll(keys, values) {
+    for (let i = 0; i < keys.length; i++) {
+      const id = identity(keys[i]);
+      this.cells.set(id, { place: [keys[i], NO_SUBKEY], value: values[i] });
+      this.dirty.add(id);
+    }
   }
 
   delete() {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ConfigError, Reject, aggregate, i64, map, operator, text, u64 } from '../index.js';
+import { ConfigError, Reject, aggregate, decodeText, i64, map, operator, text, u64 } from '../index.js';
 import { Tester, WindowTester } from '../testing.js';
 
 const count = operator({
@@ -120,4 +120,28 @@ test('windows fire', () => {
   tester.watermark(9);
   assert.deepEqual(tester.values(), ['0..10: 11']);
   assert.equal(tester.rejected().length, 1);
+});
+
+test('entries of a known version are taken over', () => {
+  const counted = operator({
+    open(config, setup) {
+      const migrate = {
+        1: (old) => {
+          if (!/^[0-9]+$/.test(decodeText(old))) throw new Error('no number');
+          return Number(decodeText(old)) || undefined;
+        },
+      };
+      this.seen = setup.value('seen', u64, { version: 2, migrate });
+    },
+    *event() {
+      this.seen.set(this.seen.get(0) + 1);
+      yield `${this.seen.get()}`;
+    },
+  });
+  const tester = new Tester(counted);
+  tester.migrate(0, 1, [['a', '41'], ['b', '0']]);
+  tester.sendAll([['a', ''], ['b', '']]);
+  assert.deepEqual(tester.values(), ['42', '1']);
+  assert.throws(() => tester.migrate(0, 7, []), /no migration from version 7/);
+  assert.throws(() => tester.migrate(0, 1, [['k', 'x']]), /`seen`, key k, is none of version 1: Error: no number/);
 });

@@ -142,3 +142,23 @@ def test_windows_fire():
     test.watermark(9)
     assert test.values() == [b"0..10: 11"]
     assert len(test.rejected()) == 1
+
+
+def test_entries_of_a_known_version_are_taken_over():
+    @wasmill.operator
+    class Counted:
+        def open(self, config, setup):
+            self.seen = setup.value("seen", wasmill.u64, version=2, migrate={1: lambda old: int(old) or None})
+
+        def event(self, event, ctx):
+            self.seen.set(self.seen.get(0) + 1)
+            yield str(self.seen.get())
+
+    test = Tester(Counted)
+    test.migrate(0, 1, [("a", "41"), ("b", "0")])
+    test.send_all([("a", ""), ("b", "")])
+    assert test.values() == [b"42", b"1"]
+    with pytest.raises(wasmill.Fatal, match="no migration from version 7"):
+        test.migrate(0, 7, [])
+    with pytest.raises(wasmill.Fatal, match="`seen`, key b'k', is none of version 1"):
+        test.migrate(0, 1, [("k", "x")])

@@ -77,6 +77,11 @@ class Batch:
     def __len__(self) -> int:
         return self._count
 
+    def __getitem__(self, row: int) -> Event:
+        time = self.times[row] if self.times else 0
+        key = self.keys[row] if self.keys else b""
+        return Event(row, self.port, time, key, self.values[row] if self.values else b"")
+
     def __iter__(self):
         count, port = self._count, self.port
         times = self.times or [0] * count
@@ -134,6 +139,12 @@ class Context:
         if len(values) != self._count:
             raise ValueError(f"{len(values)} values for {self._count} events")
         self._ports[self._port(port)] = (range(len(values)), values, None, None)
+
+    def emit_rows(self, rows: list, values: list, port: int | str = 0) -> None:
+        """In ``batch``: new values that come from the events of these rows, and nothing else by this port."""
+        if len(values) != len(rows):
+            raise ValueError(f"{len(values)} values for {len(rows)} rows")
+        self._ports[self._port(port)] = (rows, values, None, None)
 
     def keep(self, rows, port: int | str = 0) -> None:
         """In ``batch``: lets the events of these rows out, in ascending order, and nothing else by this port."""
@@ -211,7 +222,11 @@ class Context:
         if not count:
             return None
         if keys is None:
-            return self._kept(origins) if values[0] is None else ("values", columns.column(values))
+            if values[0] is None:
+                return self._kept(origins)
+            if type(origins) is range:
+                return ("values", columns.column(values))
+            return ("rows", ([], ([], b""), columns.column(values), origins))
         if self._kind == "input" and not any(own):
             forwarded = sum(type(value) is tuple for value in values)
             if forwarded == count and all(a < b for a, b in zip(origins, origins[1:])):

@@ -96,6 +96,10 @@ class Driver:
 
         return self._call(ctx, work, [])
 
+    def migrate(self, space: int, from_version: int, keys, values):
+        """Entries of an older schema version as the operator has them now, and the places of those that go."""
+        return self.setup.shared.spaces[space].migrate(from_version, columns.rows(*keys), columns.rows(*values))
+
     def _call(self, ctx, work, keys):
         try:
             if self.stateful:

@@ -32,16 +32,18 @@ class Setup:
         #: Names of the output ports, the default first; may be replaced.
         self.outputs = list(outputs)
 
-    def value(self, name: str, codec: Codec, version: int = 1, ttl=None) -> Value:
+    def value(self, name: str, codec: Codec, version: int = 1, ttl=None, migrate=None) -> Value:
         """One value per event key. ``ttl`` is a clock, ``"event"`` or ``"processing"``, and microseconds
-        after which an entry vanishes; ``version`` is raised when the meaning of the bytes changes."""
-        return Value(self.shared, name, codec, version, ttl)
+        after which an entry vanishes; ``version`` is raised when the meaning of the bytes changes.
+        ``migrate`` has a function for each older version whose entries are taken over: it makes a value
+        of their bytes, or ``None`` where the entry goes."""
+        return Value(self.shared, name, codec, version, ttl, migrate)
 
-    def map(self, name: str, key: Codec, codec: Codec, version: int = 1, ttl=None) -> Map:
+    def map(self, name: str, key: Codec, codec: Codec, version: int = 1, ttl=None, migrate=None) -> Map:
         """A map per event key."""
         if key.key is None:
             raise TypeError("the key of a map is u64, i64, text or bytes_")
-        return Map(self.shared, name, key, codec, version, ttl)
+        return Map(self.shared, name, key, codec, version, ttl, migrate)
 
     def counter(self, name: str) -> Metric:
         """A number that only grows."""

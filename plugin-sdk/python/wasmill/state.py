@@ -5,7 +5,7 @@ together at its end. Nothing is kept between calls: an instance can be replaced 
 """
 
 from . import columns
-from .failure import Fatal
+from .failure import Fatal, reason
 
 _ABSENT = object()
 #: Entries that one scan brings in.
@@ -56,8 +56,9 @@ class Shared:
 
 
 class _Space:
-    def __init__(self, shared, name, codec, version, ttl):
+    def __init__(self, shared, name, codec, version, ttl, migrate):
         self._shared, self.name, self._codec, self.version, self.ttl = shared, name, codec, version, ttl
+        self._migrate = migrate or {}
         self.number = len(shared.spaces)
         self._cells = {}
         self._dirty = {}
@@ -71,6 +72,27 @@ class _Space:
                 f"an entry of state space `{self.name}` cannot be read: {error}; "
                 "if its type has changed, raise the version of the space"
             ) from None
+
+    def migrate(self, from_version, keys, values):
+        """Entries of an older version as this one has them, and the places of those that go."""
+        turn = self._migrate.get(from_version)
+        if turn is None:
+            raise Fatal(
+                f"state space `{self.name}` has version {self.version}, and no migration from version {from_version}"
+            )
+        out, dropped = [], []
+        for row, (key, value) in enumerate(zip(keys, values)):
+            try:
+                new = turn(value)
+                out.append(b"" if new is None else self._codec.encode(new))
+            except Exception as error:
+                raise Fatal(
+                    f"an entry of state space `{self.name}`, key {key!r}, is none of version {from_version}: "
+                    + reason(error)
+                ) from None
+            if new is None:
+                dropped.append(row)
+        return columns.column(out), dropped
 
     def _change(self, place, value) -> None:
         cells, dirty = self._cells, self._dirty
@@ -119,6 +141,20 @@ class Value(_Space):
         """Sets the value of the current key."""
         self._change((self._shared.current(), b""), value)
 
+    def get_all(self, keys, default=None) -> list:
+        """In ``batch``: the values of keys of the batch, or the default."""
+        cells = self._cells
+        found = [cells[key, b""] for key in keys]
+        return [default if value is _ABSENT else value for value in found]
+
+    def set_all(self, values: dict) -> None:
+        """In ``batch``: sets the values of keys of the batch."""
+        cells, dirty = self._cells, self._dirty
+        for key, value in values.items():
+            place = key, b""
+            cells[place] = value
+            dirty[place] = None
+
     def delete(self) -> None:
         """Deletes the value of the current key."""
         self._change((self._shared.current(), b""), _ABSENT)
@@ -127,8 +163,8 @@ class Value(_Space):
 class Map(_Space):
     """A map per event key, from sub-keys to values."""
 
-    def __init__(self, shared, name, key_codec, codec, version, ttl):
-        super().__init__(shared, name, codec, version, ttl)
+    def __init__(self, shared, name, key_codec, codec, version, ttl, migrate):
+        super().__init__(shared, name, codec, version, ttl, migrate)
         self._key = key_codec
         self._complete = set()
 

@@ -78,6 +78,15 @@ class Tester:
         log._write = lambda level, message: self.log.append((level, message))
         self._driver = Driver(self._made, self._config, self.host, True)
 
+    def migrate(self, space: int, from_version: int, entries) -> None:
+        """Takes over what an older version has left in a space: ``(key, value)`` or ``(key, subkey, value)``."""
+        entries = [tuple(map(_bytes, one if len(one) == 3 else (one[0], b"", one[1]))) for one in entries]
+        keys, subkeys, values = ([one[part] for one in entries] for part in range(3))
+        made, dropped = self._driver.migrate(space, from_version, columns.column(keys), columns.column(values))
+        for row, (key, sub, value) in enumerate(zip(keys, subkeys, columns.rows(*made))):
+            if row not in dropped:
+                self.host.entries[space, key, sub] = value
+
     def send(self, key, value, time: int = 0, port: int = 0) -> None:
         """One event, as a call of its own."""
         self.send_all([(key, value)], time, port)

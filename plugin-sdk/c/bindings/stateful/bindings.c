@@ -330,6 +330,61 @@ void __wasm_export_exports_wasmill_operator_timed_on_watermark_post_return(uint8
   }
 }
 
+// Exported Functions from `wasmill:operator/migration@0.1.0`
+
+__attribute__((__weak__, __export_name__("cabi_post_wasmill:operator/migration@0.1.0#migrate")))
+void __wasm_export_exports_wasmill_operator_migration_migrate_post_return(uint8_t * arg0) {
+  switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
+    case 0: {
+      size_t len = *((size_t*) (arg0 + (2*sizeof(void*))));
+      if (len > 0) {
+        uint8_t *ptr = *((uint8_t **) (arg0 + sizeof(void*)));
+        for (size_t i = 0; i < len; i++) {
+          uint8_t *base = ptr + i * 4;
+          (void) base;
+        }
+        free(ptr);
+      }
+      size_t len0 = *((size_t*) (arg0 + (4*sizeof(void*))));
+      if (len0 > 0) {
+        uint8_t *ptr1 = *((uint8_t **) (arg0 + (3*sizeof(void*))));
+        for (size_t i2 = 0; i2 < len0; i2++) {
+          uint8_t *base = ptr1 + i2 * 1;
+          (void) base;
+        }
+        free(ptr1);
+      }
+      size_t len3 = *((size_t*) (arg0 + (6*sizeof(void*))));
+      if (len3 > 0) {
+        uint8_t *ptr4 = *((uint8_t **) (arg0 + (5*sizeof(void*))));
+        for (size_t i5 = 0; i5 < len3; i5++) {
+          uint8_t *base = ptr4 + i5 * 4;
+          (void) base;
+        }
+        free(ptr4);
+      }
+      break;
+    }
+    case 1: {
+      switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + sizeof(void*)))) {
+        case 0: {
+          if ((*((size_t*) (arg0 + (3*sizeof(void*))))) > 0) {
+            free(*((uint8_t **) (arg0 + (2*sizeof(void*)))));
+          }
+          break;
+        }
+        case 1: {
+          if ((*((size_t*) (arg0 + (3*sizeof(void*))))) > 0) {
+            free(*((uint8_t **) (arg0 + (2*sizeof(void*)))));
+          }
+          break;
+        }
+      }
+      break;
+    }
+  }
+}
+
 // Exported Functions from `wasmill:operator/plugin@0.1.0`
 
 __attribute__((__weak__, __export_name__("cabi_post_wasmill:operator/plugin@0.1.0#describe")))
@@ -777,6 +832,33 @@ void exports_wasmill_operator_timed_result_outcome_failure_free(exports_wasmill_
   }
 }
 
+void exports_wasmill_operator_migration_column_free(exports_wasmill_operator_migration_column_t *ptr) {
+  wasmill_operator_types_column_free(ptr);
+}
+
+void exports_wasmill_operator_migration_failure_free(exports_wasmill_operator_migration_failure_t *ptr) {
+  wasmill_operator_types_failure_free(ptr);
+}
+
+void exports_wasmill_operator_migration_entries_free(exports_wasmill_operator_migration_entries_t *ptr) {
+  exports_wasmill_operator_migration_column_free(&ptr->keys);
+  exports_wasmill_operator_migration_column_free(&ptr->subkeys);
+  exports_wasmill_operator_migration_column_free(&ptr->values);
+}
+
+void exports_wasmill_operator_migration_migrated_free(exports_wasmill_operator_migration_migrated_t *ptr) {
+  exports_wasmill_operator_migration_column_free(&ptr->values);
+  bindings_list_u32_free(&ptr->dropped);
+}
+
+void exports_wasmill_operator_migration_result_migrated_failure_free(exports_wasmill_operator_migration_result_migrated_failure_t *ptr) {
+  if (!ptr->is_err) {
+    exports_wasmill_operator_migration_migrated_free(&ptr->val.ok);
+  } else {
+    exports_wasmill_operator_migration_failure_free(&ptr->val.err);
+  }
+}
+
 void exports_wasmill_operator_plugin_failure_free(exports_wasmill_operator_plugin_failure_t *ptr) {
   wasmill_operator_types_failure_free(ptr);
 }
@@ -1047,6 +1129,63 @@ uint8_t * __wasm_export_exports_wasmill_operator_timed_on_watermark(int64_t arg)
     *((uint8_t **)(ptr + sizeof(void*))) = (uint8_t *) ((*payload).emissions).ptr;
     *((size_t*)(ptr + (4*sizeof(void*)))) = ((*payload).rejected).len;
     *((uint8_t **)(ptr + (3*sizeof(void*)))) = (uint8_t *) ((*payload).rejected).ptr;
+  }
+  return ptr;
+}
+
+__attribute__((__export_name__("wasmill:operator/migration@0.1.0#migrate")))
+uint8_t * __wasm_export_exports_wasmill_operator_migration_migrate(int32_t arg, int32_t arg0, uint8_t * arg1, size_t arg2, uint8_t * arg3, size_t arg4, uint8_t * arg5, size_t arg6, uint8_t * arg7, size_t arg8, uint8_t * arg9, size_t arg10, uint8_t * arg11, size_t arg12) {
+  exports_wasmill_operator_migration_entries_t arg13 = (exports_wasmill_operator_migration_entries_t) {
+    (exports_wasmill_operator_migration_column_t) (wasmill_operator_types_column_t) {
+      (bindings_list_u32_t) (bindings_list_u32_t) { (uint32_t*)(arg1), (arg2) },
+      (bindings_list_u8_t) (bindings_list_u8_t) { (uint8_t*)(arg3), (arg4) },
+    },
+    (exports_wasmill_operator_migration_column_t) (wasmill_operator_types_column_t) {
+      (bindings_list_u32_t) (bindings_list_u32_t) { (uint32_t*)(arg5), (arg6) },
+      (bindings_list_u8_t) (bindings_list_u8_t) { (uint8_t*)(arg7), (arg8) },
+    },
+    (exports_wasmill_operator_migration_column_t) (wasmill_operator_types_column_t) {
+      (bindings_list_u32_t) (bindings_list_u32_t) { (uint32_t*)(arg9), (arg10) },
+      (bindings_list_u8_t) (bindings_list_u8_t) { (uint8_t*)(arg11), (arg12) },
+    },
+  };
+  exports_wasmill_operator_migration_result_migrated_failure_t ret;
+  exports_wasmill_operator_migration_migrated_t ok;
+  exports_wasmill_operator_migration_failure_t err;
+  ret.is_err = !exports_wasmill_operator_migration_migrate((uint16_t) (arg), (uint32_t) (arg0), &arg13, &ok, &err);
+  if (ret.is_err) {
+    ret.val.err = err;
+  }
+  if (!ret.is_err) {
+    ret.val.ok = ok;
+  }
+  uint8_t *ptr = (uint8_t *) &RET_AREA;
+  if ((ret).is_err) {
+    const exports_wasmill_operator_migration_failure_t *payload14 = &(ret).val.err;*((int8_t*)(ptr + 0)) = 1;
+    switch ((int32_t) (*payload14).tag) {
+      case 0: {
+        const bindings_string_t *payload15 = &(*payload14).val.retry;
+        *((int8_t*)(ptr + sizeof(void*))) = 0;
+        *((size_t*)(ptr + (3*sizeof(void*)))) = (*payload15).len;
+        *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) (*payload15).ptr;
+        break;
+      }
+      case 1: {
+        const bindings_string_t *payload16 = &(*payload14).val.fatal;
+        *((int8_t*)(ptr + sizeof(void*))) = 1;
+        *((size_t*)(ptr + (3*sizeof(void*)))) = (*payload16).len;
+        *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) (*payload16).ptr;
+        break;
+      }
+    }
+  } else {
+    const exports_wasmill_operator_migration_migrated_t *payload = &(ret).val.ok;*((int8_t*)(ptr + 0)) = 0;
+    *((size_t*)(ptr + (2*sizeof(void*)))) = (((*payload).values).ends).len;
+    *((uint8_t **)(ptr + sizeof(void*))) = (uint8_t *) (((*payload).values).ends).ptr;
+    *((size_t*)(ptr + (4*sizeof(void*)))) = (((*payload).values).data).len;
+    *((uint8_t **)(ptr + (3*sizeof(void*)))) = (uint8_t *) (((*payload).values).data).ptr;
+    *((size_t*)(ptr + (6*sizeof(void*)))) = ((*payload).dropped).len;
+    *((uint8_t **)(ptr + (5*sizeof(void*)))) = (uint8_t *) ((*payload).dropped).ptr;
   }
   return ptr;
 }

@@ -168,6 +168,33 @@ typedef struct {
   } val;
 } exports_wasmill_operator_timed_result_outcome_failure_t;
 
+typedef wasmill_operator_types_column_t exports_wasmill_operator_migration_column_t;
+
+typedef wasmill_operator_types_failure_t exports_wasmill_operator_migration_failure_t;
+
+// Entries of one space, side by side.
+typedef struct exports_wasmill_operator_migration_entries_t {
+  exports_wasmill_operator_migration_column_t   keys;
+  exports_wasmill_operator_migration_column_t   subkeys;
+  exports_wasmill_operator_migration_column_t   values;
+} exports_wasmill_operator_migration_entries_t;
+
+// What becomes of them.
+typedef struct exports_wasmill_operator_migration_migrated_t {
+  // The new value of each entry.
+  exports_wasmill_operator_migration_column_t   values;
+  // Places of the entries that go: nobody looks at their new values.
+  bindings_list_u32_t   dropped;
+} exports_wasmill_operator_migration_migrated_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    exports_wasmill_operator_migration_migrated_t ok;
+    exports_wasmill_operator_migration_failure_t err;
+  } val;
+} exports_wasmill_operator_migration_result_migrated_failure_t;
+
 typedef wasmill_operator_types_clock_t exports_wasmill_operator_plugin_clock_t;
 
 typedef wasmill_operator_types_failure_t exports_wasmill_operator_plugin_failure_t;
@@ -288,6 +315,9 @@ extern void wasmill_operator_metrics_observe(bindings_string_t *name, double val
 bool exports_wasmill_operator_timed_on_timers(exports_wasmill_operator_timed_clock_t clock, exports_wasmill_operator_timed_firings_t *fired, exports_wasmill_operator_timed_outcome_t *ret, exports_wasmill_operator_timed_failure_t *err);
 bool exports_wasmill_operator_timed_on_watermark(int64_t watermark, exports_wasmill_operator_timed_outcome_t *ret, exports_wasmill_operator_timed_failure_t *err);
 
+// Exported Functions from `wasmill:operator/migration@0.1.0`
+bool exports_wasmill_operator_migration_migrate(uint16_t space, uint32_t from_version, exports_wasmill_operator_migration_entries_t *entries, exports_wasmill_operator_migration_migrated_t *ret, exports_wasmill_operator_migration_failure_t *err);
+
 // Exported Functions from `wasmill:operator/plugin@0.1.0`
 bool exports_wasmill_operator_plugin_describe(bindings_list_u8_t *config, exports_wasmill_operator_plugin_descriptor_t *ret, exports_wasmill_operator_plugin_failure_t *err);
 bool exports_wasmill_operator_plugin_open(bindings_list_u8_t *config, exports_wasmill_operator_plugin_failure_t *err);
@@ -343,6 +373,16 @@ void exports_wasmill_operator_timed_failure_free(exports_wasmill_operator_timed_
 void exports_wasmill_operator_timed_firings_free(exports_wasmill_operator_timed_firings_t *ptr);
 
 void exports_wasmill_operator_timed_result_outcome_failure_free(exports_wasmill_operator_timed_result_outcome_failure_t *ptr);
+
+void exports_wasmill_operator_migration_column_free(exports_wasmill_operator_migration_column_t *ptr);
+
+void exports_wasmill_operator_migration_failure_free(exports_wasmill_operator_migration_failure_t *ptr);
+
+void exports_wasmill_operator_migration_entries_free(exports_wasmill_operator_migration_entries_t *ptr);
+
+void exports_wasmill_operator_migration_migrated_free(exports_wasmill_operator_migration_migrated_t *ptr);
+
+void exports_wasmill_operator_migration_result_migrated_failure_free(exports_wasmill_operator_migration_result_migrated_failure_t *ptr);
 
 void exports_wasmill_operator_plugin_failure_free(exports_wasmill_operator_plugin_failure_t *ptr);
 

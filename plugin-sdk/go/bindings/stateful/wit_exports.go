@@ -7,9 +7,11 @@ package main
 
 import (
         "runtime"
-        "wit_component/export_wasmill_operator_operator"
+        "wit_component/export_wasmill_operator_migration"
+"wit_component/export_wasmill_operator_operator"
 "wit_component/export_wasmill_operator_plugin"
 "wit_component/export_wasmill_operator_timed"
+"wit_component/wasmill_operator_migration"
 "wit_component/wasmill_operator_timed"
 "wit_component/wasmill_operator_types"
 witRuntime "go.bytecodealliance.org/pkg/wit/runtime"
@@ -318,6 +320,81 @@ return exportReturnArea
 
 //go:wasmexport cabi_post_wasmill:operator/timed@0.1.0#on-watermark
 func wasm_export_post_return_wasmill_operator_timed_on_watermark(result uintptr) {
+        syncExportPinner.Unpin()
+}
+
+
+//go:wasmexport wasmill:operator/migration@0.1.0#migrate
+func wasm_export_wasmill_operator_migration_migrate(arg0 int32, arg1 int32, arg2 uint32, arg3 uint32, arg4 uint32, arg5 uint32, arg6 uint32, arg7 uint32, arg8 uint32, arg9 uint32, arg10 uint32, arg11 uint32, arg12 uint32, arg13 uint32) uintptr {
+        
+        pinner := &syncExportPinner
+        value := unsafe.Slice((*uint32)(unsafe.Pointer(uintptr(arg2))), arg3)
+value0 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(arg4))), arg5)
+value1 := unsafe.Slice((*uint32)(unsafe.Pointer(uintptr(arg6))), arg7)
+value2 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(arg8))), arg9)
+value3 := unsafe.Slice((*uint32)(unsafe.Pointer(uintptr(arg10))), arg11)
+value4 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(arg12))), arg13)
+witRuntime.Unpin()
+result := export_wasmill_operator_migration.Migrate(uint16(arg0), uint32(arg1), wasmill_operator_migration.Entries{Keys: wasmill_operator_types.Column{Ends: value, Data: value0}, Subkeys: wasmill_operator_types.Column{Ends: value1, Data: value2}, Values: wasmill_operator_types.Column{Ends: value3, Data: value4}})
+
+switch result.Tag() {
+case witTypes.ResultOk:
+        payload := result.Ok()
+        *(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 0)) = int8(int32(0))
+data := unsafe.Pointer(unsafe.SliceData(((payload).Values).Ends))
+pinner.Pin(data)
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (2*4))) = uint32(uint32(len(((payload).Values).Ends)))
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), 4)) = uint32(uintptr(uintptr(data)))
+data5 := unsafe.Pointer(unsafe.SliceData(((payload).Values).Data))
+pinner.Pin(data5)
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (4*4))) = uint32(uint32(len(((payload).Values).Data)))
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (3*4))) = uint32(uintptr(uintptr(data5)))
+data6 := unsafe.Pointer(unsafe.SliceData((payload).Dropped))
+pinner.Pin(data6)
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (6*4))) = uint32(uint32(len((payload).Dropped)))
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (5*4))) = uint32(uintptr(uintptr(data6)))
+
+        
+case witTypes.ResultErr:
+        payload := result.Err()
+        *(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 0)) = int8(int32(1))
+
+switch payload.Tag() {
+case wasmill_operator_types.FailureRetry:
+        payload := payload.Retry()
+        *(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 4)) = int8(int32(0))
+utf8 := unsafe.Pointer(unsafe.StringData(payload))
+pinner.Pin(utf8)
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (3*4))) = uint32(uint32(len(payload)))
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (2*4))) = uint32(uintptr(uintptr(utf8)))
+
+        
+
+case wasmill_operator_types.FailureFatal:
+        payload := payload.Fatal()
+        *(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 4)) = int8(int32(1))
+utf87 := unsafe.Pointer(unsafe.StringData(payload))
+pinner.Pin(utf87)
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (3*4))) = uint32(uint32(len(payload)))
+*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (2*4))) = uint32(uintptr(uintptr(utf87)))
+
+        
+
+default:
+        panic("unreachable")
+}
+
+        
+default:
+        panic("unreachable")
+}
+return exportReturnArea
+
+        
+}
+
+//go:wasmexport cabi_post_wasmill:operator/migration@0.1.0#migrate
+func wasm_export_post_return_wasmill_operator_migration_migrate(result uintptr) {
         syncExportPinner.Unpin()
 }
 

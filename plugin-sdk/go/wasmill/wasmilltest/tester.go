@@ -67,6 +67,27 @@ func (t *Tester) Restart() {
 	t.driver = driver
 }
 
+// Migrate takes over what an older version has left in a space: keys and values in turns.
+func (t *Tester) Migrate(space uint16, fromVersion uint32, entries ...string) error {
+	t.t.Helper()
+	var keys, values wasmill.Column
+	for i := 0; i+1 < len(entries); i += 2 {
+		keys.Push([]byte(entries[i]))
+		values.Push([]byte(entries[i+1]))
+	}
+	made, dropped, err := t.driver.Migrate(space, fromVersion, keys, values)
+	if err != nil {
+		return err
+	}
+	for i := range keys.Ends {
+		t.entries[entry{space, string(keys.Row(i)), ""}] = string(made.Row(i))
+	}
+	for _, row := range dropped {
+		delete(t.entries, entry{space, string(keys.Row(int(row))), ""})
+	}
+	return nil
+}
+
 // Send sends one event, as a call of its own.
 func (t *Tester) Send(key, value string) { t.t.Helper(); t.SendAll(0, 0, key, value) }
 

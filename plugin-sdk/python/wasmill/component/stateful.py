@@ -1,13 +1,13 @@
 """The world ``stateful``."""
 
 from wit_world import exports
+from wit_world.exports.migration import Migrated
 from wit_world.imports import state, timers
 from wit_world.imports.types import Clock, Column
 
-from ..driver import Driver
-from . import common
+from . import common, operator
+from .operator import Operator, Plugin, register
 
-_driver = None
 _pair = common.pair
 
 
@@ -45,36 +45,7 @@ class _Host:
         timers.delete_many(common.CLOCKS[clock], Column(*keys), Column(*tags))
 
 
-def register(name, version, module):
-    """Says which operator this component is."""
-    common.register(name, version, module, "operator")
-
-
-def _open(config):
-    return Driver(common.MADE, config, _Host(), True)
-
-
-class Plugin(exports.Plugin):
-    """What every plugin says about itself."""
-
-    def describe(self, config):
-        return common.guarded(lambda: common.describe(lambda config: _open(config).descriptor, config))
-
-    def open(self, config):
-        global _driver
-        _driver = common.guarded(lambda: _open(config))
-
-
-class Operator(exports.Operator):
-    """An operator that sees every row."""
-
-    def process(self, port, input):
-        return common.guarded(
-            lambda: common.outcome(_driver.process(port, input.times, _pair(input.keys), _pair(input.values)))
-        )
-
-    def flush(self):
-        pass
+operator.stand_on(_Host(), True)
 
 
 class Timed(exports.Timed):
@@ -83,8 +54,20 @@ class Timed(exports.Timed):
     def on_timers(self, clock, fired):
         name = "event" if clock == Clock.EVENT else "processing"
         return common.guarded(
-            lambda: common.outcome(_driver.on_timers(name, fired.times, _pair(fired.keys), _pair(fired.tags)))
+            lambda: common.outcome(operator.driver.on_timers(name, fired.times, _pair(fired.keys), _pair(fired.tags)))
         )
 
     def on_watermark(self, watermark):
-        return common.guarded(lambda: common.outcome(_driver.on_watermark(watermark)))
+        return common.guarded(lambda: common.outcome(operator.driver.on_watermark(watermark)))
+
+
+class Migration(exports.Migration):
+    """State that an older version has left."""
+
+    def migrate(self, space, from_version, entries):
+        def call():
+            keys, values = _pair(entries.keys), _pair(entries.values)
+            made, dropped = operator.driver.migrate(space, from_version, keys, values)
+            return Migrated(Column(*made), dropped)
+
+        return common.guarded(call)
