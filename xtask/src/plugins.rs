@@ -14,7 +14,7 @@ use crate::steps::say;
 /// Embedded in the binary as `std:NAME`.
 const STANDARD: &str = "target/plugins";
 /// Operators of tests and benchmarks.
-const GUESTS: &str = "target/guests";
+pub(crate) const GUESTS: &str = "target/guests";
 /// Where components are made, before they go to their places.
 const STAGING: &str = "target/components";
 

@@ -1,35 +1,26 @@
-// Adds up integers by window: C++ has the aggregates of wasmill.h, with functions of its own.
+// Adds up integers by window.
 #include "wasmill.hpp"
 
-namespace {
+struct Sum {
+  using Accumulator = uint64_t;
 
-struct Total {
-  uint64_t sum;
+  void fold(uint64_t &sum, const wasmill::Event &event) {
+    uint64_t number = 0;
+    for (char digit : event.text()) {
+      if (digit < '0' || digit > '9') return wasmill::reject_fold("no number");
+      number = number * 10 + static_cast<uint64_t>(digit - '0');
+    }
+    if (event.text().empty()) return wasmill::reject_fold("no number");
+    sum += number;
+  }
+
+  void merge(uint64_t &into, uint64_t other) { into += other; }
+
+  void finish(const wasmill::Pane &pane, uint64_t sum, wasmill::Results &results) {
+    results.emit(std::to_string(pane.start) + ".." + std::to_string(pane.end) + " " + std::string(pane.key_text()) +
+                 " " + std::to_string(sum));
+    if (sum > 100) results.emit("much");
+  }
 };
 
-void fold(void *, void *accumulator, const wasmill_event *event) {
-  uint64_t number = 0;
-  for (char digit : wasmill::view(event->value)) {
-    if (digit < '0' || digit > '9') return wasmill_reject_fold("no number");
-    number = number * 10 + static_cast<uint64_t>(digit - '0');
-  }
-  if (event->value.len == 0) return wasmill_reject_fold("no number");
-  static_cast<Total *>(accumulator)->sum += number;
-}
-
-void merge(void *, void *into, const void *other) {
-  static_cast<Total *>(into)->sum += static_cast<const Total *>(other)->sum;
-}
-
-void finish(void *, const wasmill_pane *pane, const void *accumulator, wasmill_results *results) {
-  uint64_t sum = static_cast<const Total *>(accumulator)->sum;
-  std::string text = std::to_string(pane->start) + ".." + std::to_string(pane->end) + " " +
-                     std::string(wasmill::view(pane->key)) + " " + std::to_string(sum);
-  wasmill_result(results, wasmill::lend(text));
-  if (sum > 100) wasmill_result(results, wasmill_text("much"));
-}
-
-}  // namespace
-
-extern "C" WASMILL_AGGREGATE(.columns = 0, .size = 0, .accumulator = sizeof(Total), .open = nullptr, .fold = fold,
-                             .merge = merge, .finish = finish);
+WASMILL_AGGREGATE_CLASS(Sum);

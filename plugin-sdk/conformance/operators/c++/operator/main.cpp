@@ -19,9 +19,20 @@ struct Conformance {
   void open(wasmill::Config &config, wasmill::Setup &setup) {
     op = config.string("op");
     if (config.integer("limit", 1) < 1) config.wrong("limit", "expected at least 1");
-    seen = setup.value<uint64_t>("seen");
+    // What version 1 has left: counts in text, "0" for none, and items without a mark.
+    uint32_t version = op == "migrate" ? 2 : 1;
+    wasmill_space_options counts{.version = version, .migrates_from = 1, .migrate = [](uint32_t, wasmill_bytes old, wasmill_bytes *now) {
+      uint64_t count = std::strtoull(std::string(wasmill::view(old)).c_str(), nullptr, 10);
+      *now = wasmill_u64(count);
+      return count > 0;
+    }};
+    wasmill_space_options marked{.version = version, .migrates_from = 1, .migrate = [](uint32_t, wasmill_bytes old, wasmill_bytes *now) {
+      *now = wasmill_format("%.*s!", static_cast<int>(old.len), reinterpret_cast<const char *>(old.data));
+      return true;
+    }};
+    seen = setup.value<uint64_t>("seen", &counts);
     last = setup.value<std::string>("last");
-    items = setup.map("items");
+    items = setup.map("items", &marked);
     places = setup.map("places");
   }
 
@@ -48,6 +59,9 @@ struct Conformance {
       }
     } else if (op == "count") {
       ctx.emit(count());
+    } else if (op == "migrate") {
+      ctx.emit(count());
+      ctx.emit(listed());
     } else if (op == "timers") {
       if (value == "cancel") ctx.delete_timer("a");
       else ctx.set_timer(event.time + 10, value);
@@ -76,17 +90,21 @@ struct Conformance {
     }
   }
 
+  std::string listed() {
+    std::string all;
+    for (const wasmill_entry &entry : items.entries()) {
+      if (!all.empty()) all += ',';
+      all.append(wasmill::view(entry.subkey)).append("=").append(wasmill::view(entry.value));
+    }
+    return all;
+  }
+
   void map_state(const std::string &text, Context &ctx) {
     size_t equals = std::min(text.find('='), text.size());
     std::string name = text.substr(0, equals);
     std::string bare = name.substr(0, name.size() - 1);
     if (name == "*") {
-      std::string all;
-      for (const wasmill_entry &entry : items.entries()) {
-        if (!all.empty()) all += ',';
-        all.append(wasmill::view(entry.subkey)).append("=").append(wasmill::view(entry.value));
-      }
-      ctx.emit(all);
+      ctx.emit(listed());
     } else if (name.ends_with('?')) {
       ctx.emit(items.get(bare).value_or("none"));
     } else if (name.ends_with('!')) {

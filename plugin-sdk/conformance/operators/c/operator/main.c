@@ -83,6 +83,34 @@ static void op_reject(conformance *self, const wasmill_event *event, wasmill_con
   if (is(event->value, "bad")) wasmill_reject(ctx, "the value is bad");
 }
 
+static wasmill_bytes listed(conformance *self) {
+  const wasmill_entry *all;
+  size_t many = wasmill_map_entries(self->items, &all);
+  wasmill_bytes text = wasmill_text("");
+  for (size_t i = 0; i < many; i++)
+    text = wasmill_format("%.*s%s%.*s=%.*s", TEXT(text), i == 0 ? "" : ",", TEXT(all[i].subkey), TEXT(all[i].value));
+  return text;
+}
+
+static void op_migrate(conformance *self, const wasmill_event *event, wasmill_context *ctx) {
+  op_count(self, event, ctx);
+  wasmill_emit(ctx, listed(self));
+}
+
+/* What version 1 has left: counts in text, "0" for none, and items without a mark. */
+static bool old_count(uint32_t from_version, wasmill_bytes old, wasmill_bytes *now) {
+  (void)from_version;
+  uint64_t count = strtoull((const char *)wasmill_format("%.*s", TEXT(old)).data, NULL, 10);
+  *now = wasmill_u64(count);
+  return count > 0;
+}
+
+static bool old_item(uint32_t from_version, wasmill_bytes old, wasmill_bytes *now) {
+  (void)from_version;
+  *now = wasmill_format("%.*s!", TEXT(old));
+  return true;
+}
+
 static void op_map_state(conformance *self, const wasmill_event *event, wasmill_context *ctx) {
   wasmill_bytes name = event->value, value = {NULL, 0};
   for (size_t i = 0; i < event->value.len; i++) {
@@ -92,12 +120,7 @@ static void op_map_state(conformance *self, const wasmill_event *event, wasmill_
     break;
   }
   if (is(name, "*")) {
-    const wasmill_entry *all;
-    size_t many = wasmill_map_entries(self->items, &all);
-    wasmill_bytes text = wasmill_text("");
-    for (size_t i = 0; i < many; i++)
-      text = wasmill_format("%.*s%s%.*s=%.*s", TEXT(text), i == 0 ? "" : ",", TEXT(all[i].subkey), TEXT(all[i].value));
-    wasmill_emit(ctx, text);
+    wasmill_emit(ctx, listed(self));
     return;
   }
   uint8_t last = name.len == 0 ? 0 : name.data[name.len - 1];
@@ -160,6 +183,7 @@ static const struct {
     {"filter", op_filter}, {"map", op_map},       {"flat-map", op_flat_map},   {"count", op_count},
     {"timers", op_timers}, {"side", op_side},     {"two-inputs", op_two_inputs}, {"reject", op_reject},
     {"numbers", op_numbers}, {"text", op_text},   {"map-state", op_map_state}, {"bytes", op_bytes},
+    {"migrate", op_migrate},
 };
 
 static void open_conformance(void *state, wasmill_config *config, wasmill_setup *setup) {
@@ -169,9 +193,12 @@ static void open_conformance(void *state, wasmill_config *config, wasmill_setup 
     if (strcmp(ops[i].name, name) == 0) self->handle = ops[i].handle;
   int64_t one = 1;
   if (wasmill_config_integer(config, "limit", &one) < 1) wasmill_config_wrong(config, "limit", "expected at least 1");
-  self->seen = wasmill_value(setup, "seen", NULL);
+  uint32_t version = self->handle == op_migrate ? 2 : 1;
+  wasmill_space_options counts = {.version = version, .migrates_from = 1, .migrate = old_count};
+  wasmill_space_options marked = {.version = version, .migrates_from = 1, .migrate = old_item};
+  self->seen = wasmill_value(setup, "seen", &counts);
   self->last = wasmill_value(setup, "last", NULL);
-  self->items = wasmill_map(setup, "items", NULL);
+  self->items = wasmill_map(setup, "items", &marked);
   self->places = wasmill_map(setup, "places", NULL);
 }
 

@@ -54,6 +54,11 @@ var ops = map[string]func(*conformance, wasmill.Event, *wasmill.Context) error{
 		ctx.EmitText(strconv.FormatUint(c.count(), 10))
 		return nil
 	},
+	"migrate": func(c *conformance, _ wasmill.Event, ctx *wasmill.Context) error {
+		ctx.EmitText(strconv.FormatUint(c.count(), 10))
+		ctx.EmitText(c.listed())
+		return nil
+	},
 	"timers": func(_ *conformance, event wasmill.Event, ctx *wasmill.Context) error {
 		if string(event.Value) == "cancel" {
 			ctx.DeleteTimer(wasmill.EventTime, "a")
@@ -91,11 +96,7 @@ var ops = map[string]func(*conformance, wasmill.Event, *wasmill.Context) error{
 		name, value, _ := strings.Cut(string(event.Value), "=")
 		switch {
 		case name == "*":
-			var all []string
-			for key, value := range c.items.All() {
-				all = append(all, key+"="+string(value))
-			}
-			ctx.EmitText(strings.Join(all, ","))
+			ctx.EmitText(c.listed())
 		case strings.HasSuffix(name, "?"):
 			if value, there := c.items.Get(strings.TrimSuffix(name, "?")); there {
 				ctx.Emit(value)
@@ -145,14 +146,35 @@ func (c *conformance) count() uint64 {
 	return count
 }
 
+func (c *conformance) listed() string {
+	var all []string
+	for key, value := range c.items.All() {
+		all = append(all, key+"="+string(value))
+	}
+	return strings.Join(all, ",")
+}
+
 func (c *conformance) Open(config *wasmill.Config, setup *wasmill.Setup) error {
-	c.handle = ops[config.String("op")]
+	op := config.String("op")
+	c.handle = ops[op]
 	if limit := config.IntOr("limit", 1); limit < 1 {
 		return &wasmill.ConfigError{Field: "limit", Message: "expected at least 1"}
 	}
-	c.seen = wasmill.NewValue(setup, "seen", wasmill.U64)
+	// What version 1 has left: counts in text, "0" for none, and items without a mark.
+	version := wasmill.Version(1)
+	if op == "migrate" {
+		version = wasmill.Version(2)
+	}
+	count := wasmill.Migrate(1, wasmill.U64, func(old []byte) (uint64, bool, error) {
+		count, err := strconv.ParseUint(string(old), 10, 64)
+		return count, count > 0, err
+	})
+	item := wasmill.Migrate(1, wasmill.Bytes, func(old []byte) ([]byte, bool, error) {
+		return append(slices.Clone(old), '!'), true, nil
+	})
+	c.seen = wasmill.NewValue(setup, "seen", wasmill.U64, version, count)
 	c.last = wasmill.NewValue(setup, "last", wasmill.Bytes)
-	c.items = wasmill.NewMap(setup, "items", wasmill.TextKey, wasmill.Bytes)
+	c.items = wasmill.NewMap(setup, "items", wasmill.TextKey, wasmill.Bytes, version, item)
 	c.places = wasmill.NewMap(setup, "places", wasmill.I64Key, wasmill.Text)
 	c.events = setup.Counter("events")
 	return nil

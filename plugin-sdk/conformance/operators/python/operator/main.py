@@ -13,9 +13,13 @@ class Conformance:
         self.limit = config.int("limit", 1)
         if self.limit < 1:
             raise wasmill.ConfigError("expected at least 1", "limit")
-        self.seen = setup.value("seen", wasmill.u64)
+        # What version 1 has left: counts in text, "0" for none, and items without a mark.
+        version, turns = 1, {}
+        if self.handle == self.op_migrate:
+            version, turns = 2, {"seen": {1: lambda old: int(old) or None}, "items": {1: lambda old: old + b"!"}}
+        self.seen = setup.value("seen", wasmill.u64, version, migrate=turns.get("seen"))
         self.last = setup.value("last", wasmill.bytes_)
-        self.items = setup.map("items", wasmill.text, wasmill.bytes_)
+        self.items = setup.map("items", wasmill.text, wasmill.bytes_, version, migrate=turns.get("items"))
         self.places = setup.map("places", wasmill.i64, wasmill.text)
         self.events = setup.counter("events")
 
@@ -39,6 +43,10 @@ class Conformance:
         count = self.seen.get(0) + 1
         self.seen.set(count)
         yield str(count)
+
+    def op_migrate(self, event, ctx):
+        yield from self.op_count(event, ctx)
+        yield b",".join(key.encode() + b"=" + value for key, value in self.items.items())
 
     def op_timers(self, event, ctx):
         if event.value == b"cancel":

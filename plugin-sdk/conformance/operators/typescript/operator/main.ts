@@ -33,6 +33,13 @@ const ops: Record<string, (this: State, event: Event, ctx: Context) => Emitted |
     yield `${count}`;
   },
 
+  *migrate() {
+    const count = this.seen.get(0) + 1;
+    this.seen.set(count);
+    yield `${count}`;
+    yield this.items.entries().map(([key, value]) => `${key}=${decodeText(value)}`).join(',');
+  },
+
   timers(event, ctx) {
     if (event.text() === 'cancel') ctx.deleteTimer('a');
     else ctx.setTimer(event.time + 10, event.value);
@@ -100,9 +107,13 @@ export default operator({
     this.handle = ops[config.string('op')];
     this.limit = config.integer('limit', 1);
     if (this.limit < 1) throw new ConfigError('expected at least 1', 'limit');
-    this.seen = setup.value('seen', u64);
+    // What version 1 has left: counts in text, "0" for none, and items without a mark.
+    const version = this.handle === ops.migrate ? 2 : 1;
+    const count = (old: Uint8Array) => Number(decodeText(old)) || undefined;
+    const item = (old: Uint8Array) => Uint8Array.of(...old, 0x21);
+    this.seen = setup.value('seen', u64, { version, migrate: { 1: count } });
     this.last = setup.value('last', bytes);
-    this.items = setup.map('items', text, bytes);
+    this.items = setup.map('items', text, bytes, { version, migrate: { 1: item } });
     this.places = setup.map('places', i64, text);
     this.events = setup.counter('events');
   },
