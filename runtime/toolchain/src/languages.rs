@@ -9,6 +9,7 @@ use crate::build::Artifact;
 use crate::component::{componentize, write_if_changed};
 use crate::error::Error;
 use crate::project::{Language, Project, World};
+use crate::stamp::Stamp;
 use crate::tools::{self, Tools};
 
 /// Names the C compiler: a clang that has a WASI library. Without it, zig from PyPI compiles.
@@ -17,7 +18,7 @@ pub const CLANG_VARIABLE: &str = "WASMILL_CLANG";
 const C_STANDARD: &str = "-std=c17";
 const CPP_STANDARD: &str = "-std=c++20";
 
-/// Builds a project to `out`, or to `target/plugins` in its folder. What compilers say goes to
+/// Builds a project to `out`, or to `target/plugins` in its folder, unless nothing has changed since. What compilers say goes to
 /// standard error; `say` gets a line before anything slow.
 ///
 /// # Errors
@@ -34,6 +35,12 @@ pub fn build_project(
     let project = &Project { dir: absolute(&project.dir)?, sdk: absolute(&project.sdk)?, ..project.clone() };
     let work = project.work();
     fs::create_dir_all(&work).map_err(|source| Error::File { act: "make", path: work.clone(), source })?;
+    let out = out.map_or_else(|| project.dir.join("target/plugins"), Path::to_owned);
+    let component = out.join(format!("{}.wasm", project.name));
+    let (name, dir, stamp) = (project.name.clone(), project.dir.clone(), Stamp::of(project)?);
+    if let Some(bytes) = stamp.unchanged(&component) {
+        return Ok(Artifact { name, dir, component, bytes, changed: false });
+    }
     let build = Build { project, tools, work };
     let bytes = match project.language {
         Language::C | Language::Cpp => build.c(say)?,
@@ -41,10 +48,8 @@ pub fn build_project(
         Language::Javascript | Language::Typescript => build.javascript(say)?,
         Language::Python => build.python(say)?,
     };
-    let out = out.map_or_else(|| project.dir.join("target/plugins"), Path::to_owned);
-    let component = out.join(format!("{}.wasm", project.name));
     let changed = write_if_changed(&component, &bytes)?;
-    let (name, dir) = (project.name.clone(), project.dir.clone());
+    stamp.keep(&bytes)?;
     Ok(Artifact { name, dir, component, bytes: bytes.len() as u64, changed })
 }
 

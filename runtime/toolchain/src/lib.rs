@@ -21,6 +21,7 @@ mod probe;
 mod process;
 mod project;
 mod report;
+mod stamp;
 mod tools;
 
 pub use build::{Artifact, BuildOptions, Built, build_rust};
