@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Benchmark> {
     all.extend(durable::all());
     all.extend(super::http::all());
     all.extend(super::order::all());
+    all.extend(super::languages::all());
     all
 }
 

@@ -8,6 +8,7 @@ mod definitions;
 mod durable;
 mod http;
 mod lab;
+mod languages;
 mod order;
 mod table;
 
