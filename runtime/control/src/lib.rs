@@ -12,6 +12,7 @@ pub mod identity;
 pub mod local;
 mod open;
 mod savepoints;
+pub mod why;
 
 pub use committer::StoreCommitter;
 pub use error::ControlError;

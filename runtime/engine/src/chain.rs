@@ -25,6 +25,7 @@ use wasmill_store::LetterId;
 use crate::convoy::{LaneOutput, Splitter};
 use crate::error::JobError;
 use crate::extract;
+use crate::facts::{HeadFacts, TaskFacts};
 use crate::metrics::{JobMetrics, NodeMetrics};
 use crate::operator_slot::{Given, Moment, OperatorSlot, Produced};
 use crate::ordering::{OrderSlot, Ordered};
@@ -198,6 +199,22 @@ impl Chain {
     /// The name of the first node.
     pub(crate) fn head(&self) -> &NodeName {
         &self.slots[0].name
+    }
+
+    /// What the task can say about time and order. `head` is where its rows come from.
+    pub(crate) fn facts(&self, head: HeadFacts) -> TaskFacts {
+        let windows = self.slots.iter().filter_map(|slot| match &slot.kind {
+            SlotKind::Window(window) => Some(window.facts()),
+            SlotKind::Source | SlotKind::Operator(_) | SlotKind::Sink(_) => None,
+        });
+        TaskFacts {
+            nodes: self.slots.iter().map(|slot| slot.name.clone()).collect(),
+            share: self.share.index,
+            watermark: self.watermark,
+            head,
+            buffers: self.orders.slots.iter().map(OrderSlot::facts).collect(),
+            windows: windows.collect(),
+        }
     }
 
     fn moment(&self) -> Moment {

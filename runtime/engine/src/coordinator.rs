@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
 use wasmill_env::{Clock, kill_point, planted};
 use wasmill_model::{Epoch, NodeName};
 
 use crate::error::JobError;
+use crate::facts::TaskFacts;
 use crate::metrics::JobMetrics;
 use crate::signal::Barrier;
 use crate::swap::{Decision, SwapError, SwapWish, Swapping};
@@ -23,6 +24,8 @@ use crate::task::{Order, Report};
 pub(crate) struct TaskLink {
     pub(crate) head: NodeName,
     pub(crate) nodes: Vec<NodeName>,
+    /// Which of the tasks of these nodes it is.
+    pub(crate) share: u16,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) is_source: bool,
 }
@@ -36,7 +39,22 @@ pub(crate) enum Wish {
     Pause(bool),
     /// Another plugin in a stage.
     Swap(SwapWish),
+    /// That all tasks say how far they are.
+    Tell(oneshot::Sender<Telling>),
 }
+
+/// Tasks were asked.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    /// All of them: the first node of each, and its share of that.
+    pub(crate) tasks: Vec<(NodeName, u16)>,
+    /// What they say.
+    pub(crate) answers: mpsc::Receiver<TaskFacts>,
+}
+
+/// Room for orders that is left to epochs and swaps when tasks are asked how far they are: a task that
+/// does not listen must not hold up the others.
+const ORDERS_SPARE: usize = 4;
 
 /// Drives the epochs of a job.
 pub(crate) struct Coordinator {
@@ -236,6 +254,10 @@ impl Coordinator {
                         }
                     }
                 }
+                Happening::Wished(Wish::Tell(done)) => {
+                    // Who asked may be gone.
+                    let _unheard = done.send(self.ask()).is_err();
+                }
                 Happening::Wished(Wish::EndEpoch) => epoch_wanted = true,
                 Happening::Wished(Wish::Pause(paused)) => self.tell(Order::Pause(paused), true).await,
             }
@@ -273,6 +295,15 @@ impl Coordinator {
             // A task that is gone has failed or finished: its report is on its way.
             let _gone = link.orders.send(order.clone()).await.is_err();
         }
+    }
+
+    /// Asks every task how far it is, but for those that have too much to do already.
+    fn ask(&self) -> Telling {
+        let (tell, answers) = mpsc::channel(self.links.len().max(1));
+        for link in self.links.iter().filter(|link| link.orders.capacity() > ORDERS_SPARE) {
+            let _gone = link.orders.try_send(Order::Tell(tell.clone())).is_err();
+        }
+        Telling { tasks: self.links.iter().map(|link| (link.head.clone(), link.share)).collect(), answers }
     }
 
     /// The tasks that a node is in.

@@ -11,8 +11,9 @@ use wasmill_plan::Plan;
 use wasmill_spec::Delivery;
 use wasmill_store::{Recovered, StageStates};
 
-use crate::coordinator::{Coordinator, Wish};
+use crate::coordinator::{Coordinator, Telling, Wish};
 use crate::error::JobError;
+use crate::facts::JobFacts;
 use crate::metrics::JobMetrics;
 use crate::swap::{Offer, SwapError, SwapWish, Swapped};
 use crate::wiring;
@@ -202,6 +203,34 @@ impl JobRemote {
         let offer = Offer { stage: stage.clone(), factory, trial };
         self.wish(Wish::Swap(SwapWish { offer, done })).await;
         heard.await.unwrap_or(Err(SwapError::Ending))
+    }
+
+    /// How far everything is, as far as tasks say within `patience`. `None` where the job has ended, or is
+    /// too busy to be asked.
+    pub async fn facts(&self, clock: &dyn Clock, patience: Duration) -> Option<JobFacts> {
+        let mut until = clock.sleep(patience);
+        let (done, heard) = oneshot::channel();
+        let now_nanos = clock.monotonic_nanos();
+        let Telling { tasks, mut answers } = tokio::select! {
+            telling = async { self.wish(Wish::Tell(done)).await; heard.await } => telling.ok()?,
+            () = &mut until => return None,
+        };
+        let mut told = Vec::with_capacity(tasks.len());
+        // Tasks that end drop their orders, and with them the last sender.
+        while told.len() < tasks.len() {
+            tokio::select! {
+                answer = answers.recv() => match answer {
+                    Some(answer) => told.push(answer),
+                    None => break,
+                },
+                () = &mut until => break,
+            }
+        }
+        let answered = |(node, share): &(NodeName, u16)| {
+            told.iter().any(|task| task.share == *share && task.nodes.first() == Some(node))
+        };
+        let silent = tasks.into_iter().filter(|task| !answered(task)).collect();
+        Some(JobFacts { now_nanos, tasks: told, silent })
     }
 
     async fn wish(&self, wish: Wish) {

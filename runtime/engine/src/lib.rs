@@ -22,6 +22,7 @@ mod convoy;
 mod coordinator;
 mod error;
 mod extract;
+mod facts;
 mod faults;
 mod history;
 mod job;
@@ -42,6 +43,9 @@ mod window_slot;
 mod wiring;
 
 pub use error::JobError;
+pub use facts::{
+    BufferFacts, HeadFacts, InputFacts, JobFacts, LateRow, Reading, SourceFacts, TaskFacts, Waits, WindowFacts,
+};
 pub use job::{JobHandle, JobParts, JobRemote, JobSettings, NodePart, start};
 pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot, OrderingSnapshot};
 pub use swap::{SwapError, Swapped};

@@ -15,6 +15,7 @@ use wasmill_plan::{LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound};
 use wasmill_scan::Pointer;
 use wasmill_store::HeldRecord;
 
+use crate::facts::{BufferFacts, LateRows, NAMED_MAX, Waits, shown};
 use crate::metrics::OrderingSnapshot;
 
 /// Rows that go at a time where there is no room.
@@ -49,6 +50,7 @@ pub(crate) struct OrderSlot {
     /// The watermark of the input.
     watermark: Timestamp,
     counts: OrderingSnapshot,
+    last_late: LateRows,
     out: Vec<Place>,
     numbers: Vec<Option<u64>>,
 }
@@ -88,6 +90,7 @@ impl OrderSlot {
             rows: HeldRows::default(),
             watermark: Timestamp::MIN,
             counts: OrderingSnapshot::default(),
+            last_late: LateRows::default(),
             out: Vec::new(),
             numbers: Vec::new(),
         }
@@ -103,6 +106,13 @@ impl OrderSlot {
         let mut ordered = Ordered { ready: self.let_go(wall), ..Ordered::default() };
         if !late.is_empty() {
             self.counts.late += late.len() as u64;
+            match &self.kind {
+                Kind::Time(buffer) => self.last_late.note(batch, &late, buffer.frontier(), wall, |_| None),
+                Kind::Sequence(_, order) => {
+                    let number = |value: &[u8]| number_of(value, &order.field).ok();
+                    self.last_late.note(batch, &late, self.watermark, wall, number);
+                }
+            }
             match self.late {
                 LatePolicy::Drop => self.counts.dropped += late.len() as u64,
                 LatePolicy::Forward => ordered.forwarded = Some(batch.gather(&late)),
@@ -232,6 +242,22 @@ impl OrderSlot {
         let slack_micros = if slack_micros == u64::MAX { 0 } else { slack_micros };
         let (held, bytes, promised) = (self.rows.len(), self.rows.bytes(), Some(self.promised()));
         OrderingSnapshot { held, bytes, missing, slack_micros, promised, ..self.counts }
+    }
+
+    /// What it holds, and what for.
+    pub(crate) fn facts(&self) -> BufferFacts {
+        let waits = match &self.kind {
+            Kind::Time(buffer) => Waits::Time {
+                k: Some(buffer.k()).filter(|k| *k < u64::MAX),
+                latest: buffer.latest().map(Timestamp),
+                first: buffer
+                    .first()
+                    .map(|&(time, _, place)| (Timestamp(time), self.rows.key(place).map(shown).unwrap_or_default())),
+            },
+            Kind::Sequence(buffer, order) => Waits::Sequence { gaps: buffer.gaps(NAMED_MAX), per_key: order.per_key },
+        };
+        let (held, bytes, late) = (self.rows.len(), self.rows.bytes(), self.last_late.told());
+        BufferFacts { port: self.port, held, bytes, promised: self.promised(), waits, late }
     }
 
     /// What changed since the last cut.

@@ -14,6 +14,7 @@ use crate::batching::AdaptiveBatch;
 use crate::chain::{Chain, Stopped};
 use crate::error::JobError;
 use crate::extract;
+use crate::facts::{Reading, SourceFacts};
 use crate::metrics::NodeMetrics;
 use crate::ordering::is_true;
 
@@ -23,6 +24,8 @@ pub(crate) struct SourceHead {
     source: Box<dyn Source>,
     extraction: Extraction,
     watermarks: BoundedDisorder,
+    /// What people call its partitions.
+    names: Vec<(PartitionId, String)>,
     /// Where a row says that it marks the watermark: then others do not move it.
     punctuated: Option<Pointer>,
     sent: (Timestamp, bool),
@@ -47,7 +50,7 @@ impl SourceHead {
         source: Box<dyn Source>,
         extraction: Extraction,
         watermarks: Watermarks,
-        partitions: impl IntoIterator<Item = PartitionId>,
+        partitions: Vec<(PartitionId, String)>,
         batch: AdaptiveBatch,
         epoch_bytes_max: u64,
         clock: Arc<dyn Clock>,
@@ -59,11 +62,12 @@ impl SourceHead {
             skew_micros: watermarks.skew_micros.map(i64::unsigned_abs),
         });
         let now = clock.monotonic_nanos();
-        for partition in partitions {
-            disorder.join(partition, now);
+        for (partition, _) in &partitions {
+            disorder.join(*partition, now);
         }
         Self {
             watermarks: disorder,
+            names: partitions,
             punctuated: watermarks.punctuated,
             sent: (Timestamp::MIN, false),
             reading: true,
@@ -94,6 +98,22 @@ impl SourceHead {
             self.watermarks.stay_awake(self.clock.monotonic_nanos());
         }
         self.paused = paused;
+    }
+
+    /// How far it is, and whether it reads.
+    pub(crate) fn facts(&self) -> SourceFacts {
+        let name = |id: PartitionId| self.names.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
+        let named = self.watermarks.partitions().map(|progress| {
+            let name = name(progress.partition).unwrap_or_default();
+            (progress, name)
+        });
+        let reading = match () {
+            () if !self.reading => Reading::Ended,
+            () if self.paused => Reading::Paused,
+            () if self.wants_epoch() => Reading::WaitsForEpoch,
+            () => Reading::Reads,
+        };
+        SourceFacts { reading, watermark: self.sent.0, partitions: named.collect() }
     }
 
     pub(crate) async fn next(&mut self) -> Result<SourceEvent, ConnectorError> {

@@ -14,12 +14,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use wasmill_contract::Cut;
 use wasmill_env::{Clock, kill_point, planted};
-use wasmill_model::Epoch;
+use wasmill_model::{Epoch, NodeName};
 use wasmill_order::{Alignment, Barrier as Aligned, InputWatermarks, OrderError};
 
 use crate::chain::{Chain, Stopped};
 use crate::convoy::LaneMerge;
 use crate::error::JobError;
+use crate::facts::{HeadFacts, InputFacts, TaskFacts};
 use crate::queue::{Arrival, QueueReceiver};
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
@@ -39,6 +40,8 @@ pub(crate) enum Order {
     Offer(Arc<Offer>),
     /// Go on with the plugin that was prepared, or without it.
     Decide { take: bool },
+    /// Say how far everything is.
+    Tell(mpsc::Sender<TaskFacts>),
 }
 
 /// What a task tells the coordinator.
@@ -75,6 +78,8 @@ pub(crate) struct Inputs {
     pub(crate) merges: Vec<Option<LaneMerge>>,
     /// The input port of the first node that each input leads to.
     pub(crate) ports: Vec<u16>,
+    /// Who feeds each input: a node, and which of its tasks.
+    pub(crate) from: Vec<(NodeName, Option<u16>)>,
     pub(crate) alignment: Alignment,
     pub(crate) watermarks: InputWatermarks,
     /// Signals of inputs that wait for a barrier, by input.
@@ -82,6 +87,17 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    fn facts(&self) -> Vec<InputFacts> {
+        let each = self.from.iter().zip(self.watermarks.inputs()).enumerate();
+        each.map(|(input, ((from, share), progress))| InputFacts {
+            from: from.clone(),
+            share: *share,
+            progress: *progress,
+            blocked: self.alignment.is_blocked(input),
+        })
+        .collect()
+    }
+
     /// The next signal that waits here although its input may go on.
     fn next_aside(&mut self) -> Result<Option<Arrival>, OrderError> {
         for input in 0..self.aside.len() {
@@ -157,6 +173,7 @@ impl Task {
                 }
                 Next::Order(Order::Pause(paused)) => self.pause(paused),
                 Next::Order(Order::Offer(offer)) => self.offer = Some(offer),
+                Next::Order(Order::Tell(asked)) => self.tell(&asked),
                 // Nothing is prepared: the task decides where it has prepared.
                 Next::Order(Order::Decide { .. }) => {}
                 Next::Source(event) => {
@@ -191,6 +208,15 @@ impl Task {
         }
     }
 
+    fn tell(&self, asked: &mpsc::Sender<TaskFacts>) {
+        let head = match &self.head {
+            Head::Source(source) => HeadFacts::Source(source.facts()),
+            Head::Inputs(inputs) => HeadFacts::Inputs(inputs.facts()),
+        };
+        // Whoever asked may be gone; there is room for an answer of every task.
+        let _unheard = asked.try_send(self.chain.facts(head)).is_err();
+    }
+
     fn pause(&mut self, paused: bool) {
         if let Head::Source(source) = &mut self.head {
             source.pause(paused);
@@ -211,6 +237,7 @@ impl Task {
                 Some(Order::Decide { take }) => break take,
                 Some(Order::Commit(barrier)) => self.commit(barrier).await?,
                 Some(Order::Pause(paused)) => self.pause(paused),
+                Some(Order::Tell(asked)) => self.tell(&asked),
                 Some(Order::Inject(_) | Order::Offer(_)) => {}
                 None => return Err(Stopped::ReceiverGone),
             }
@@ -327,7 +354,7 @@ impl Task {
             }
             Signal::Watermark { time, idle } => {
                 let was_idle = inputs.watermarks.is_idle();
-                let risen = inputs.watermarks.update(input, time, idle);
+                let risen = inputs.watermarks.update(input, time, idle, self.clock.monotonic_nanos());
                 let now_idle = inputs.watermarks.is_idle();
                 if risen.is_some() || was_idle != now_idle {
                     self.chain.watermark(inputs.watermarks.watermark(), now_idle).await?;

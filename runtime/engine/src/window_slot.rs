@@ -17,6 +17,7 @@ use wasmill_order::{Assignment, Fired, OrderError, PaneRows, Stored, Windows};
 use wasmill_store::ChangeSet;
 
 use crate::error::JobError;
+use crate::facts::{LateRows, NAMED_MAX, WindowFacts};
 use crate::faults::{Attempts, Fault, Plugin, settle};
 use crate::operator_slot::{Moment, Produced};
 use crate::outcome;
@@ -46,11 +47,13 @@ pub(crate) struct WindowSlot {
     candidate: Option<Box<dyn Aggregate>>,
     /// The plugin that the next cut has to name.
     changed: Option<Arc<StagePlugin>>,
+    last_late: LateRows,
 }
 
 impl WindowSlot {
     pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows) -> Self {
-        Self { plugin, aggregate: Some(aggregate), windows, candidate: None, changed: None }
+        let last_late = LateRows::default();
+        Self { plugin, aggregate: Some(aggregate), windows, candidate: None, changed: None, last_late }
     }
 
     fn aggregate(&mut self) -> &mut dyn Aggregate {
@@ -205,6 +208,7 @@ impl WindowSlot {
         }
         if !assignment.late.is_empty() {
             self.plugin.metrics().late(assignment.late.len());
+            self.last_late.note(input, &assignment.late, at.watermark, at.wall, |_| None);
         }
         Ok(Folding::Done { letter, rest })
     }
@@ -272,6 +276,16 @@ impl WindowSlot {
         };
         let result = self.begin_call(at).finish(panes, accumulators).await;
         self.settle(result)
+    }
+
+    /// Which windows are open, and what came late for them.
+    pub(crate) fn facts(&self) -> WindowFacts {
+        WindowFacts {
+            node: self.plugin.name().clone(),
+            held: self.windows.held() as u64,
+            open: self.windows.open(NAMED_MAX),
+            late: self.last_late.told(),
+        }
     }
 
     /// When the wall clock makes a window fire next.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use wasmill_contract::{OperatorContext, Share, SinkHandle, pane_entry, timer_entry, window_progress};
+use wasmill_contract::{OperatorContext, Share, SinkHandle, SourcePartition, pane_entry, timer_entry, window_progress};
 use wasmill_model::{Epoch, NodeName, PartitionId, Position};
 use wasmill_order::{Alignment, InputWatermarks, OrderError, Timers, Windows};
 use wasmill_plan::{Edge, NodeKind, Plan, Routing};
@@ -50,8 +50,17 @@ type Receivers = HashMap<(usize, u16), (QueueReceiver, Feeds)>;
 struct Feeds {
     /// By sender: its input, and where that is a convoy, its lane.
     of_sender: Vec<(usize, Option<usize>)>,
-    /// By input: its port, and where it is a convoy, how many lanes that has.
-    inputs: Vec<(u16, Option<usize>)>,
+    inputs: Vec<Feed>,
+}
+
+/// Who feeds an input.
+struct Feed {
+    /// The input port of the first node that it leads to.
+    port: u16,
+    /// Where it is a convoy, how many lanes that has.
+    lanes: Option<usize>,
+    /// The node, and which of its tasks; all of a convoy are one.
+    from: (NodeName, Option<u16>),
 }
 
 /// What a job goes on from, dealt to its tasks.
@@ -143,12 +152,13 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                     aside: inputs.iter().map(|_| Default::default()).collect(),
                     queue,
                     feeds: of_sender,
-                    merges: inputs.iter().map(|(_, lanes)| lanes.map(LaneMerge::new)).collect(),
-                    ports: inputs.iter().map(|(port, _)| *port).collect(),
+                    merges: inputs.iter().map(|feed| feed.lanes.map(LaneMerge::new)).collect(),
+                    ports: inputs.iter().map(|feed| feed.port).collect(),
+                    from: inputs.into_iter().map(|feed| feed.from).collect(),
                 }),
                 None => {
                     let mine = partitions.iter().skip(usize::from(index)).step_by(usize::from(chain.parallelism));
-                    let mine: Vec<_> = mine.map(|partition| (partition.id, partition.size)).collect();
+                    let mine: Vec<_> = mine.cloned().collect();
                     let (place, locations) = (chain.nodes[0], &mut wired.locations);
                     Head::Source(Box::new(open_source(parts, &mut dealt, place, mine, metrics, locations).await?))
                 }
@@ -156,7 +166,8 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
             let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);
             let name = parts.plan.nodes[chain.nodes[0]].name.clone();
             let nodes = chain.nodes.iter().map(|&node| parts.plan.nodes[node].name.clone()).collect();
-            wired.links.push(TaskLink { head: name, nodes, orders, is_source: matches!(head, Head::Source(_)) });
+            let is_source = matches!(head, Head::Source(_));
+            wired.links.push(TaskLink { head: name, nodes, share: index, orders, is_source });
             wired.tasks.push(Task {
                 id: wired.tasks.len(),
                 chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics)).with_orders(buffers),
@@ -233,7 +244,12 @@ fn queues(plan: &Plan) -> (Senders, Receivers) {
                 for from in from {
                     let lane = merged.then_some(usize::from(from));
                     if lane.is_none_or(|lane| lane == 0) {
-                        feeds.inputs.push((edge.input, merged.then_some(usize::from(upstream))));
+                        let sender = plan.nodes[edge.from].name.clone();
+                        feeds.inputs.push(Feed {
+                            port: edge.input,
+                            lanes: merged.then_some(usize::from(upstream)),
+                            from: (sender, (!merged).then_some(from)),
+                        });
                     }
                     feeds.of_sender.push((feeds.inputs.len() - 1, lane));
                     inputs.push((*edge_place, from));
@@ -330,7 +346,7 @@ async fn open_source(
     parts: &JobParts,
     dealt: &mut Dealt,
     node: usize,
-    partitions: Vec<(PartitionId, Option<u64>)>,
+    partitions: Vec<SourcePartition>,
     metrics: &JobMetrics,
     locations: &mut Vec<(NodeName, String)>,
 ) -> Result<SourceHead, JobError> {
@@ -340,19 +356,19 @@ async fn open_source(
         panic!("node {} of the plan is no source", planned.name)
     };
     let mut position = |id| dealt.positions.remove(&(planned.name.clone(), id));
-    let assigned = partitions.iter().map(|&(id, _)| (id, position(id))).collect();
+    let assigned = partitions.iter().map(|partition| (partition.id, position(partition.id))).collect();
     let opened = factory.open(assigned, Arc::clone(&parts.clock)).await;
     let source = opened.map_err(|cause| JobError::Source { node: planned.name.clone(), cause })?;
     locations.extend(source.location().map(|location| (planned.name.clone(), location)));
     let node_metrics = metrics.node(node);
-    node_metrics.to_read(partitions.iter().filter_map(|&(_, size)| size).sum());
+    node_metrics.to_read(partitions.iter().filter_map(|partition| partition.size).sum());
     let goal = u64::try_from(parts.settings.latency_goal.as_nanos()).unwrap_or(u64::MAX);
     Ok(SourceHead::new(
         planned.name.clone(),
         source,
         extraction.clone(),
         watermarks.clone(),
-        partitions.into_iter().map(|(id, _)| id),
+        partitions.into_iter().map(|partition| (partition.id, partition.name)).collect(),
         AdaptiveBatch::new(goal),
         parts.settings.epoch_bytes,
         Arc::clone(&parts.clock),

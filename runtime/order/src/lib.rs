@@ -17,14 +17,14 @@ mod window;
 
 pub use alignment::{Alignment, Barrier};
 pub use buffer::{
-    AqKSlack, GoneRow, HeldRows, Numbered, Place, Quality, SequenceBuffer, SequenceSettings, Slack, StoredRow,
+    AqKSlack, Gap, GoneRow, HeldRows, Numbered, Place, Quality, SequenceBuffer, SequenceSettings, Slack, StoredRow,
     TimeBuffer,
 };
 pub use convoy::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, Moved, weave};
 pub use error::OrderError;
 pub use timers::{TimerEntry, Timers};
-pub use watermark::{BoundedDisorder, Disorder, InputWatermarks, NO_MARK};
+pub use watermark::{BoundedDisorder, Disorder, InputProgress, InputWatermarks, NO_MARK, PartitionProgress, Standing};
 pub use window::{
-    ASSIGNED_BYTES_MAX, Assignment, Fired, KeyedWindows, PaneEntry, PaneFact, PaneRows, SlicedWindows, Stored,
-    WindowChanges, WindowProgress, Windows,
+    ASSIGNED_BYTES_MAX, Assignment, Fired, KeyedWindows, OpenWindow, PaneEntry, PaneFact, PaneRows, SlicedWindows,
+    Stored, WindowChanges, WindowProgress, Windows,
 };

@@ -50,11 +50,41 @@ struct Partition {
     standing: Standing,
 }
 
+/// Whether something holds the watermark of others back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub enum Standing {
+    /// It does.
     Live,
+    /// It is silent, and left out until it is heard again.
     Idle,
+    /// Nothing comes from it any more.
     Ended,
+}
+
+/// How far a partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionProgress {
+    /// Its number.
+    pub partition: PartitionId,
+    /// Its latest event, [`Timestamp::MIN`] before the first.
+    pub latest: Timestamp,
+    /// Its watermark.
+    pub watermark: Timestamp,
+    /// Whether it holds the others back.
+    pub standing: Standing,
+    /// Monotonic nanoseconds at which it joined, or was heard last.
+    pub heard_nanos: u64,
+}
+
+/// How far an input of a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputProgress {
+    /// Its watermark.
+    pub watermark: Timestamp,
+    /// Whether it holds the others back.
+    pub standing: Standing,
+    /// Monotonic nanoseconds at which its watermark rose last; `None` before the first.
+    pub risen_nanos: Option<u64>,
 }
 
 impl BoundedDisorder {
@@ -167,6 +197,17 @@ impl BoundedDisorder {
         live.map(|partition| idle_from(partition.heard_nanos, idle_micros)).min()
     }
 
+    /// How far each partition is, by number.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionProgress> {
+        self.partitions.iter().map(|(&partition, &Partition { latest, heard_nanos, standing })| PartitionProgress {
+            partition,
+            latest,
+            watermark: Timestamp(self.settings.behind(latest.0)),
+            standing,
+            heard_nanos,
+        })
+    }
+
     /// Events so far whose time lay too far ahead of the wall clock to count.
     #[must_use]
     pub fn skewed(&self) -> u64 {
@@ -187,7 +228,7 @@ fn idle_from(heard_nanos: u64, idle_micros: u64) -> u64 {
 /// The watermark never falls.
 #[derive(Debug)]
 pub struct InputWatermarks {
-    inputs: Vec<(Timestamp, Standing)>,
+    inputs: Vec<InputProgress>,
     watermark: Timestamp,
 }
 
@@ -195,21 +236,30 @@ impl InputWatermarks {
     /// Inputs that have said nothing yet.
     #[must_use]
     pub fn new(inputs: usize) -> Self {
-        Self { inputs: vec![(Timestamp::MIN, Standing::Live); inputs], watermark: Timestamp::MIN }
+        let silent = InputProgress { watermark: Timestamp::MIN, standing: Standing::Live, risen_nanos: None };
+        Self { inputs: vec![silent; inputs], watermark: Timestamp::MIN }
     }
 
-    /// An input says how far it is and whether it is idle. Gives the watermark of the task if it
-    /// has risen. An input that has ended stays so.
+    /// An input says, at monotonic time `now_nanos`, how far it is and whether it is idle. Gives the
+    /// watermark of the task if it has risen. An input that has ended stays so.
     ///
     /// # Panics
     /// Where there is no such input: a bug of ours.
-    pub fn update(&mut self, input: usize, watermark: Timestamp, idle: bool) -> Option<Timestamp> {
-        let (reached, standing) = &mut self.inputs[input];
-        *reached = watermark.max(*reached);
-        if *standing != Standing::Ended {
-            *standing = if idle { Standing::Idle } else { Standing::Live };
+    pub fn update(&mut self, input: usize, watermark: Timestamp, idle: bool, now_nanos: u64) -> Option<Timestamp> {
+        let input = &mut self.inputs[input];
+        if watermark > input.watermark {
+            (input.watermark, input.risen_nanos) = (watermark, Some(now_nanos));
+        }
+        if input.standing != Standing::Ended {
+            input.standing = if idle { Standing::Idle } else { Standing::Live };
         }
         self.combine()
+    }
+
+    /// How far each input is.
+    #[must_use]
+    pub fn inputs(&self) -> &[InputProgress] {
+        &self.inputs
     }
 
     /// An input has ended. Gives the watermark of the task if it has risen.
@@ -217,12 +267,12 @@ impl InputWatermarks {
     /// # Panics
     /// As [`Self::update`].
     pub fn end(&mut self, input: usize) -> Option<Timestamp> {
-        self.inputs[input].1 = Standing::Ended;
+        self.inputs[input].standing = Standing::Ended;
         self.combine()
     }
 
     fn combine(&mut self) -> Option<Timestamp> {
-        raise(&mut self.watermark, combined(self.inputs.iter().copied()))
+        raise(&mut self.watermark, combined(self.inputs.iter().map(|input| (input.watermark, input.standing))))
     }
 
     /// The watermark of the task.
@@ -234,13 +284,13 @@ impl InputWatermarks {
     /// Whether no input is live and some input may yet wake.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        is_idle(self.inputs.iter().map(|input| input.1))
+        is_idle(self.inputs.iter().map(|input| input.standing))
     }
 
     /// Whether every input has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.inputs.iter().all(|input| input.1 == Standing::Ended)
+        self.inputs.iter().all(|input| input.standing == Standing::Ended)
     }
 }
 
@@ -344,11 +394,11 @@ mod tests {
     #[test]
     fn a_task_is_as_far_as_its_slowest_live_input() {
         let mut inputs = InputWatermarks::new(2);
-        assert_eq!(inputs.update(0, Timestamp(10), false), None);
-        assert_eq!(inputs.update(1, Timestamp(5), false), Some(Timestamp(5)));
-        assert_eq!(inputs.update(1, Timestamp(5), true), Some(Timestamp(10)));
-        assert_eq!(inputs.update(1, Timestamp(7), false), None);
-        assert_eq!(inputs.update(0, Timestamp(20), true), None);
+        assert_eq!(inputs.update(0, Timestamp(10), false, 0), None);
+        assert_eq!(inputs.update(1, Timestamp(5), false, 0), Some(Timestamp(5)));
+        assert_eq!(inputs.update(1, Timestamp(5), true, 0), Some(Timestamp(10)));
+        assert_eq!(inputs.update(1, Timestamp(7), false, 0), None);
+        assert_eq!(inputs.update(0, Timestamp(20), true, 0), None);
         assert_eq!(inputs.end(1), None);
         assert_eq!((inputs.is_idle(), inputs.has_ended(), inputs.watermark()), (true, false, Timestamp(10)));
         assert_eq!(inputs.end(0), Some(Timestamp::MAX));

@@ -15,6 +15,7 @@ mod schema;
 mod swap;
 mod test;
 mod topic;
+mod why;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -84,6 +85,8 @@ enum Command {
     Run(run::RunArgs),
     /// Say how a running job is doing
     Status(remote::RemoteArgs),
+    /// Say why windows of a running job are open, partitions lag, and rows were late
+    Why(why::WhyArgs),
     /// Have a running job read nothing more until it is resumed
     Pause(remote::RemoteArgs),
     /// Have a paused job read on
@@ -125,6 +128,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Graph(args) => graph::graph(&args, &terminal),
         Command::Run(args) => run::run(args, &terminal, clock),
         Command::Status(args) => remote::status(&args, &terminal),
+        Command::Why(args) => why::why(&args, &terminal),
         Command::Pause(args) => remote::tell(&args, &Request::Pause, &terminal),
         Command::Resume(args) => remote::tell(&args, &Request::Resume, &terminal),
         Command::Stop(args) => remote::tell(&args, &Request::Stop, &terminal),

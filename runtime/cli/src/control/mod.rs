@@ -3,6 +3,7 @@
 mod savepoint;
 mod status;
 mod swap;
+mod why;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -149,6 +150,7 @@ impl<'a> Control<'a> {
         let current = self.current()?;
         match request {
             Request::Status => Ok(status::status(self, &current)),
+            Request::Why { node } => why::why(self, &current, node.as_ref()).await,
             Request::Savepoint { file } => savepoint::savepoint(self, &current, file).await,
             Request::Pause => self.pause(&current, true).await,
             Request::Resume => self.pause(&current, false).await,

@@ -33,6 +33,11 @@ pub enum Request {
         /// The file; without one, `savepoints/epoch-N.savepoint` in the state directory.
         file: Option<PathBuf>,
     },
+    /// Why its windows are open, its partitions lag, its rows were late.
+    Why {
+        /// This node alone.
+        node: Option<NodeName>,
+    },
     /// Read nothing more, but go on with what was read, until it is resumed.
     Pause,
     /// Read on.

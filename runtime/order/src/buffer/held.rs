@@ -176,6 +176,13 @@ impl HeldRows {
         batch.with_headers(headers).with_lineage(lineage).with_maker(maker)
     }
 
+    /// The key of a row that is held.
+    #[must_use]
+    pub fn key(&self, (slot, row): Place) -> Option<&[u8]> {
+        let held = self.batches.get(slot as usize)?.as_ref()?;
+        held.held.get(row as usize).then(|| held.batch.keys().row(row as usize))
+    }
+
     /// A time that no row is earlier than.
     #[must_use]
     pub fn earliest(&self) -> Option<i64> {

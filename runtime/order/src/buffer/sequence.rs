@@ -20,6 +20,21 @@ pub enum Numbered<T> {
     Done,
 }
 
+/// What a sequence waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Its key.
+    pub key: Box<[u8]>,
+    /// The number that is missing: the first of those that are.
+    pub missing: u64,
+    /// The first number that is held.
+    pub held_from: u64,
+    /// Rows that wait.
+    pub held: u64,
+    /// When it gives up, microseconds of the wall clock.
+    pub gives_up: Option<u64>,
+}
+
 /// Orders rows by numbers that rise by one: one sequence for each key.
 ///
 /// # Invariants
@@ -188,6 +203,20 @@ impl<T: Copy> SequenceBuffer<T> {
         while self.force(0, out) {}
     }
 
+    /// Up to `most` sequences that wait: those that give up first, then in the order in which their keys
+    /// came.
+    #[must_use]
+    pub fn gaps(&self, most: usize) -> Vec<Gap> {
+        let hasty = self.deadlines.iter().map(|&(_, place)| &self.lanes[place as usize]);
+        let patient = self.lanes.iter().filter(|lane| lane.deadline.is_none());
+        let gap = |lane: &Lane<T>| {
+            let (&held_from, _) = lane.held.first_key_value()?;
+            let held = lane.held.values().flatten().count() as u64;
+            Some(Gap { key: lane.key.clone(), missing: lane.next, held_from, held, gives_up: lane.deadline })
+        };
+        hasty.chain(patient).filter_map(gap).take(most).collect()
+    }
+
     /// When a lane gives up next, microseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
@@ -276,6 +305,8 @@ mod tests {
         // Another number of the gap does not buy the rest of it more time.
         offer(&mut buffer, 1, 60);
         assert_eq!(buffer.next_deadline(), Some(110));
+        let gap = Gap { key: b"k".as_slice().into(), missing: 0, held_from: 1, held: 3, gives_up: Some(110) };
+        assert_eq!((buffer.gaps(9), buffer.gaps(0)), (vec![gap], vec![]));
         let mut out = Vec::new();
         buffer.expire(109, &mut out);
         assert_eq!(out, []);

@@ -99,6 +99,24 @@ impl<T: Copy + Ord> TimeBuffer<T> {
         self.held.is_empty()
     }
 
+    /// The row that goes next: time, number, place.
+    #[must_use]
+    pub fn first(&self) -> Option<&(i64, u64, T)> {
+        self.held.peek().map(|Reverse(row)| row)
+    }
+
+    /// The latest time that came.
+    #[must_use]
+    pub fn latest(&self) -> Option<i64> {
+        self.latest
+    }
+
+    /// Rows below this time have gone on, or may not any more.
+    #[must_use]
+    pub fn frontier(&self) -> Timestamp {
+        Timestamp(self.frontier)
+    }
+
     /// `K` as it stands, microseconds.
     #[must_use]
     pub fn k(&self) -> u64 {

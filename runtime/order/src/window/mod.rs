@@ -23,6 +23,7 @@
 mod either;
 mod fire;
 mod keyed;
+mod open;
 mod slice;
 mod slicing;
 
@@ -35,6 +36,7 @@ use wasmill_model::{Batch, Column, ColumnBuilder, Folded, WindowShape};
 pub use either::Windows;
 pub use fire::{Fired, PaneFact, PaneRows};
 pub use keyed::KeyedWindows;
+pub use open::OpenWindow;
 
 use crate::OrderError;
 use fire::Merging;

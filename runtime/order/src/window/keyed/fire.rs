@@ -57,7 +57,7 @@ impl KeyedWindows {
         Some((place, *id, cause))
     }
 
-    fn find(&self, key: &[u8]) -> Option<u32> {
+    pub(super) fn find(&self, key: &[u8]) -> Option<u32> {
         let hash = hash(&self.hasher, key);
         self.index.find(hash, |&place| *self.keys[place as usize].key == *key).copied()
     }

@@ -20,6 +20,7 @@
 mod codec;
 mod fire;
 mod frame;
+mod open;
 mod state;
 
 use std::collections::{BTreeSet, VecDeque};
