@@ -73,6 +73,8 @@ pub enum Reading {
     Paused,
     /// It has read as much as an epoch may hold, and waits for the epoch to be committed.
     WaitsForEpoch,
+    /// It is too far ahead of others that it keeps pace with: the slowest of them is at this watermark.
+    WaitsForOthers(Timestamp),
     /// There is nothing left to read.
     Ended,
 }

@@ -31,6 +31,7 @@ mod migration;
 mod operator_slot;
 mod ordering;
 mod outcome;
+mod pace;
 mod queue;
 mod replay;
 mod signal;

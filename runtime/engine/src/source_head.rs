@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmill_contract::{ConnectorError, Source, SourceCounts, SourceCut, SourceEvent};
 use wasmill_env::{Clock, kill_point};
 use wasmill_model::{Batch, Epoch, NodeName, PartitionId, Position, Timestamp};
-use wasmill_order::{BoundedDisorder, Disorder, NO_MARK};
+use wasmill_order::{BoundedDisorder, Disorder, NO_MARK, Standing};
 use wasmill_plan::{Extraction, Watermarks};
 use wasmill_scan::Pointer;
 
@@ -17,6 +17,7 @@ use crate::extract;
 use crate::facts::{Reading, SourceFacts};
 use crate::metrics::NodeMetrics;
 use crate::ordering::is_true;
+use crate::pace::Pacer;
 
 /// The source of a task.
 pub(crate) struct SourceHead {
@@ -33,6 +34,9 @@ pub(crate) struct SourceHead {
     reading: bool,
     /// Somebody wants it to read nothing for now.
     paused: bool,
+    /// Sources that it keeps pace with, and whether it waits for them.
+    pace: Option<Pacer>,
+    held: bool,
     read: u64,
     counts: SourceCounts,
     /// Positions of cuts whose epochs are not committed yet.
@@ -72,6 +76,8 @@ impl SourceHead {
             sent: (Timestamp::MIN, false),
             reading: true,
             paused: false,
+            pace: None,
+            held: false,
             read: 0,
             counts: SourceCounts::default(),
             cuts: VecDeque::new(),
@@ -82,6 +88,32 @@ impl SourceHead {
             batch,
             clock,
             metrics,
+        }
+    }
+
+    /// The same source, keeping pace with others.
+    pub(crate) fn with_pace(mut self, pace: Option<Pacer>) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// Whether it is too far ahead of sources that it keeps pace with. As with a pause, no partition is
+    /// idle for that.
+    pub(crate) fn is_held(&mut self) -> bool {
+        let Some(pace) = self.pace.as_mut().filter(|_| self.reading) else { return false };
+        let held = pace.holds().is_some();
+        if self.held && !held {
+            self.watermarks.stay_awake(self.clock.monotonic_nanos());
+        }
+        self.held = held;
+        held
+    }
+
+    /// The slowest of those sources has moved. Cancel safe.
+    pub(crate) async fn others(&mut self) {
+        match &mut self.pace {
+            Some(pace) => pace.moved().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -111,7 +143,10 @@ impl SourceHead {
             () if !self.reading => Reading::Ended,
             () if self.paused => Reading::Paused,
             () if self.wants_epoch() => Reading::WaitsForEpoch,
-            () => Reading::Reads,
+            () => match self.pace.as_ref().and_then(Pacer::waits_for) {
+                Some(slowest) => Reading::WaitsForOthers(slowest),
+                None => Reading::Reads,
+            },
         };
         SourceFacts { reading, watermark: self.sent.0, partitions: named.collect() }
     }
@@ -154,6 +189,7 @@ impl SourceHead {
                 self.reading = false;
                 self.progress();
                 self.sent = (Timestamp::MAX, false);
+                self.keep_pace(Standing::Ended);
                 chain.watermark(Timestamp::MAX, false).await?;
                 return Ok(true);
             }
@@ -218,12 +254,12 @@ impl SourceHead {
 
     /// When a partition that is silent becomes idle.
     pub(crate) fn next_idle_nanos(&self) -> Option<u64> {
-        if self.reading && !self.paused { self.watermarks.next_idle_nanos() } else { None }
+        if self.reading && !self.paused && !self.held { self.watermarks.next_idle_nanos() } else { None }
     }
 
     /// Time has passed: partitions may have become idle.
     pub(crate) async fn tick(&mut self, chain: &mut Chain) -> Result<(), Stopped> {
-        if self.paused {
+        if self.paused || self.held {
             return Ok(());
         }
         self.send_watermark(chain).await
@@ -235,9 +271,17 @@ impl SourceHead {
         let now = (self.watermarks.watermark(), self.watermarks.is_idle());
         if self.reading && now != self.sent {
             self.sent = now;
+            self.keep_pace(if now.1 { Standing::Idle } else { Standing::Live });
             chain.watermark(now.0, now.1).await?;
         }
         Ok(())
+    }
+
+    /// Tells the sources that it keeps pace with how far it is.
+    fn keep_pace(&self, standing: Standing) {
+        if let Some(pace) = &self.pace {
+            pace.tell(self.watermarks.watermark(), standing);
+        }
     }
 
     /// Whether so much was read since the last barrier that the epoch should end.

@@ -143,6 +143,8 @@ enum Next {
     Wake,
     /// Nothing comes in for now.
     Idle,
+    /// Sources that this one waits for have moved.
+    Again,
 }
 
 impl Task {
@@ -196,6 +198,7 @@ impl Task {
                     self.chain.wall().await?;
                 }
                 Next::Idle => self.chain.tidy().await?,
+                Next::Again => {}
             }
         }
     }
@@ -253,11 +256,19 @@ impl Task {
 
     async fn next(&mut self) -> Next {
         let now = self.clock.monotonic_nanos();
+        let held = match &mut self.head {
+            Head::Source(source) => source.is_held(),
+            Head::Inputs(_) => false,
+        };
         let wake = self.wake_nanos(now);
         let ended = self.ended;
         let untidy = !ended && self.chain.is_untidy();
         let incoming = async {
             match &mut self.head {
+                Head::Source(source) if source.may_read() && !ended && held => {
+                    source.others().await;
+                    Next::Again
+                }
                 Head::Source(source) if source.may_read() && !ended => Next::Source(source.next().await),
                 Head::Inputs(inputs) if !ended => Next::Arrival(inputs.queue.receive().await),
                 Head::Source(_) | Head::Inputs(_) => std::future::pending().await,

@@ -20,6 +20,7 @@ use crate::job::{JobParts, NodePart};
 use crate::metrics::JobMetrics;
 use crate::operator_slot::OperatorSlot;
 use crate::ordering::{self, OrderSlot};
+use crate::pace;
 use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::replay::{Replay, Replays};
 use crate::sink_slot::SinkSlot;
@@ -112,6 +113,7 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
     let mut dealt = Dealt::new(std::mem::take(&mut parts.recovered), &parts.plan)?;
     let parts = &*parts;
     let (mut senders, mut receivers) = queues(&parts.plan);
+    let mut pacers = pace::pacers(&parts.plan);
     let (report, reports) = mpsc::channel(REPORTS_MAX);
     let mut wired = Wired { tasks: Vec::new(), links: Vec::new(), reports, locations: Vec::new() };
     for (place, chain) in parts.plan.chains.iter().enumerate() {
@@ -160,7 +162,8 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                     let mine = partitions.iter().skip(usize::from(index)).step_by(usize::from(chain.parallelism));
                     let mine: Vec<_> = mine.cloned().collect();
                     let (place, locations) = (chain.nodes[0], &mut wired.locations);
-                    Head::Source(Box::new(open_source(parts, &mut dealt, place, mine, metrics, locations).await?))
+                    let source = open_source(parts, &mut dealt, place, mine, metrics, locations).await?;
+                    Head::Source(Box::new(source.with_pace(pacers.remove(&(place, index)))))
                 }
             };
             let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);

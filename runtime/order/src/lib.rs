@@ -3,6 +3,7 @@
 //! Everything here is synchronous and pure: facts in, decisions out. There is no clock, no channel
 //! and no guest; the engine observes, asks, and does what it is told. Sources feed
 //! [`BoundedDisorder`]; every task has [`InputWatermarks`] and an [`Alignment`] over its inputs;
+//! readers that wait for each other share a [`Pace`];
 //! an input that the job file orders has a [`TimeBuffer`] or a [`SequenceBuffer`]; a stage with timers
 //! has [`Timers`], a windowed stage [`Windows`]. A [`ConvoyRouter`] deals rows to the lanes of a convoy,
 //! a [`ConvoyMerge`] puts together what these make of them.
@@ -11,6 +12,7 @@ mod alignment;
 mod buffer;
 mod convoy;
 mod error;
+mod pace;
 mod timers;
 mod watermark;
 mod window;
@@ -22,6 +24,7 @@ pub use buffer::{
 };
 pub use convoy::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, Moved, weave};
 pub use error::OrderError;
+pub use pace::Pace;
 pub use timers::{TimerEntry, Timers};
 pub use watermark::{BoundedDisorder, Disorder, InputProgress, InputWatermarks, NO_MARK, PartitionProgress, Standing};
 pub use window::{

@@ -182,6 +182,10 @@ fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts, asked: Delivery
             });
             say.push(format!("watermark {} behind the latest event", source.watermark.bound));
             say.extend(source.watermark.idle.map(|idle| format!("idle after {idle}")));
+            say.extend(source.watermark.align.as_ref().map(|align| match &align.group {
+                Some(group) => format!("at most {} ahead of group {group}", align.within),
+                None => format!("at most {} ahead of the slowest", align.within),
+            }));
         }
         NodeSpec::Stage(stage) => {
             text.runs = stage.plugin.to_string();

@@ -82,7 +82,7 @@ pub struct TimeExtraction {
 }
 
 /// How a source's watermark follows its events. Microseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watermarks {
     /// How far an event may lie behind the latest one of its partition and still be on time.
     pub bound_micros: i64,
@@ -92,6 +92,17 @@ pub struct Watermarks {
     pub skew_micros: Option<i64>,
     /// A place in the JSON value: rows with `true` there alone move the watermark.
     pub punctuated: Option<Pointer>,
+    /// The sources that it keeps pace with.
+    pub align: Option<Align>,
+}
+
+/// Sources that wait for each other: all of one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Align {
+    /// How far a task of the source may be ahead of the slowest of the group, microseconds.
+    pub within_micros: u64,
+    /// The group; an empty name: all that name none.
+    pub group: String,
 }
 
 /// How rows go from one node to another.

@@ -21,7 +21,9 @@ mod ports;
 pub use delivery::{Guarantee, PathDelivery, PathFacts, Verdict, WeakestLink};
 pub use explain::{Explanation, window_text};
 pub use facts::{Facts, Recovery, SinkFacts, SourceFacts};
-pub use graph::{Chain, Convoy, Edge, Extraction, LATE, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks};
+pub use graph::{
+    Align, Chain, Convoy, Edge, Extraction, LATE, Node, NodeKind, Plan, Routing, TimeExtraction, Watermarks,
+};
 pub use picture::Picture;
 pub use planner::{Planned, plan};
 pub use wasmill_spec::{FaultPolicy, LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound, TimeOrder, TimeUnit};

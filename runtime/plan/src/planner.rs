@@ -9,8 +9,8 @@ use crate::changes;
 use crate::convoy;
 use crate::ports::{self, Side};
 use crate::{
-    Chain, Edge, Extraction, Facts, Guarantee, LATE, Node, NodeKind, PathDelivery, PathFacts, Plan, Recovery, Routing,
-    TimeExtraction, Watermarks, WeakestLink,
+    Align, Chain, Edge, Extraction, Facts, Guarantee, LATE, Node, NodeKind, PathDelivery, PathFacts, Plan, Recovery,
+    Routing, TimeExtraction, Watermarks, WeakestLink,
 };
 
 /// A plan with what it promises.
@@ -279,6 +279,10 @@ fn kind(node: NodeSpec<'_>) -> NodeKind {
                 idle_micros: source.watermark.idle.map(|idle| idle.micros()),
                 skew_micros: source.watermark.skew.map(|skew| skew.micros()),
                 punctuated: source.watermark.punctuated.clone(),
+                align: source.watermark.align.as_ref().map(|align| Align {
+                    within_micros: align.within.micros().unsigned_abs(),
+                    group: align.group.clone().unwrap_or_default(),
+                }),
             },
         },
         NodeSpec::Stage(stage) => NodeKind::Stage { window: stage.window, faults: stage.faults },

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use wasmill_model::NodeName;
 
-use crate::job::{JobSpec, NodeSpec, PortRef};
+use crate::job::{JobSpec, NodeSpec, PortRef, SourceSpec};
 use crate::order::{OrderBy, OrderSpec};
 use crate::read::Problems;
 use crate::{Document, did_you_mean, listed};
@@ -23,6 +23,7 @@ pub(crate) fn check(p: &mut Problems, job: &JobSpec, document: &Document) {
     unique_names(p, job, document);
     inputs(p, job, document);
     orders(p, job);
+    aligned(p, job, document);
     circles(p, job);
     // An input that leads nowhere makes loose ends that are none.
     if p.is_empty() {
@@ -146,6 +147,19 @@ fn orders(p: &mut Problems, job: &JobSpec) {
                 let message = format!("inputs of one port of `{name}` have different orders");
                 p.error(&input.span, message, "one buffer orders all of them: write the same `order` for each");
             }
+        }
+    }
+}
+
+/// A source that is alone has nobody to wait for.
+fn aligned(p: &mut Problems, job: &JobSpec, document: &Document) {
+    for (name, source) in job.sources.iter().filter(|(_, source)| source.parallelism == 1) {
+        let Some(align) = &source.watermark.align else { continue };
+        let group = |other: &SourceSpec| other.watermark.align.as_ref().is_some_and(|of| of.group == align.group);
+        if job.sources.values().filter(|other| group(other)).count() == 1 {
+            let message = format!("no other source has `align` with the group of `{name}`: it waits for nobody");
+            let hint = "write `align` for the sources that it meets too, with the same group";
+            p.warning(&document.locate(&["source", name.as_str(), "watermark", "align"]), message, hint);
         }
     }
 }

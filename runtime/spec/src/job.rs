@@ -154,6 +154,17 @@ pub struct WatermarkSpec {
     pub punctuated: Option<Pointer>,
     /// Event times further ahead of the wall clock than this do not move the watermark.
     pub skew: Option<Period>,
+    /// The sources that it keeps pace with.
+    pub align: Option<AlignSpec>,
+}
+
+/// Sources that wait for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlignSpec {
+    /// How far this one may be ahead of the slowest.
+    pub within: Period,
+    /// Those that name the same group; without a name, those that have none.
+    pub group: Option<String>,
 }
 
 /// A stage.

@@ -120,8 +120,19 @@ pub(crate) const WATERMARK: Shape = Shape {
         optional("idle", "A partition silent for this long holds the watermark back no more.", period),
         optional("punctuated", "JSON pointer: rows with true there move the watermark, others do not.", pointer),
         optional("skew", "Times so far ahead of the clock do not move the watermark; default \"1d\", or false.", skew),
+        optional("align", "How far it may be ahead of other sources that say so before it waits for them.", align),
     ],
-    planned: &[("from", "a watermark source of its own"), ("align", "waiting of fast inputs for slow ones")],
+    planned: &[("from", "a watermark source of its own")],
+    open: false,
+};
+
+pub(crate) const ALIGN: Shape = Shape {
+    what: "`align`",
+    keys: &[
+        required("within", "How far a task of the source may be ahead of the slowest one.", period),
+        optional("group", "Sources with the same name wait for each other; default: all that name none.", text),
+    ],
+    planned: &[],
     open: false,
 };
 
@@ -329,6 +340,10 @@ fn whole() -> Value {
 
 fn skew() -> Value {
     json!({"anyOf": [period(), {"const": false}]})
+}
+
+fn align() -> Value {
+    json!({"anyOf": [period(), ALIGN.schema()]})
 }
 
 fn new_key() -> serde_json::Value {

@@ -23,8 +23,8 @@ mod window;
 pub use diagnostic::{Diagnostic, Severity, SourceFile, Span, did_you_mean, listed};
 pub use document::{Document, JOB_BYTES_MAX};
 pub use job::{
-    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec, Ordered,
-    PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    AlignSpec, Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec,
+    Ordered, PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 pub use order::{LATE_PORT, LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound, TimeOrder};
 pub use parse::parse;

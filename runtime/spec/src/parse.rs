@@ -5,8 +5,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
-    Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, Ordered, PluginRef, Policy,
-    PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    AlignSpec, Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, Ordered,
+    PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::order;
@@ -140,6 +140,7 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
             let message = "a punctuated watermark has no `bound`: a marked row says how far it is";
             p.error(&bound.key, message, "delete one of the two");
         }
+        watermark.align = align(p, &table);
         if !matches!(table.get("skew").map(|item| &item.value), Some(Value::Boolean(false))) {
             watermark.skew = table.period(p, "skew", ZERO..=CENTURY).or(watermark.skew);
         } else {
@@ -155,6 +156,15 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
         backpressure: backpressure(p, &reader),
         options: reader.options(),
     })
+}
+
+fn align(p: &mut Problems, watermark: &Reader<'_>) -> Option<AlignSpec> {
+    if !matches!(watermark.get("align")?.value, Value::Table(_)) {
+        return Some(AlignSpec { within: watermark.period(p, "align", ZERO..=CENTURY)?, group: None });
+    }
+    let table = watermark.table(p, "align", &keys::ALIGN)?;
+    let group = table.text(p, "group", "\"orders\"").map(|(text, _)| text.to_owned());
+    Some(AlignSpec { within: table.period(p, "within", ZERO..=CENTURY)?, group })
 }
 
 fn backpressure(p: &mut Problems, source: &Reader<'_>) -> Backpressure {

@@ -107,7 +107,7 @@ fn of_source(
         Reading::Reads if silent && settings.idle_micros.is_none() => Some(format!(
             "watermark = {{ idle = \"10s\" }} on source {node} leaves out a partition that is silent for so long"
         )),
-        Reading::Reads | Reading::WaitsForEpoch | Reading::Ended => None,
+        Reading::Reads | Reading::WaitsForEpoch | Reading::WaitsForOthers(_) | Reading::Ended => None,
     };
     Some(Holder {
         task: task.share,
@@ -140,6 +140,13 @@ pub(super) fn lag(settings: &Watermarks, source: &SourceFacts, at: &PartitionPro
         (Standing::Idle, _) => format!("; it is idle, silent for {silent}, and holds nothing back"),
         (Standing::Live, Reading::Paused) => "; the job is paused".to_owned(),
         (Standing::Live, Reading::WaitsForEpoch) => "; the source waits for its epoch to be committed".to_owned(),
+        (Standing::Live, Reading::WaitsForOthers(Timestamp::MIN)) => {
+            "; it is not read: a source that it keeps pace with (`align`) has given no event yet".to_owned()
+        }
+        (Standing::Live, Reading::WaitsForOthers(slowest)) => {
+            let ahead = span(source.watermark.0.abs_diff(slowest.0));
+            format!("; it is not read: it is {ahead} ahead of the slowest source that it keeps pace with (`align`)")
+        }
         (Standing::Live, Reading::Reads | Reading::Ended) if silent_nanos > SILENCE_NANOS => {
             let idle = settings.idle_micros.map_or("it is never idle".to_owned(), |idle| {
                 format!("it is idle after {}", span(idle.unsigned_abs()))

@@ -16,7 +16,7 @@ fn name(text: &str) -> NodeName {
 
 /// Two sources, a stage with windows of 60 s behind both, a sink.
 fn plan(idle_micros: Option<i64>) -> Plan {
-    let watermarks = Watermarks { bound_micros: 2_000_000, idle_micros, skew_micros: None, punctuated: None };
+    let watermarks = Watermarks { bound_micros: 2_000_000, idle_micros, ..Watermarks::default() };
     let source = || NodeKind::Source { extraction: Extraction::default(), watermarks: watermarks.clone() };
     let shape = WindowShape::Tumbling { size_micros: 60_000_000 };
     let window = Some(WindowSpec { shape, firing: Firing { lateness_micros: 5_000_000, ..Firing::default() } });

@@ -364,7 +364,7 @@ async fn rows_without_an_event_time_become_dead_letters() {
         key: None,
         time: Some(TimeExtraction { field: "/at".parse().expect("a pointer"), unit: TimeUnit::Millis }),
     };
-    let watermarks = Watermarks { bound_micros: 0, idle_micros: None, skew_micros: None, punctuated: None };
+    let watermarks = Watermarks::default();
     let list = ListSource { partitions: vec![partition], bounded: true, batch: 7 };
     let source = graph.node(NodeKind::Source { extraction, watermarks }, NodePart::Source(Arc::new(list)), 1);
     let out = graph.sink(&sink);

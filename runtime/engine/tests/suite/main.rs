@@ -1,5 +1,6 @@
 //! Whole jobs with native operators.
 
+mod align;
 mod convoy;
 mod faults;
 mod jobs;

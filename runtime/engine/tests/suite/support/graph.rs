@@ -41,10 +41,7 @@ impl Graph {
     }
 
     pub(crate) fn list(&mut self, list: ListSource, parallelism: u16) -> usize {
-        let kind = NodeKind::Source {
-            extraction: Extraction::default(),
-            watermarks: Watermarks { bound_micros: 0, idle_micros: None, skew_micros: None, punctuated: None },
-        };
+        let kind = NodeKind::Source { extraction: Extraction::default(), watermarks: Watermarks::default() };
         self.node(kind, NodePart::Source(Arc::new(list)), parallelism)
     }
 
