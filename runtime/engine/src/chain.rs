@@ -84,6 +84,8 @@ pub(crate) enum Target {
     Local { slot: usize, port: u16 },
     /// Tasks of another chain: the owner of the key's group, of as many tasks as there are senders.
     Tasks(Vec<QueueSender>),
+    /// Sources that have the watermarks of this one: they get no rows.
+    Marks(Vec<QueueSender>),
     /// The lanes of a convoy.
     Lanes(Box<Splitter>),
     /// This chain is a lane: tasks that merge what it sends with what other lanes do.
@@ -387,6 +389,7 @@ impl Chain {
                 match &mut output.target {
                     Target::Local { slot, port } => self.work.push_back((*slot, *port, batch)),
                     Target::Tasks(tasks) => exchange(tasks, batch).await?,
+                    Target::Marks(_) => {}
                     Target::Lanes(splitter) => {
                         splitter.deal(&batch).await.map_err(|_| Stopped::ReceiverGone)?;
                     }
@@ -594,7 +597,7 @@ impl Chain {
         for output in self.outputs.iter_mut().flatten() {
             let tasks = match &output.target {
                 Target::Local { .. } => &[],
-                Target::Tasks(tasks) => &**tasks,
+                Target::Tasks(tasks) | Target::Marks(tasks) => &**tasks,
                 Target::Lanes(splitter) => splitter.lanes(),
                 Target::FromLane(lane) => lane.tasks(),
             };

@@ -60,6 +60,8 @@ pub struct SourceFacts {
     pub reading: Reading,
     /// Its watermark.
     pub watermark: Timestamp,
+    /// The source that its watermark is that of, where it is not its own.
+    pub from: Option<NodeName>,
     /// Its partitions, with their names where they have any.
     pub partitions: Vec<(PartitionProgress, String)>,
 }

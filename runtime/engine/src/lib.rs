@@ -26,6 +26,7 @@ mod facts;
 mod faults;
 mod history;
 mod job;
+mod marks;
 mod metrics;
 mod migration;
 mod operator_slot;

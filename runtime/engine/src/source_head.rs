@@ -15,9 +15,21 @@ use crate::chain::{Chain, Stopped};
 use crate::error::JobError;
 use crate::extract;
 use crate::facts::{Reading, SourceFacts};
+use crate::marks::Marks;
 use crate::metrics::NodeMetrics;
 use crate::ordering::is_true;
 use crate::pace::Pacer;
+use crate::signal::Barrier;
+
+/// What comes in.
+pub(crate) enum Incoming {
+    /// The source has something.
+    Event(Result<SourceEvent, ConnectorError>),
+    /// The source of its watermarks has said something, or is gone.
+    Mark { is_there: bool },
+    /// The slowest of the sources that it keeps pace with has moved.
+    Others,
+}
 
 /// The source of a task.
 pub(crate) struct SourceHead {
@@ -25,6 +37,8 @@ pub(crate) struct SourceHead {
     source: Box<dyn Source>,
     extraction: Extraction,
     watermarks: BoundedDisorder,
+    /// The watermarks of another source that it has in place of its own.
+    marks: Option<Marks>,
     /// What people call its partitions.
     names: Vec<(PartitionId, String)>,
     /// Where a row says that it marks the watermark: then others do not move it.
@@ -71,6 +85,7 @@ impl SourceHead {
         }
         Self {
             watermarks: disorder,
+            marks: None,
             names: partitions,
             punctuated: watermarks.punctuated,
             sent: (Timestamp::MIN, false),
@@ -97,6 +112,21 @@ impl SourceHead {
         self
     }
 
+    /// The same source, with the watermarks of another one.
+    pub(crate) fn with_marks(mut self, marks: Option<Marks>) -> Self {
+        self.marks = marks;
+        self
+    }
+
+    /// What the source of its watermarks has said before a barrier belongs before it here too.
+    pub(crate) async fn reach(&mut self, barrier: Barrier, chain: &mut Chain) -> Result<(), Stopped> {
+        let Some(marks) = &mut self.marks else { return Ok(()) };
+        if !marks.reach(barrier).await {
+            return Err(Stopped::ReceiverGone);
+        }
+        self.send_watermark(chain).await
+    }
+
     /// Whether it is too far ahead of sources that it keeps pace with. As with a pause, no partition is
     /// idle for that.
     pub(crate) fn is_held(&mut self) -> bool {
@@ -107,14 +137,6 @@ impl SourceHead {
         }
         self.held = held;
         held
-    }
-
-    /// The slowest of those sources has moved. Cancel safe.
-    pub(crate) async fn others(&mut self) {
-        match &mut self.pace {
-            Some(pace) => pace.moved().await,
-            None => std::future::pending().await,
-        }
     }
 
     /// Whether there may be more to read, and the epoch has room for it: where epochs are not
@@ -148,7 +170,37 @@ impl SourceHead {
                 None => Reading::Reads,
             },
         };
-        SourceFacts { reading, watermark: self.sent.0, partitions: named.collect() }
+        let from = self.marks.as_ref().map(|marks| marks.from.clone());
+        SourceFacts { reading, watermark: self.sent.0, from, partitions: named.collect() }
+    }
+
+    /// What comes in next. Where it is held nothing is read. Cancel safe.
+    pub(crate) async fn incoming(&mut self, held: bool) -> Incoming {
+        let (may_read, limit) = (self.may_read() && !held, self.batch.limit());
+        let Self { source, marks, pace, .. } = self;
+        if may_read && marks.is_none() {
+            return Incoming::Event(source.next(limit).await);
+        }
+        let mark = async {
+            match marks {
+                Some(marks) => marks.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let others = async {
+            match pace {
+                Some(pace) if held => pace.moved().await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        // Asked only when it is its turn: what a branch names is made before any of them is looked at.
+        let read = async { source.next(limit).await };
+        tokio::select! {
+            biased;
+            is_there = mark => Incoming::Mark { is_there },
+            () = others => Incoming::Others,
+            event = read, if may_read => Incoming::Event(event),
+        }
     }
 
     pub(crate) async fn next(&mut self) -> Result<SourceEvent, ConnectorError> {
@@ -207,6 +259,10 @@ impl SourceHead {
         now: u64,
         chain: &mut Chain,
     ) -> Result<(), Stopped> {
+        if self.marks.is_some() {
+            chain.rows(0, rows).await?;
+            return self.send_watermark(chain).await;
+        }
         let wall = self.clock.wall();
         let skewed = self.watermarks.skewed();
         let marks = self.punctuated.as_ref().map(|mark| marks(&rows, mark));
@@ -268,7 +324,10 @@ impl SourceHead {
     async fn send_watermark(&mut self, chain: &mut Chain) -> Result<(), Stopped> {
         // The watermark alone tells whether it rose; what was sent also tells whether it went idle.
         let _ = self.watermarks.advance(self.clock.monotonic_nanos());
-        let now = (self.watermarks.watermark(), self.watermarks.is_idle());
+        let now = match &self.marks {
+            Some(marks) => marks.now(),
+            None => (self.watermarks.watermark(), self.watermarks.is_idle()),
+        };
         if self.reading && now != self.sent {
             self.sent = now;
             self.keep_pace(if now.1 { Standing::Idle } else { Standing::Live });

@@ -24,7 +24,7 @@ use crate::facts::{HeadFacts, InputFacts, TaskFacts};
 use crate::queue::{Arrival, QueueReceiver};
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
-use crate::source_head::SourceHead;
+use crate::source_head::{Incoming, SourceHead};
 use crate::swap::Offer;
 
 /// What the coordinator tells a task.
@@ -139,12 +139,10 @@ pub(crate) struct Task {
 enum Next {
     Order(Order),
     Arrival(Option<Arrival>),
-    Source(Result<wasmill_contract::SourceEvent, wasmill_contract::ConnectorError>),
+    Source(Incoming),
     Wake,
     /// Nothing comes in for now.
     Idle,
-    /// Sources that this one waits for have moved.
-    Again,
 }
 
 impl Task {
@@ -178,7 +176,14 @@ impl Task {
                 Next::Order(Order::Tell(asked)) => self.tell(&asked),
                 // Nothing is prepared: the task decides where it has prepared.
                 Next::Order(Order::Decide { .. }) => {}
-                Next::Source(event) => {
+                Next::Source(Incoming::Others) => {}
+                Next::Source(Incoming::Mark { is_there: false }) => return Err(Stopped::ReceiverGone),
+                Next::Source(Incoming::Mark { is_there: true }) => {
+                    if let Head::Source(source) = &mut self.head {
+                        source.tick(&mut self.chain).await?;
+                    }
+                }
+                Next::Source(Incoming::Event(event)) => {
                     let Head::Source(source) = &mut self.head else { continue };
                     let ended = source.handle(event, &mut self.chain).await?;
                     if ended {
@@ -198,7 +203,6 @@ impl Task {
                     self.chain.wall().await?;
                 }
                 Next::Idle => self.chain.tidy().await?,
-                Next::Again => {}
             }
         }
     }
@@ -265,11 +269,7 @@ impl Task {
         let untidy = !ended && self.chain.is_untidy();
         let incoming = async {
             match &mut self.head {
-                Head::Source(source) if source.may_read() && !ended && held => {
-                    source.others().await;
-                    Next::Again
-                }
-                Head::Source(source) if source.may_read() && !ended => Next::Source(source.next().await),
+                Head::Source(source) if !ended => Next::Source(source.incoming(held).await),
                 Head::Inputs(inputs) if !ended => Next::Arrival(inputs.queue.receive().await),
                 Head::Source(_) | Head::Inputs(_) => std::future::pending().await,
             }
@@ -313,6 +313,7 @@ impl Task {
         if barrier.last {
             source.drain(&mut self.chain).await?;
         }
+        source.reach(barrier, &mut self.chain).await?;
         let positions = source.cut(barrier.epoch);
         let mut cut = self.chain.barrier(barrier).await?;
         self.ended = barrier.last;

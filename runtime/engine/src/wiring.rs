@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use wasmill_contract::{OperatorContext, Share, SinkHandle, SourcePartition, pane_entry, timer_entry, window_progress};
 use wasmill_model::{Epoch, NodeName, PartitionId, Position};
 use wasmill_order::{Alignment, InputWatermarks, OrderError, Timers, Windows};
-use wasmill_plan::{Edge, NodeKind, Plan, Routing};
+use wasmill_plan::{Edge, NodeKind, Plan, Routing, Watermarks};
 use wasmill_store::{HeldRecord, PositionRecord, Recovered, RecoveredStage, SinkRecord};
 
 use crate::batching::AdaptiveBatch;
@@ -17,6 +17,7 @@ use crate::coordinator::TaskLink;
 use crate::error::JobError;
 use crate::faults::Plugin;
 use crate::job::{JobParts, NodePart};
+use crate::marks::Marks;
 use crate::metrics::JobMetrics;
 use crate::operator_slot::OperatorSlot;
 use crate::ordering::{self, OrderSlot};
@@ -30,6 +31,8 @@ use crate::window_slot::WindowSlot;
 
 /// Orders that wait for a task. At most one barrier and one commit are ever on their way.
 const ORDERS_MAX: usize = 8;
+/// An output port by which nothing leaves but watermarks and barriers.
+const NO_ROWS: u16 = u16::MAX;
 /// Reports that wait for the coordinator.
 const REPORTS_MAX: usize = 256;
 
@@ -45,6 +48,11 @@ pub(crate) struct Wired {
 type Senders = HashMap<(usize, u16), Vec<QueueSender>>;
 /// The receiving end of each task with its inputs, by (chain, task).
 type Receivers = HashMap<(usize, u16), (QueueReceiver, Feeds)>;
+
+/// The senders of watermarks to other sources, by source.
+type MarkSenders = BTreeMap<usize, Vec<QueueSender>>;
+/// Where those come in, by source and task.
+type MarkReceivers = BTreeMap<(usize, u16), Marks>;
 
 /// Who feeds the inputs of a task.
 #[derive(Default)]
@@ -114,6 +122,7 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
     let parts = &*parts;
     let (mut senders, mut receivers) = queues(&parts.plan);
     let mut pacers = pace::pacers(&parts.plan);
+    let (mut mark_senders, mut marks) = marks(&parts.plan);
     let (report, reports) = mpsc::channel(REPORTS_MAX);
     let mut wired = Wired { tasks: Vec::new(), links: Vec::new(), reports, locations: Vec::new() };
     for (place, chain) in parts.plan.chains.iter().enumerate() {
@@ -163,7 +172,12 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
                     let mine: Vec<_> = mine.cloned().collect();
                     let (place, locations) = (chain.nodes[0], &mut wired.locations);
                     let source = open_source(parts, &mut dealt, place, mine, metrics, locations).await?;
-                    Head::Source(Box::new(source.with_pace(pacers.remove(&(place, index)))))
+                    let (pace, marks) = (pacers.remove(&(place, index)), marks.remove(&(place, index)));
+                    if let Some((_, outputs)) = slots.first_mut() {
+                        let readers = mark_senders.remove(&place).map(Target::Marks);
+                        outputs.extend(readers.map(|target| Output { port: NO_ROWS, key: None, target }));
+                    }
+                    Head::Source(Box::new(source.with_pace(pace).with_marks(marks)))
                 }
             };
             let (orders, receive_orders) = mpsc::channel::<Order>(ORDERS_MAX);
@@ -266,6 +280,22 @@ fn queues(plan: &Plan) -> (Senders, Receivers) {
         }
     }
     (all_senders, receivers)
+}
+
+/// The ways of watermarks from sources to those that have them: the senders by source, which has one
+/// task, and what comes in by source and task.
+fn marks(plan: &Plan) -> (MarkSenders, MarkReceivers) {
+    let (mut all_senders, mut marks) = (BTreeMap::<usize, Vec<_>>::new(), BTreeMap::new());
+    for (place, node) in plan.nodes.iter().enumerate() {
+        let NodeKind::Source { watermarks: Watermarks { from: Some(from), .. }, .. } = &node.kind else { continue };
+        let Some(other) = plan.nodes.iter().position(|node| node.name == *from) else { continue };
+        for task in 0..plan.chains[node.chain].parallelism {
+            let (senders, receiver) = queue(1);
+            all_senders.entry(other).or_default().extend(senders);
+            marks.insert((place, task), Marks::new(from.clone(), receiver));
+        }
+    }
+    (all_senders, marks)
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that a node is joined with")]

@@ -180,7 +180,10 @@ fn node_text(name: &NodeName, node: NodeSpec<'_>, facts: &Facts, asked: Delivery
                 Some(time) => format!("time {} ({})", time.field, time.unit),
                 None => "time from the connector".to_owned(),
             });
-            say.push(format!("watermark {} behind the latest event", source.watermark.bound));
+            say.push(match &source.watermark.from {
+                Some(from) => format!("watermark of {from}"),
+                None => format!("watermark {} behind the latest event", source.watermark.bound),
+            });
             say.extend(source.watermark.idle.map(|idle| format!("idle after {idle}")));
             say.extend(source.watermark.align.as_ref().map(|align| match &align.group {
                 Some(group) => format!("at most {} ahead of group {group}", align.within),

@@ -94,6 +94,8 @@ pub struct Watermarks {
     pub punctuated: Option<Pointer>,
     /// The sources that it keeps pace with.
     pub align: Option<Align>,
+    /// The source whose watermarks it has in place of its own. That one has one task.
+    pub from: Option<NodeName>,
 }
 
 /// Sources that wait for each other: all of one group.

@@ -279,6 +279,7 @@ fn kind(node: NodeSpec<'_>) -> NodeKind {
                 idle_micros: source.watermark.idle.map(|idle| idle.micros()),
                 skew_micros: source.watermark.skew.map(|skew| skew.micros()),
                 punctuated: source.watermark.punctuated.clone(),
+                from: source.watermark.from.clone(),
                 align: source.watermark.align.as_ref().map(|align| Align {
                     within_micros: align.within.micros().unsigned_abs(),
                     group: align.group.clone().unwrap_or_default(),

@@ -24,6 +24,7 @@ pub(crate) fn check(p: &mut Problems, job: &JobSpec, document: &Document) {
     inputs(p, job, document);
     orders(p, job);
     aligned(p, job, document);
+    watermarks_from(p, job, document);
     circles(p, job);
     // An input that leads nowhere makes loose ends that are none.
     if p.is_empty() {
@@ -164,6 +165,36 @@ fn aligned(p: &mut Problems, job: &JobSpec, document: &Document) {
     }
 }
 
+/// Sources that have the watermarks of another: there is such a source, it has its own, and one task.
+fn watermarks_from(p: &mut Problems, job: &JobSpec, document: &Document) {
+    for (name, source) in &job.sources {
+        let Some(from) = &source.watermark.from else { continue };
+        let span = document.locate(&["source", name.as_str(), "watermark", "from"]);
+        let known = job.sources.keys().map(|source| source.as_str());
+        match job.sources.get(from) {
+            None => {
+                let hint = match did_you_mean(from.as_str(), known.clone()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("the sources are {}", listed(known)),
+                };
+                p.error(&span, format!("there is no source `{from}`"), hint);
+            }
+            Some(_) if from == name => {
+                p.error(&span, "a source cannot have its own watermarks from itself", "delete `from`");
+            }
+            Some(other) if other.watermark.from.is_some() => {
+                let message = format!("source `{from}` has its watermarks from another one");
+                p.error(&span, message, "name that one here");
+            }
+            Some(other) if other.parallelism > 1 => {
+                let message = format!("source `{from}` has {} tasks", other.parallelism);
+                p.error(&span, message, "watermarks come from one: write parallelism = 1 there");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 /// Takes away nodes with nothing in front of them until only circles, and what hangs behind them,
 /// are left; reports one circle, takes it away, and goes on.
 fn circles(p: &mut Problems, job: &JobSpec) {
@@ -208,7 +239,9 @@ fn circles(p: &mut Problems, job: &JobSpec) {
 }
 
 fn loose_ends(p: &mut Problems, job: &JobSpec, document: &Document) {
-    let read: HashSet<&NodeName> = job.nodes().flat_map(|(_, node)| node.inputs()).map(|input| &input.from).collect();
+    let read = job.nodes().flat_map(|(_, node)| node.inputs()).map(|input| &input.from);
+    let marks = job.sources.values().filter_map(|source| source.watermark.from.as_ref());
+    let read: HashSet<&NodeName> = read.chain(marks).collect();
     for (name, node) in job.nodes() {
         let section = node.section();
         if section != "sink" && !read.contains(name) {

@@ -156,6 +156,8 @@ pub struct WatermarkSpec {
     pub skew: Option<Period>,
     /// The sources that it keeps pace with.
     pub align: Option<AlignSpec>,
+    /// The source whose watermarks it has in place of its own.
+    pub from: Option<NodeName>,
 }
 
 /// Sources that wait for each other.

@@ -120,9 +120,10 @@ pub(crate) const WATERMARK: Shape = Shape {
         optional("idle", "A partition silent for this long holds the watermark back no more.", period),
         optional("punctuated", "JSON pointer: rows with true there move the watermark, others do not.", pointer),
         optional("skew", "Times so far ahead of the clock do not move the watermark; default \"1d\", or false.", skew),
+        optional("from", "Another source: its watermarks take the place of those of this one's events.", name),
         optional("align", "How far it may be ahead of other sources that say so before it waits for them.", align),
     ],
-    planned: &[("from", "a watermark source of its own")],
+    planned: &[],
     open: false,
 };
 

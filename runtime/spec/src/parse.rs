@@ -141,6 +141,7 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
             p.error(&bound.key, message, "delete one of the two");
         }
         watermark.align = align(p, &table);
+        watermark.from = marks_from(p, &table);
         if !matches!(table.get("skew").map(|item| &item.value), Some(Value::Boolean(false))) {
             watermark.skew = table.period(p, "skew", ZERO..=CENTURY).or(watermark.skew);
         } else {
@@ -156,6 +157,18 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
         backpressure: backpressure(p, &reader),
         options: reader.options(),
     })
+}
+
+/// Keys of `watermark` that a source without watermarks of its own has no use for.
+const OF_OWN_WATERMARKS: [&str; 5] = ["bound", "idle", "punctuated", "skew", "align"];
+
+fn marks_from(p: &mut Problems, watermark: &Reader<'_>) -> Option<NodeName> {
+    let (text, item) = watermark.text(p, "from", "\"SOURCE\"")?;
+    for item in OF_OWN_WATERMARKS.iter().filter_map(|key| Some((key, watermark.get(key)?))) {
+        let message = format!("`{}` does not go with `from`: the watermarks are those of `{text}`", item.0);
+        p.error(&item.1.key, message, format!("write it at source `{text}`, or delete one of the two"));
+    }
+    NodeName::new(text).map_err(|error| bad_name(p, &item.span, text, &error)).ok()
 }
 
 fn align(p: &mut Problems, watermark: &Reader<'_>) -> Option<AlignSpec> {

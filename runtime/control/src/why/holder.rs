@@ -43,6 +43,15 @@ pub(super) fn trace(plan: &Plan, facts: &JobFacts, task: &TaskFacts) -> Option<H
             return None;
         }
         let inputs = match &task.head {
+            HeadFacts::Source(SourceFacts { from: Some(from), .. }) => {
+                through.extend(task.nodes.first().cloned());
+                match facts.tasks.iter().find(|other| other.nodes.first() == Some(from)) {
+                    Some(next) if end_of_time(next.watermark) => return Some(ended(task, next, through)),
+                    Some(next) => task = next,
+                    None => return Some(silent_task(from, 0, task.watermark, through)),
+                }
+                continue;
+            }
             HeadFacts::Source(source) => return of_source(plan, facts, task, source, through),
             HeadFacts::Inputs(inputs) => inputs,
         };
@@ -190,13 +199,34 @@ fn all_idle(task: &TaskFacts, through: Vec<NodeName>) -> Holder {
     }
 }
 
-fn unheard(input: &InputFacts, through: Vec<NodeName>) -> Holder {
+/// The source of a source's watermarks has ended.
+fn ended(task: &TaskFacts, other: &TaskFacts, through: Vec<NodeName>) -> Holder {
     Holder {
-        node: input.from.clone(),
-        task: input.share.unwrap_or(0),
+        node: name_of(other),
+        task: other.share,
         partition: None,
         partition_name: None,
-        watermark_micros: micros(input.progress.watermark),
+        watermark_micros: micros(task.watermark),
+        through,
+        reason: format!(
+            "the watermarks of {} come from it, and it has ended: they stay until that ends",
+            name_of(task)
+        ),
+        hint: None,
+    }
+}
+
+fn unheard(input: &InputFacts, through: Vec<NodeName>) -> Holder {
+    silent_task(&input.from, input.share.unwrap_or(0), input.progress.watermark, through)
+}
+
+fn silent_task(node: &NodeName, task: u16, watermark: Timestamp, through: Vec<NodeName>) -> Holder {
+    Holder {
+        node: node.clone(),
+        task,
+        partition: None,
+        partition_name: None,
+        watermark_micros: micros(watermark),
         through,
         reason: "it has not answered: it works on one batch, or waits for room in the queue of a slower node"
             .to_owned(),

@@ -226,8 +226,11 @@ fn partitions(plan: &Plan, facts: &JobFacts, place: usize) -> Vec<PartitionWhy> 
     let tasks = facts.tasks.iter().filter(|task| task.nodes.first() == Some(name));
     let mut all: Vec<_> = tasks
         .filter_map(|task| match &task.head {
-            HeadFacts::Source(source) => Some(source.partitions.iter().map(move |named| (source, named))),
-            HeadFacts::Inputs(_) => None,
+            // Those of a source without watermarks of its own have none either.
+            HeadFacts::Source(source) if source.from.is_none() => {
+                Some(source.partitions.iter().map(move |named| (source, named)))
+            }
+            HeadFacts::Source(_) | HeadFacts::Inputs(_) => None,
         })
         .flatten()
         .collect();

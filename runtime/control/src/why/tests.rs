@@ -50,7 +50,7 @@ fn partition(number: u32, latest: i64, silent: u64, standing: Standing) -> (Part
 }
 
 fn source(node: &str, watermark: i64, partitions: Vec<(PartitionProgress, String)>) -> TaskFacts {
-    let facts = SourceFacts { reading: Reading::Reads, watermark: Timestamp(watermark), partitions };
+    let facts = SourceFacts { reading: Reading::Reads, watermark: Timestamp(watermark), from: None, partitions };
     task(node, watermark, HeadFacts::Source(facts))
 }
 

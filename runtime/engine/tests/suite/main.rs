@@ -4,6 +4,7 @@ mod align;
 mod convoy;
 mod faults;
 mod jobs;
+mod marks;
 mod ordering;
 mod recovery;
 mod support;
