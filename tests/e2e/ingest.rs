@@ -54,10 +54,14 @@ impl Listening {
 
 /// Posts a body; `None` where the connection broke before an answer came.
 fn post(address: &str, head: &str, body: &str) -> Option<(u16, String)> {
+    send(address, "POST /", head, body)
+}
+
+fn send(address: &str, line: &str, head: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     let length = body.len();
     let request =
-        format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}");
+        format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -84,6 +88,55 @@ fn output(folder: &Folder) -> String {
         all += &folder.read(&name);
     }
     all
+}
+
+#[test]
+fn rows_and_senders_get_numbers_of_one_sequence_and_none_twice_whatever_dies() {
+    let options = "sequence = { name = \"turns\", field = \"n\" }\nsequences = [\"turns\"]";
+    let folder = folder("http", options);
+    let json = "content-type: application/json\r\n";
+    let mut taken: Vec<u64> = Vec::new();
+    for life in 0..3 {
+        let job = Listening::start(&folder, true);
+        for row in 0..4 {
+            let (status, answer) =
+                post(&job.address, json, &format!("{{\"row\":\"{life}-{row}\"}}")).expect("an answer");
+            assert_eq!(status, 202, "{answer}");
+        }
+        let (status, answer) = send(&job.address, "POST /sequence/turns?count=5", "", "").expect("an answer");
+        let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+        assert_eq!((status, &body["count"]), (200, &5.into()), "{answer}");
+        let first = body["first"].as_u64().expect("a number");
+        taken.extend(first..first + 5);
+        for (line, expected, words) in [
+            ("POST /sequence/other", 404, "no such sequence"),
+            ("GET /sequence/turns", 405, "POST"),
+            ("POST /sequence/turns?count=0", 400, "from 1 to 1000000"),
+            ("POST /sequence/turns?count=9999999999", 400, "from 1 to 1000000"),
+        ] {
+            let (status, answer) = send(&job.address, line, "", "").expect("an answer");
+            assert!(status == expected && answer.contains(words), "{line}: {answer}");
+        }
+        if life < 2 {
+            job.kill();
+            continue;
+        }
+        // A job that is stopped leaves what it has not read yet to the next run.
+        let written = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.expect("listed").path();
+            let is_output = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("out"));
+            is_output && std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"2-3\""))
+        };
+        while !std::fs::read_dir(folder.path()).expect("listed").any(written) {}
+        drop(job.stop());
+    }
+    let rows: Vec<Value> = output(&folder).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.len(), 12);
+    taken.extend(rows.iter().map(|row| row["n"].as_u64().expect("a number")));
+    let given = taken.len();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), given, "a number was given twice: {taken:?}");
 }
 
 #[test]

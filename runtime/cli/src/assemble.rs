@@ -11,10 +11,11 @@ use std::sync::Arc;
 use wasmill_connectors::Site;
 use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkCapabilities, SinkFactory, SourceFactory};
 use wasmill_engine::{JobSettings, NodePart};
+use wasmill_env::{RealClock, RealDisk};
 use wasmill_model::{NodeName, PluginDigest};
 use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
-use wasmill_store::Topics;
+use wasmill_store::{Sequences, Topics};
 
 use crate::failure::Failure;
 use crate::overrides::{self, Override};
@@ -55,6 +56,9 @@ pub(crate) async fn assemble(
     let mut facts = Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
     let base_dir = base_dir(&spec);
+    // They are shared by those who share topics.
+    let sequences = topics.dir().with_file_name("sequences");
+    let sequences = Sequences::new(Arc::new(RealDisk), &sequences, Arc::new(RealClock::default()));
     let site = |node: &NodeName| Site {
         job: spec.name.clone(),
         node: node.clone(),
@@ -63,6 +67,8 @@ pub(crate) async fn assemble(
         durable: recovery == Recovery::LastEpoch,
         state_dir: state_dir.map(Path::to_owned),
         backpressure: spec.sources.get(node).map(|source| source.backpressure).unwrap_or_default(),
+        sequences: sequences.clone(),
+        sequence: spec.sources.get(node).and_then(|source| source.sequence.clone()),
     };
     for (name, source) in &spec.sources {
         match wasmill_connectors::source(&source.connector, source.options.clone(), &site(name)) {

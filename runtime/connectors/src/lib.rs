@@ -20,6 +20,7 @@ mod ingest;
 mod net;
 mod options;
 mod outbox;
+mod sequenced;
 mod stdin;
 mod stdout;
 mod text;
@@ -33,8 +34,8 @@ use schemars::Schema;
 use wasmill_contract::{SinkFactory, SourceFactory};
 use wasmill_env::{RealClock, RealDisk};
 use wasmill_model::{JobName, NodeName};
-use wasmill_spec::{Backpressure, Policy};
-use wasmill_store::Topics;
+use wasmill_spec::{Backpressure, Policy, SequenceSpec};
+use wasmill_store::{Sequences, Topics};
 
 pub use error::is_broken_pipe;
 pub use options::ConfigError;
@@ -76,6 +77,10 @@ pub struct Site {
     pub state_dir: Option<PathBuf>,
     /// What happens to rows that come faster than the job takes them. Of sources.
     pub backpressure: Backpressure,
+    /// The sequences that there are.
+    pub sequences: Sequences,
+    /// The one that rows get their numbers from. Of sources.
+    pub sequence: Option<SequenceSpec>,
 }
 
 impl Site {
@@ -91,6 +96,8 @@ impl Site {
             durable: true,
             state_dir: None,
             backpressure: Backpressure::default(),
+            sequences: Sequences::new(Arc::new(RealDisk), &dir.join("sequences"), Arc::new(RealClock::default())),
+            sequence: None,
         }
     }
 
@@ -119,7 +126,7 @@ struct SinkEntry {
 /// Where there is no such source or an option is wrong. No file is opened yet.
 pub fn source(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.source.as_ref()) {
-        Some(entry) => (entry.build)(options, site).map(|source| with_backpressure(source, site)),
+        Some(entry) => (entry.build)(options, site).map(|source| with_sequence(with_backpressure(source, site), site)),
         None => Err(unknown(name, "source", |connector| connector.source.is_some())),
     }
 }
@@ -144,6 +151,16 @@ fn with_backpressure(source: Arc<dyn SourceFactory>, site: &Site) -> Arc<dyn Sou
         Policy::DropOldest | Policy::DropNewest | Policy::Spill => {
             let dir = site.base_dir.join(format!(".wasmill/{}/spill/{}", site.job, site.node));
             Arc::new(backpressure::Buffered::new(source, site.backpressure, Arc::new(RealDisk), dir))
+        }
+    }
+}
+
+/// A source whose rows get numbers, where its job file says so.
+fn with_sequence(source: Arc<dyn SourceFactory>, site: &Site) -> Arc<dyn SourceFactory> {
+    match &site.sequence {
+        None => source,
+        Some(SequenceSpec { name, field }) => {
+            Arc::new(sequenced::Sequenced::new(source, site.sequences.get(name), field.clone()))
         }
     }
 }

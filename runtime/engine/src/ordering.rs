@@ -6,8 +6,10 @@
 //! # Ordering
 //! The watermark that goes on with the rows is the buffer's: it never passes a row that is held.
 
+use std::sync::Arc;
+
 use wasmill_contract::Share;
-use wasmill_model::{Batch, NodeName, Timestamp};
+use wasmill_model::{Batch, NodeName, PaneKind, Timestamp};
 use wasmill_order::{
     HeldRows, Numbered, Place, Quality, SequenceBuffer, SequenceSettings, Slack, StoredRow, TimeBuffer,
 };
@@ -117,6 +119,7 @@ impl OrderSlot {
                 LatePolicy::Drop => self.counts.dropped += late.len() as u64,
                 LatePolicy::Forward => ordered.forwarded = Some(batch.gather(&late)),
                 LatePolicy::Side => ordered.side = Some(batch.gather(&late)),
+                LatePolicy::Correct => ordered.forwarded = Some(all(PaneKind::Correction, batch.gather(&late))),
             }
         }
         if !malformed.is_empty() {
@@ -193,6 +196,9 @@ impl OrderSlot {
             self.counts.forced += self.out.len() as u64;
             ready.extend(self.rows.take(&self.out));
             self.out.clear();
+        }
+        if self.late == LatePolicy::Correct {
+            ready = ready.into_iter().map(|batch| all(PaneKind::OnTime, batch)).collect();
         }
         ready
     }
@@ -366,6 +372,12 @@ impl OrderSlot {
         }
         Ok(())
     }
+}
+
+/// The same rows, each of which says what it is.
+fn all(kind: PaneKind, batch: Batch) -> Batch {
+    let kinds = vec![kind; batch.len()];
+    batch.with_kinds(Some(Arc::new(kinds)))
 }
 
 fn row_name(number: u64) -> Vec<u8> {

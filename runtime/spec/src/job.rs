@@ -84,8 +84,19 @@ pub struct SourceSpec {
     pub parallelism: u16,
     /// What happens to rows that come faster than the job takes them.
     pub backpressure: Backpressure,
+    /// The sequence that its rows get their numbers from.
+    pub sequence: Option<SequenceSpec>,
     /// Everything else in the table: what the connector wants to know.
     pub options: toml::Table,
+}
+
+/// A sequence that gives rows numbers, each number once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceSpec {
+    /// Its name, under which other sources and jobs may use it too.
+    pub name: NodeName,
+    /// The key of a row's JSON object that the number becomes.
+    pub field: String,
 }
 
 /// What happens to rows that come faster than the job takes them.

@@ -87,9 +87,20 @@ pub(crate) const SOURCE: Shape = Shape {
         optional("watermark", "How the watermark follows the events.", || WATERMARK.schema()),
         optional("parallelism", "How many tasks read; partitions are dealt over them.", parallelism),
         optional("backpressure", "What happens to rows that come faster than the job takes them.", backpressure),
+        optional("sequence", "A sequence of the host that gives each row the next number.", sequence),
     ],
-    planned: &[("sequence", "global sequence numbers")],
+    planned: &[],
     open: true,
+};
+
+pub(crate) const SEQUENCE: Shape = Shape {
+    what: "`sequence`",
+    keys: &[
+        required("name", "The name of the sequence.", name),
+        optional("field", "The key of a row that its number becomes; default \"sequence\".", text),
+    ],
+    planned: &[],
+    open: false,
 };
 
 pub(crate) const BACKPRESSURE: Shape = Shape {
@@ -259,7 +270,11 @@ pub(crate) const ORDER: Shape = Shape {
         optional("gap", "By sequence: how long a missing number is waited for; default for ever.", period),
         optional("placeholder", "By sequence: JSON pointer; a row with true there only fills its place.", pointer),
         optional("done", "By sequence: JSON pointer; with true there, all up to its number is done.", pointer),
-        optional("late", "What becomes of late rows: \"drop\", the default, \"forward\" or \"side\".", late),
+        optional(
+            "late",
+            "What becomes of late rows: \"drop\", the default, \"forward\", \"side\" or \"correct\".",
+            late,
+        ),
         optional("rows_max", "Most rows that a task holds; default 1000000.", whole),
         optional("bytes_max", "Most bytes that a task holds; default \"256MiB\".", size),
     ],
@@ -341,6 +356,10 @@ fn whole() -> Value {
 
 fn skew() -> Value {
     json!({"anyOf": [period(), {"const": false}]})
+}
+
+fn sequence() -> Value {
+    json!({"anyOf": [name(), SEQUENCE.schema()]})
 }
 
 fn align() -> Value {

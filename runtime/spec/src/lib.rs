@@ -24,7 +24,8 @@ pub use diagnostic::{Diagnostic, Severity, SourceFile, Span, did_you_mean, liste
 pub use document::{Document, JOB_BYTES_MAX};
 pub use job::{
     AlignSpec, Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec,
-    Ordered, PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    Ordered, PluginRef, Policy, PortRef, SequenceSpec, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit,
+    WatermarkSpec,
 };
 pub use order::{LATE_PORT, LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound, TimeOrder};
 pub use parse::parse;

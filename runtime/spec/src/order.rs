@@ -83,12 +83,14 @@ pub enum LatePolicy {
     Forward,
     /// They leave the stage by its port `late`, unprocessed.
     Side,
+    /// They go on at once, and say that they are corrections; all others say that they are on time.
+    Correct,
 }
 
 impl LatePolicy {
     /// Every value with its name in a job file.
-    pub(crate) const NAMES: [(&str, Self); 3] =
-        [("drop", Self::Drop), ("forward", Self::Forward), ("side", Self::Side)];
+    pub(crate) const NAMES: [(&str, Self); 4] =
+        [("drop", Self::Drop), ("forward", Self::Forward), ("side", Self::Side), ("correct", Self::Correct)];
 }
 
 /// The name of the port of a stage by which late rows leave it.

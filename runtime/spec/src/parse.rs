@@ -6,7 +6,8 @@ use wasmill_model::{JobName, NodeName, PluginDigest};
 use crate::document::{Item, Table, Value};
 use crate::job::{
     AlignSpec, Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, Ordered,
-    PluginRef, Policy, PortRef, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit, WatermarkSpec,
+    PluginRef, Policy, PortRef, SequenceSpec, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit,
+    WatermarkSpec,
 };
 use crate::keys::{self, PARALLELISM_MAX};
 use crate::order;
@@ -155,8 +156,24 @@ fn source(p: &mut Problems, name: &str, item: &Item) -> Option<SourceSpec> {
         watermark,
         parallelism: reader.integer(p, "parallelism", 1..=PARALLELISM_MAX).unwrap_or(1),
         backpressure: backpressure(p, &reader),
+        sequence: sequence(p, &reader),
         options: reader.options(),
     })
+}
+
+fn sequence(p: &mut Problems, source: &Reader<'_>) -> Option<SequenceSpec> {
+    const FIELD: &str = "sequence";
+    let named = |p: &mut Problems, (text, item): (&str, &Item)| {
+        NodeName::new(text).map_err(|error| bad_name(p, &item.span, text, &error)).ok()
+    };
+    if !matches!(source.get("sequence")?.value, Value::Table(_)) {
+        let text = source.text(p, "sequence", "\"orders\"")?;
+        return Some(SequenceSpec { name: named(p, text)?, field: FIELD.to_owned() });
+    }
+    let table = source.table(p, "sequence", &keys::SEQUENCE)?;
+    let field = table.text(p, "field", "\"number\"").map_or(FIELD, |(text, _)| text).to_owned();
+    let text = table.text(p, "name", "\"orders\"")?;
+    Some(SequenceSpec { name: named(p, text)?, field })
 }
 
 /// Keys of `watermark` that a source without watermarks of its own has no use for.

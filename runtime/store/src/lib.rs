@@ -7,6 +7,8 @@
 //!
 //! [`Topics`] are logs of records, shared by jobs, other processes and people.
 //!
+//! A [`Sequence`] gives out numbers, each once.
+//!
 //! [`JobStore`] makes the epochs of a job durable: one atomic write holds the changes of all its
 //! stages, the positions of its sources, the handles of its sinks and its rejected rows.
 
@@ -15,6 +17,7 @@ mod compact;
 mod disk;
 mod durable;
 mod memory;
+mod sequence;
 mod states;
 #[doc(hidden)]
 #[cfg(any(test, feature = "suite"))]
@@ -31,6 +34,7 @@ pub use durable::{
     StoreOptions, Summary, TimerRecord, WindowRecord,
 };
 pub use memory::MemoryState;
+pub use sequence::{SEQUENCE_COUNT_MAX, Sequence, SequenceError, Sequences};
 pub use states::StageStates;
 pub use topic::{
     Append, Appended, Compacted as TopicCompacted, Fetched, GroupMember, PartitionStats, Producer, ReadLimit, Topic,

@@ -26,6 +26,9 @@ pub(crate) struct SourceConfig {
     pub(crate) timeout: Option<Period>,
     /// For how long an event that comes again is known by its id, and left out. By default 10m.
     pub(crate) dedup: Option<Period>,
+    /// Names of sequences that are given out at `POST /sequence/NAME?count=N`.
+    #[serde(default)]
+    pub(crate) sequences: Vec<String>,
     /// How many ids are known at most. By default 1000000, which take about 64 MiB.
     pub(crate) dedup_ids: Option<u32>,
 }

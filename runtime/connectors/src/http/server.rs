@@ -5,6 +5,7 @@
 //! all, and nobody is told. When the job ends, the listener is closed, requests that are under way
 //! get their answer, and idle connections are closed.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
+use wasmill_store::Sequence;
 
 use super::decode::{Decode, Refused};
 use super::rate::Rate;
@@ -38,7 +40,14 @@ pub(super) struct Service {
     pub(super) body_bytes_max: usize,
     pub(super) timeout: Duration,
     pub(super) rate: Option<Mutex<Rate>>,
+    /// Sequences that are given out, by name.
+    pub(super) sequences: BTreeMap<String, Arc<Sequence>>,
 }
+
+/// Where sequences are given out, with the name behind it.
+pub(super) const SEQUENCE_PATH: &str = "/sequence/";
+/// Most numbers of a request.
+const NUMBERS_MAX: u64 = 1_000_000;
 
 /// Serves until `stop` is dropped, and then until every request is answered.
 pub(super) async fn serve(
@@ -116,6 +125,11 @@ type Answer = Response<Full<Bytes>>;
 
 impl Service {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if !self.sequences.is_empty()
+            && let Some(name) = request.uri().path().strip_prefix(SEQUENCE_PATH)
+        {
+            return self.number(name, &request).await.unwrap_or_else(|refused| refused);
+        }
         match self.take(request).await {
             Ok(receipt) => {
                 let Receipt { accepted, duplicates, offsets } = receipt;
@@ -129,22 +143,44 @@ impl Service {
         }
     }
 
+    /// The next numbers of a sequence.
+    async fn number(&self, name: &str, request: &Request<Incoming>) -> Result<Answer, Answer> {
+        let Some(sequence) = self.sequences.get(name) else {
+            return Err(refusal(StatusCode::NOT_FOUND, "there is no such sequence; option `sequences` of the source"));
+        };
+        if let Some(refused) = not_posted(request, "numbers are given out to POST").or_else(|| self.too_fast()) {
+            return Err(refused);
+        }
+        let query = request.uri().query().unwrap_or("count=1");
+        let count = query.strip_prefix("count=").and_then(|count| count.parse().ok());
+        let Some(count) = count.filter(|count| (1..=NUMBERS_MAX).contains(count)) else {
+            let reason = format!("expected count=N with N from 1 to {NUMBERS_MAX}, not {query:?}");
+            return Err(refusal(StatusCode::BAD_REQUEST, &reason));
+        };
+        match sequence.take(count).await {
+            Ok(first) => Ok(answer(StatusCode::OK, &json!({ "sequence": name, "first": first, "count": count }))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot give out numbers");
+                Err(later(StatusCode::SERVICE_UNAVAILABLE, "numbers cannot be had just now", 1))
+            }
+        }
+    }
+
+    /// What senders are told beyond the rate.
+    fn too_fast(&self) -> Option<Answer> {
+        let now = self.intake.clock().monotonic_nanos();
+        let nanos = self.rate.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take(now).err()?;
+        let reason = "more requests than the source takes in a second";
+        Some(later(StatusCode::TOO_MANY_REQUESTS, reason, nanos.div_ceil(1_000_000_000)))
+    }
+
     async fn take(&self, request: Request<Incoming>) -> Result<Receipt, Answer> {
         if request.uri().path() != self.path {
             let reason = format!("there is nothing at {}; post events to {}", request.uri().path(), self.path);
             return Err(refusal(StatusCode::NOT_FOUND, &reason));
         }
-        if request.method() != Method::POST {
-            let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted: use POST");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return Err(answer);
-        }
-        let now = self.intake.clock().monotonic_nanos();
-        if let Some(rate) = &self.rate
-            && let Err(nanos) = rate.lock().unwrap_or_else(PoisonError::into_inner).take(now)
-        {
-            let reason = "more requests than the source takes in a second";
-            return Err(later(StatusCode::TOO_MANY_REQUESTS, reason, nanos.div_ceil(1_000_000_000)));
+        if let Some(refused) = not_posted(&request, "events are posted: use POST").or_else(|| self.too_fast()) {
+            return Err(refused);
         }
         if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -190,6 +226,15 @@ impl Service {
             Err(error) => Err(closing(refusal(StatusCode::BAD_REQUEST, &format!("the body broke off: {error}")))),
         }
     }
+}
+
+/// What a request is told that is no POST.
+fn not_posted(request: &Request<Incoming>, reason: &str) -> Option<Answer> {
+    (request.method() != Method::POST).then(|| {
+        let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, reason);
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        answer
+    })
 }
 
 fn answer(status: StatusCode, body: &serde_json::Value) -> Answer {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -5,13 +6,14 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wasmill_contract::{Bounds, BoxFuture, ConnectorError, Source, SourceCapabilities, SourceFactory, SourcePartition};
 use wasmill_env::Clock;
-use wasmill_model::{PartitionId, Position};
+use wasmill_model::{NodeName, PartitionId, Position};
 use wasmill_spec::{ByteSize, Period};
+use wasmill_store::Sequence;
 
 use super::config::SourceConfig;
 use super::decode::Decode;
 use super::rate::Rate;
-use super::server::{Service, serve};
+use super::server::{SEQUENCE_PATH, Service, serve};
 use crate::Site;
 use crate::error::listen_error;
 use crate::ingest::{self, Dedup, PARTITION, Receivers, Settings};
@@ -33,6 +35,7 @@ struct HttpSourceFactory {
     requests_per_second: Option<u32>,
     timeout: Duration,
     settings: Settings,
+    sequences: BTreeMap<String, Arc<Sequence>>,
 }
 
 pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
@@ -54,7 +57,17 @@ pub(super) fn build(options: toml::Table, site: &Site) -> Result<Arc<dyn SourceF
     if config.requests_per_second == Some(0) {
         return Err(ConfigError::of("requests_per_second", "`requests_per_second` is at least 1"));
     }
+    let mut sequences = BTreeMap::new();
+    for name in config.sequences {
+        let known = NodeName::new(&name).map_err(|error| ConfigError::of("sequences", format!("{name:?}: {error}")))?;
+        sequences.insert(name, site.sequences.get(&known));
+    }
+    if !sequences.is_empty() && path.starts_with(SEQUENCE_PATH) {
+        let message = format!("{path:?} is where sequences are given out: choose another path for events");
+        return Err(ConfigError::of("path", message));
+    }
     Ok(Arc::new(HttpSourceFactory {
+        sequences,
         listen: config.listen,
         path,
         decode: Decode {
@@ -100,6 +113,7 @@ impl SourceFactory for HttpSourceFactory {
                 body_bytes_max: self.body_bytes_max,
                 timeout: self.timeout,
                 rate: self.requests_per_second.map(|rate| Mutex::new(Rate::new(rate))),
+                sequences: self.sequences.clone(),
             };
             let (stop, stopped) = oneshot::channel();
             let done = tokio::spawn(serve(listener, service, self.connections_max, stopped));

@@ -78,10 +78,23 @@ async fn rows_leave_by_time_and_what_is_late_goes_as_the_job_says() {
             match late {
                 LatePolicy::Drop => assert_eq!((behind, counted.dropped), (0, counted.late)),
                 LatePolicy::Side => assert_eq!((behind, side.committed().len() as u64), (0, counted.late)),
-                LatePolicy::Forward => assert!(behind > 0 && behind <= counted.late),
+                LatePolicy::Forward | LatePolicy::Correct => assert!(behind > 0 && behind <= counted.late),
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_rows_go_on_as_corrections() {
+    let (sink, side) = (KeepSink::default(), KeepSink::default());
+    let bound = by_time(TimeBound::Fixed(Period::from_micros(40)));
+    let (job, _) = ordered(&disordered(3_000), 1, spec(bound, LatePolicy::Correct), [&sink, &side]).run().await;
+    let (late, on_time): (Vec<_>, Vec<_>) =
+        sink.committed().into_iter().partition(|(_, _, value)| value.ends_with(" correction"));
+    assert!(late.len() as u64 == counts(&job).late && !late.is_empty());
+    assert_eq!(late.len() + on_time.len(), 3_000);
+    assert!(on_time.iter().all(|row| row.2.ends_with(" on-time")));
+    assert!(on_time.is_sorted_by_key(|row| row.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
