@@ -56,6 +56,7 @@ const CATCHES: &[(&str, Catch)] = &[
     ("state-not-in-cut", test(RECOVERY, "recovery::counts_survive_deaths_and_another_parallelism")),
     ("timers-not-in-cut", test(RECOVERY, "recovery::timers_survive_deaths")),
     ("panes-not-in-cut", test(RECOVERY, "recovery::windows_survive_deaths")),
+    ("held-not-in-cut", test(RECOVERY, "ordering::order_by_time_survives_deaths")),
     ("letters-not-in-cut", test(RECOVERY, "jobs::rejected_rows_are_in_the_cut_and_nowhere_else")),
     ("watermark-of-the-fastest", test(RECOVERY, "jobs::windows_over_an_exchange_wait_for_the_slowest_partition")),
     ("barrier-not-aligned", test(RECOVERY, "jobs::every_cut_is_consistent_over_two_inputs")),

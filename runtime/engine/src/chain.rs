@@ -544,6 +544,9 @@ impl Chain {
         for order in &mut self.orders.slots {
             cut.held.extend(order.cut(self.share));
         }
+        if planted("held-not-in-cut") {
+            cut.held.clear();
+        }
         kill_point("stages-cut");
         cut.dead_letters = self.take_dead_letters();
         if planted("letters-not-in-cut") {

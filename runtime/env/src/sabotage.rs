@@ -91,6 +91,7 @@ pub const PLANTED_BUGS: &[(&str, &str)] = &[
     ("state-not-in-cut", "changes of state are left out of the cut"),
     ("timers-not-in-cut", "timers are left out of the cut"),
     ("panes-not-in-cut", "open windows are left out of the cut"),
+    ("held-not-in-cut", "rows that an ordering buffer holds are left out of the cut"),
     ("letters-not-in-cut", "rejected rows are left out of the cut"),
     ("watermark-of-the-fastest", "the maximum of the inputs' watermarks instead of their minimum"),
     ("barrier-not-aligned", "rows behind a barrier are worked off before the other inputs have theirs"),

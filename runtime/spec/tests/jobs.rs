@@ -47,11 +47,14 @@ fn every_form_of_input_reads() {
         let (_, node) = job.nodes().find(|(n, _)| n.as_str() == node).unwrap();
         node.inputs().iter().map(|i| format!("{}.{} > {}", i.from, i.output, i.port)).collect()
     };
-    assert_eq!(inputs("join"), ["orders.0 > left", "lines.0 > right", "split.other > right", "split.1 > 2"]);
+    assert_eq!(
+        inputs("join"),
+        ["orders.0 > left", "lines.0 > right", "split.other > right", "marked.0 > right", "split.1 > 2"]
+    );
     assert_eq!(inputs("hot"), ["join.matched > 0"]);
     assert_eq!(inputs("all"), ["join.unmatched > 0", "hot.0 > 0"]);
     assert_eq!(job.sinks[&name("rest")].parallelism, 2);
-    assert_eq!(job.stages[&name("join")].inputs[3].port, PortRef::Number(2));
+    assert_eq!(job.stages[&name("join")].inputs[4].port, PortRef::Number(2));
     assert_eq!(job.stages[&name("join")].config["since"], "2026-01-01");
 }
 

@@ -139,6 +139,7 @@ fn the_schema_sees_what_a_schema_can_see() {
         "plugin-std-empty",
         "reads-itself",
         "state-cache-in-memory",
+        "watermark-from-not-valid",
         "window-count-early",
         "window-count-slides-too-far",
         "window-early-never",

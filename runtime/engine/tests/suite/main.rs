@@ -8,3 +8,4 @@ mod marks;
 mod ordering;
 mod recovery;
 mod support;
+mod swap;

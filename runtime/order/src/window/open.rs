@@ -93,7 +93,7 @@ mod tests {
         let shape = WindowShape::Sliding { size_micros: 20, slide_micros: 10 };
         let mut sliced = with_rows(shape.into(), &rows);
         let first = ("a".to_owned(), 0, 20, 19, false);
-        assert_eq!(told(&sliced, 1), [first.clone()]);
+        assert_eq!(told(&sliced, 1), std::slice::from_ref(&first));
         assert_eq!(told(&sliced, 3)[..2], [first, ("b".to_owned(), 0, 20, 19, false)]);
         assert_eq!(sliced.held(), 4);
         while sliced.fire(Timestamp(19), Timestamp(0), 10).is_some() {}
