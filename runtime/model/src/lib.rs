@@ -17,10 +17,10 @@ pub use batch::{Batch, BatchBuilder, Lineage};
 pub use column::{Bitmap, Column, ColumnBuilder, ColumnError};
 pub use error::ErrorKind;
 pub use letter::{LetterKind, LetterSubject};
-pub use name::{GroupName, JobName, NameError, NodeName, TopicName};
+pub use name::{GroupName, JobName, NameError, NodeName, TenantName, TopicName};
 pub use operator::{
-    Clock, ColumnSet, Descriptor, Emission, Entries, Failure, Firings, Folded, LogLevel, Migrated, Outcome, Output,
-    PaneBatch, PluginDigest, Rejected, Results, Rows, SpaceDescriptor, SpaceMigration, Ttl,
+    Clock, ColumnSet, Descriptor, Emission, Entries, Failure, Firings, Folded, LogLevel, Migrated, NotADigest, Outcome,
+    Output, PaneBatch, PluginDigest, Rejected, Results, Rows, SpaceDescriptor, SpaceMigration, Ttl,
 };
 pub use position::{KEY_GROUPS, KeyGroup, PartitionId, Position, key_group, share_of};
 pub use time::{Epoch, Timestamp};

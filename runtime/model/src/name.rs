@@ -78,6 +78,10 @@ macro_rules! name {
 }
 
 name! {
+    /// The name of a tenant of the service.
+    TenantName
+}
+name! {
     /// The name of a job, unique within its tenant.
     JobName
 }

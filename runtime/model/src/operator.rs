@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,37 @@ impl fmt::Display for PluginDigest {
 impl fmt::Debug for PluginDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Text that is no digest of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotADigest;
+
+impl fmt::Display for NotADigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a digest is \"sha256:\" and 64 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for NotADigest {}
+
+impl FromStr for PluginDigest {
+    type Err = NotADigest;
+
+    /// As [`PluginDigest`] is displayed; capital digits are read, too.
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        let hex = text.strip_prefix("sha256:").ok_or(NotADigest)?.as_bytes();
+        let mut digest = [0; 32];
+        if hex.len() != 2 * digest.len() {
+            return Err(NotADigest);
+        }
+        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
+            let (high, low) = (value(pair[0]).ok_or(NotADigest)?, value(pair[1]).ok_or(NotADigest)?);
+            *byte = high << 4 | low;
+        }
+        Ok(Self(digest))
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the document to the job: one function a table.
 
 use indexmap::IndexMap;
-use wasmill_model::{JobName, NodeName, PluginDigest};
+use wasmill_model::{JobName, NodeName};
 
 use crate::document::{Item, Table, Value};
 use crate::job::{
@@ -279,8 +279,8 @@ fn plugin(p: &mut Problems, stage: &Reader<'_>) -> Option<PluginRef> {
         }
         return Some(PluginRef::Standard(name.to_owned()));
     }
-    if let Some(hex) = text.strip_prefix("sha256:") {
-        let digest = digest(hex);
+    if text.starts_with("sha256:") {
+        let digest = text.parse().ok();
         if digest.is_none() {
             let message = "`plugin` is a digest that is not 64 hexadecimal digits long";
             p.error(&item.span, message, "`wasmill inspect PLUGIN` prints the digest of a plugin");
@@ -293,17 +293,6 @@ fn plugin(p: &mut Problems, stage: &Reader<'_>) -> Option<PluginRef> {
         return None;
     }
     Some(PluginRef::Path(text.to_owned()))
-}
-
-fn digest(hex: &str) -> Option<PluginDigest> {
-    let mut digest = [0_u8; 32];
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(PluginDigest(digest))
 }
 
 fn config(p: &mut Problems, stage: &Reader<'_>) -> serde_json::Value {
