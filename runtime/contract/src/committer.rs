@@ -9,7 +9,7 @@ use wasmill_store::{ChangeSet, HeldRecord, LetterId};
 use crate::{BoxFuture, OperatorFactory, Share, SinkHandle};
 
 /// Makes epochs durable. One atomic write an epoch, in the order of epochs.
-pub trait Committer: Send {
+pub trait Committer: Send + Sync {
     /// Makes all cuts of `epoch` durable, or none.
     ///
     /// # Errors

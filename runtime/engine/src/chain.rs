@@ -352,6 +352,7 @@ impl Chain {
                 SlotKind::Operator(operator) => operator.process(port, &batch, at).await?,
                 SlotKind::Window(window) => window.process(&batch, at).await?,
                 SlotKind::Sink(sink) => {
+                    slot.metrics.show(&batch);
                     sink.write(&batch, Meter { clock: &*self.clock, metrics: &self.metrics }).await?;
                     Produced::default()
                 }
@@ -380,6 +381,7 @@ impl Chain {
         for (port, batch) in produced.outputs {
             let batch = if maker.is_some() { batch.with_maker(maker) } else { batch };
             self.slots[place].metrics.out(batch.len());
+            self.slots[place].metrics.show(&batch);
             for output in self.outputs[place].iter_mut().filter(|output| output.port == port) {
                 let batch = match &output.key {
                     Some(NewKey::At(pointer)) => extract::rekey(&batch, pointer),

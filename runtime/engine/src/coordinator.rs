@@ -37,6 +37,8 @@ pub(crate) enum Wish {
     EndEpoch,
     /// That sources read nothing more, or read on.
     Pause(bool),
+    /// That sources end as though they had nothing left.
+    Drain,
     /// Another plugin in a stage.
     Swap(SwapWish),
     /// That all tasks say how far they are.
@@ -109,6 +111,7 @@ impl Coordinator {
         let mut stop_open = true;
         let mut due_at = self.due_at();
         let mut epoch_wanted = false;
+        let mut drain_wanted = false;
         let mut collecting: Option<Collecting> = None;
         let mut collected: Option<(Barrier, Vec<Cut>)> = None;
         let mut committing: Option<Committing> = None;
@@ -116,6 +119,11 @@ impl Coordinator {
         let mut epoch = self.last_committed;
 
         while finished < self.links.len() {
+            // A task that waits for the decision about a swap takes nothing else.
+            if drain_wanted && swapping.is_none() {
+                drain_wanted = false;
+                self.tell(Order::Drain, true).await;
+            }
             let held = swapping.as_ref().is_some_and(Swapping::holds_barriers);
             let may_inject = collecting.is_none() && collected.is_none() && !injected_last && !held;
             if may_inject && (last_wanted || epoch_wanted || self.clock.monotonic_nanos() >= due_at) {
@@ -259,6 +267,7 @@ impl Coordinator {
                     let _unheard = done.send(self.ask()).is_err();
                 }
                 Happening::Wished(Wish::EndEpoch) => epoch_wanted = true,
+                Happening::Wished(Wish::Drain) => drain_wanted = true,
                 Happening::Wished(Wish::Pause(paused)) => self.tell(Order::Pause(paused), true).await,
             }
         }

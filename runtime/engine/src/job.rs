@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument as _;
 use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
 use wasmill_model::NodeName;
@@ -16,6 +17,7 @@ use crate::error::JobError;
 use crate::facts::JobFacts;
 use crate::metrics::JobMetrics;
 use crate::swap::{Offer, SwapError, SwapWish, Swapped};
+use crate::task::Task;
 use crate::wiring;
 
 /// What runs at a node of the plan.
@@ -94,7 +96,10 @@ pub async fn start(mut parts: JobParts, data: &Handle) -> Result<JobHandle, JobE
     let last_committed = parts.recovered.epoch;
     let wired = wiring::wire(&mut parts, &metrics).await?;
     let mut tasks = JoinSet::new();
-    let ids = wired.tasks.into_iter().map(|task| tasks.spawn_on(task.run(), data).id()).collect();
+    // Lines of sources and sinks belong to whoever starts the job.
+    let span = tracing::Span::current();
+    let run = |task: Task| task.run().instrument(span.clone());
+    let ids = wired.tasks.into_iter().map(|task| tasks.spawn_on(run(task), data).id()).collect();
     let (stop, stop_wanted) = mpsc::channel(1);
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
     let coordinator = Coordinator {
@@ -231,6 +236,12 @@ impl JobRemote {
         };
         let silent = tasks.into_iter().filter(|task| !answered(task)).collect();
         Some(JobFacts { now_nanos, tasks: told, silent })
+    }
+
+    /// Has the job end as though its sources had nothing left to give: what they have taken is worked
+    /// off, every window and timer fires, and the job has finished.
+    pub async fn drain(&self) {
+        self.wish(Wish::Drain).await;
     }
 
     async fn wish(&self, wish: Wish) {

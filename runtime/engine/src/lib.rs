@@ -39,6 +39,7 @@ mod signal;
 mod sink_slot;
 mod source_head;
 mod swap;
+mod tap;
 mod task;
 mod trial;
 mod window_slot;
@@ -51,4 +52,5 @@ pub use facts::{
 pub use job::{JobHandle, JobParts, JobRemote, JobSettings, NodePart, start};
 pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot, OrderingSnapshot};
 pub use swap::{SwapError, Swapped};
+pub use tap::Tap;
 pub use trial::{StageTrial, TrialOutput};

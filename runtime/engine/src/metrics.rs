@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
 use wasmill_contract::{MetricUpdate, SourceCounts};
-use wasmill_model::{NodeName, Timestamp};
+use wasmill_model::{Batch, NodeName, Timestamp};
+
+use crate::tap::{Tap, Taps};
 
 /// Longest latency that is told apart from longer ones: one hour.
 const LATENCY_NANOS_MAX: u64 = 3_600_000_000_000;
@@ -61,6 +63,13 @@ impl JobMetrics {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeSnapshot> {
         self.nodes.iter().map(|node| node.snapshot()).collect()
+    }
+
+    /// A live view of the rows that a node gives, or that a sink is given. `None` where there is no
+    /// such node.
+    #[must_use]
+    pub fn tap(&self, node: &NodeName) -> Option<Tap> {
+        self.nodes.iter().find(|known| known.name == *node).map(|known| known.taps.add())
     }
 
     /// Epochs committed by this run.
@@ -144,6 +153,7 @@ pub struct NodeMetrics {
     /// Of each task that has ordering buffers.
     ordering: Mutex<BTreeMap<u16, OrderingSnapshot>>,
     skewed: AtomicU64,
+    taps: Taps,
 }
 
 /// What ordering buffers hold and have counted: of one task, or of all tasks of a node.
@@ -244,6 +254,7 @@ impl NodeMetrics {
             guest: Mutex::default(),
             ordering: Mutex::default(),
             skewed: AtomicU64::new(0),
+            taps: Taps::default(),
         }
     }
 
@@ -256,6 +267,11 @@ impl NodeMetrics {
     /// Rows that a source read and that go no further.
     pub(crate) fn came_in(&self, rows: usize) {
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Shows a batch to who watches the node.
+    pub(crate) fn show(&self, batch: &Batch) {
+        self.taps.show(batch);
     }
 
     pub(crate) fn out(&self, rows: usize) {

@@ -308,6 +308,15 @@ impl SourceHead {
         }
     }
 
+    /// Ends the input, as though there were nothing left to read. `false` where it has ended before.
+    pub(crate) async fn end(&mut self, chain: &mut Chain) -> Result<bool, Stopped> {
+        if !self.reading {
+            return Ok(false);
+        }
+        self.drain(chain).await?;
+        self.handle(Ok(SourceEvent::End), chain).await
+    }
+
     /// When a partition that is silent becomes idle.
     pub(crate) fn next_idle_nanos(&self) -> Option<u64> {
         if self.reading && !self.paused && !self.held { self.watermarks.next_idle_nanos() } else { None }

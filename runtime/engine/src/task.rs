@@ -34,6 +34,8 @@ pub(crate) enum Order {
     Inject(Barrier),
     /// Sources only: read nothing more, or read on.
     Pause(bool),
+    /// Sources only: end, as though there were nothing left to read.
+    Drain,
     /// The epoch is durable.
     Commit(Barrier),
     /// At the next barrier: prepare another plugin for a stage.
@@ -172,6 +174,7 @@ impl Task {
                     }
                 }
                 Next::Order(Order::Pause(paused)) => self.pause(paused),
+                Next::Order(Order::Drain) => self.end_input().await?,
                 Next::Order(Order::Offer(offer)) => self.offer = Some(offer),
                 Next::Order(Order::Tell(asked)) => self.tell(&asked),
                 // Nothing is prepared: the task decides where it has prepared.
@@ -224,6 +227,16 @@ impl Task {
         let _unheard = asked.try_send(self.chain.facts(head)).is_err();
     }
 
+    /// Ends the source, as though there were nothing left to read.
+    async fn end_input(&mut self) -> Result<(), Stopped> {
+        if let Head::Source(source) = &mut self.head
+            && source.end(&mut self.chain).await?
+        {
+            self.report(Report::Exhausted).await;
+        }
+        Ok(())
+    }
+
     fn pause(&mut self, paused: bool) {
         if let Head::Source(source) = &mut self.head {
             source.pause(paused);
@@ -245,7 +258,7 @@ impl Task {
                 Some(Order::Commit(barrier)) => self.commit(barrier).await?,
                 Some(Order::Pause(paused)) => self.pause(paused),
                 Some(Order::Tell(asked)) => self.tell(&asked),
-                Some(Order::Inject(_) | Order::Offer(_)) => {}
+                Some(Order::Inject(_) | Order::Offer(_) | Order::Drain) => {}
                 None => return Err(Stopped::ReceiverGone),
             }
         };
