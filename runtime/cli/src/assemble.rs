@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmill_connectors::Site;
+use wasmill_connectors::{Fence, Site};
 use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkCapabilities, SinkFactory, SourceFactory};
 use wasmill_engine::{JobSettings, NodePart};
 use wasmill_env::{RealClock, RealDisk};
@@ -44,18 +44,28 @@ pub(crate) fn read(file: &Path, sets: &[Override]) -> Result<JobSpec, Failure> {
     Ok(spec)
 }
 
+/// Where a job is assembled.
+pub(crate) struct Place<'a> {
+    /// The folder that paths of the job file start from; by default that of the file.
+    pub(crate) base_dir: Option<&'a Path>,
+    /// Where it keeps its state, if it does.
+    pub(crate) state_dir: Option<&'a Path>,
+    /// The topics there are.
+    pub(crate) topics: &'a Topics,
+    /// Where plugins are that are known by their digest.
+    pub(crate) plugins: Option<&'a Path>,
+    /// What the job may reach, where that is not everything.
+    pub(crate) fence: Option<Arc<Fence>>,
+}
+
 /// Finds everything that a job names, and plans it.
-pub(crate) async fn assemble(
-    spec: JobSpec,
-    plugins: &Plugins<'_>,
-    state_dir: Option<&Path>,
-    topics: &Topics,
-) -> Result<Assembled, Failure> {
+pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins, place: &Place<'_>) -> Result<Assembled, Failure> {
+    let Place { base_dir: base, state_dir, topics, plugins: store, fence } = place;
     let recovery = if state_dir.is_some() { Recovery::LastEpoch } else { Recovery::Nothing };
     let mut wrong = Vec::new();
     let mut facts = Facts { sources: HashMap::new(), stages: HashMap::new(), sinks: HashMap::new(), recovery };
     let (mut sources, mut stages, mut sinks) = (HashMap::new(), HashMap::new(), HashMap::new());
-    let base_dir = base_dir(&spec);
+    let base_dir = base.map_or_else(|| base_dir(&spec), Path::to_owned);
     // They are shared by those who share topics.
     let sequences = topics.dir().with_file_name("sequences");
     let sequences = Sequences::new(Arc::new(RealDisk), &sequences, Arc::new(RealClock::default()));
@@ -63,9 +73,10 @@ pub(crate) async fn assemble(
         job: spec.name.clone(),
         node: node.clone(),
         base_dir: base_dir.clone(),
-        topics: topics.clone(),
+        topics: (*topics).clone(),
         durable: recovery == Recovery::LastEpoch,
         state_dir: state_dir.map(Path::to_owned),
+        fence: fence.clone(),
         backpressure: spec.sources.get(node).map(|source| source.backpressure).unwrap_or_default(),
         sequences: sequences.clone(),
         sequence: spec.sources.get(node).and_then(|source| source.sequence.clone()),
@@ -93,7 +104,7 @@ pub(crate) async fn assemble(
         }
     }
     for name in spec.stages.keys() {
-        match stage(&spec, name, plugins).await {
+        match stage(&spec, name, plugins, *store).await {
             Ok(factory) => {
                 facts.stages.insert(name.clone(), factory.descriptor().clone());
                 stages.insert(name.clone(), factory);
@@ -156,20 +167,26 @@ fn option_error(spec: &JobSpec, section: &str, name: &NodeName, error: wasmill_c
     }
 }
 
-async fn stage(spec: &JobSpec, name: &NodeName, plugins: &Plugins<'_>) -> Result<Arc<dyn OperatorFactory>, Diagnostic> {
+async fn stage(
+    spec: &JobSpec,
+    name: &NodeName,
+    plugins: &Plugins,
+    store: Option<&Path>,
+) -> Result<Arc<dyn OperatorFactory>, Diagnostic> {
     let stage = &spec.stages[name];
     let path = match &stage.plugin {
         PluginRef::Path(path) => spec.resolve(path),
         PluginRef::Standard(_) | PluginRef::Digest(_) => PathBuf::new(),
     };
     let at_plugin = ["stage", name.as_str(), "plugin"];
-    let loaded = plugins.load(&stage.plugin, &path, plugins::limits(&stage.limits)).await.map_err(|unusable| {
-        let diagnostic = spec.error(&at_plugin, unusable.message);
-        match unusable.hint {
-            Some(hint) => diagnostic.hint(hint),
-            None => diagnostic,
-        }
-    })?;
+    let loaded =
+        plugins.load(&stage.plugin, &path, store, plugins::limits(&stage.limits)).await.map_err(|unusable| {
+            let diagnostic = spec.error(&at_plugin, unusable.message);
+            match unusable.hint {
+                Some(hint) => diagnostic.hint(hint),
+                None => diagnostic,
+            }
+        })?;
     loaded.configure(config(stage)).await.map_err(|error| match &error {
         OperatorError::Fatal { reason, .. } => config_error(spec, name, reason),
         error => spec

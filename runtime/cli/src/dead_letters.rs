@@ -16,9 +16,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, letter_records};
+use wasmill_control::records::offset;
 use wasmill_env::{is_full, kill_point};
 use wasmill_model::{Epoch, ErrorKind, LetterKind, LetterSubject, NodeName, Timestamp};
-use wasmill_store::{LetterId, LetterRecord, PositionRecord, StoreError};
+use wasmill_store::{LetterId, LetterRecord, StoreError};
 
 use crate::failure::Failure;
 
@@ -204,11 +205,6 @@ fn write_line(out: &mut impl Write, letter: &LetterRecord) -> io::Result<()> {
     };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")
-}
-
-/// The offset of a row in its partition.
-pub(crate) fn offset(origin: &PositionRecord) -> Option<u64> {
-    origin.position.0[..].try_into().ok().map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

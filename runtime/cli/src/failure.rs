@@ -30,6 +30,8 @@ pub(crate) enum Failure {
         hints: Vec<String>,
         /// A disk has no room.
         full: bool,
+        /// It may go well another time.
+        passing: bool,
     },
     /// The command has printed its result, and the result is bad.
     Reported {
@@ -43,12 +45,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// Done, and came out badly.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Said { code: FAILED, message: message.into(), hints: Vec::new(), full: false }
+        Self::Said { code: FAILED, message: message.into(), hints: Vec::new(), full: false, passing: false }
     }
 
     /// Cannot be done.
     pub(crate) fn wrong(message: impl Into<String>) -> Self {
-        Self::Said { code: WRONG, message: message.into(), hints: Vec::new(), full: false }
+        Self::Said { code: WRONG, message: message.into(), hints: Vec::new(), full: false, passing: false }
     }
 
     /// An error of a layer below, with its causes.
@@ -60,9 +62,8 @@ impl Failure {
                 "this is a bug of wasmill: please report it with the job file and the output of `wasmill doctor`",
             ),
             ErrorKind::Full => Self::failed(message).full(),
-            ErrorKind::Plugin | ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Fenced => {
-                Self::failed(message)
-            }
+            ErrorKind::Unavailable => Self::failed(message).passing(),
+            ErrorKind::Plugin | ErrorKind::Corrupt | ErrorKind::Fenced => Self::failed(message),
         }
     }
 
@@ -97,6 +98,19 @@ impl Failure {
             *full = true;
         }
         self
+    }
+
+    /// The same, of something that may go well another time.
+    pub(crate) fn passing(mut self) -> Self {
+        if let Self::Said { passing, .. } = &mut self {
+            *passing = true;
+        }
+        self
+    }
+
+    /// Whether it may go well another time.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Said { full: true, .. } | Self::Said { passing: true, .. })
     }
 
     /// What went wrong, where it was that a disk has no room.

@@ -16,8 +16,11 @@ mod kept_plugins;
 mod overrides;
 mod plugins;
 mod progress;
+mod remote;
+mod serve;
 mod std_plugins;
 mod summary;
+mod supervise;
 mod template;
 mod terminal;
 

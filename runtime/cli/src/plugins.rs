@@ -39,14 +39,14 @@ impl From<Unusable> for Failure {
 }
 
 /// Loads plugins. One for each run of the program.
-pub(crate) struct Plugins<'t> {
+pub(crate) struct Plugins {
     host: WasmHost,
-    terminal: &'t Terminal,
+    terminal: Terminal,
     clock: Arc<dyn Clock>,
 }
 
-impl<'t> Plugins<'t> {
-    pub(crate) fn new(terminal: &'t Terminal, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+impl Plugins {
+    pub(crate) fn new(terminal: &Terminal, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         let directory = data_dir::cache_dir()?;
         let settings = HostSettings::new(&directory)
             .map_err(|error| Failure::failed(format!("cannot find the path of this program: {error}")))?;
@@ -59,17 +59,19 @@ impl<'t> Plugins<'t> {
                 _ => failure,
             }
         })?;
-        Ok(Self { host, terminal, clock })
+        Ok(Self { host, terminal: terminal.clone(), clock })
     }
 
-    /// A plugin by its name in a job file; `path` is where a file stands.
+    /// A plugin by its name in a job file; `path` is where a file stands, `store` where plugins are that
+    /// are known by their digest.
     pub(crate) async fn load(
         &self,
         plugin: &PluginRef,
         path: &Path,
+        store: Option<&Path>,
         limits: InstanceLimits,
     ) -> Result<LoadedPlugin, Unusable> {
-        self.load_bytes(plugin, bytes_of(plugin, path)?, limits).await
+        self.load_bytes(plugin, bytes_of(plugin, path, store)?, limits).await
     }
 
     /// A plugin by its bytes; `plugin` is what it is called.
@@ -89,12 +91,20 @@ impl<'t> Plugins<'t> {
                 loading.await
             }
         };
-        loaded.map_err(|error| Unusable { message: format!("{plugin}: {}", failure::chain(&error)), hint: None })
+        let loaded = loaded
+            .map_err(|error| Unusable { message: format!("{plugin}: {}", failure::chain(&error)), hint: None })?;
+        match plugin {
+            PluginRef::Digest(digest) if *digest != loaded.info().digest => Err(Unusable {
+                message: format!("{digest}: the file that is kept under this digest is {}", loaded.info().digest),
+                hint: Some("it was changed on disk: push the plugin again".into()),
+            }),
+            _ => Ok(loaded),
+        }
     }
 }
 
 /// The bytes of a plugin.
-pub(crate) fn bytes_of(plugin: &PluginRef, path: &Path) -> Result<Arc<[u8]>, Unusable> {
+pub(crate) fn bytes_of(plugin: &PluginRef, path: &Path, store: Option<&Path>) -> Result<Arc<[u8]>, Unusable> {
     match plugin {
         PluginRef::Path(_) => file(path),
         PluginRef::Standard(name) => std_plugins::get(name).map(Arc::from).ok_or_else(|| {
@@ -111,10 +121,23 @@ pub(crate) fn bytes_of(plugin: &PluginRef, path: &Path) -> Result<Arc<[u8]>, Unu
                 }),
             }
         }),
-        PluginRef::Digest(digest) => Err(Unusable {
-            message: format!("{digest}: plugins by digest need a store of plugins, which `wasmill run` does not have"),
-            hint: Some("name the file: plugin = \"./PLUGIN.wasm\"".into()),
-        }),
+        PluginRef::Digest(digest) => match store {
+            Some(store) => {
+                std::fs::read(wasmill_control::service::blob(store, digest)).map(Arc::from).map_err(|error| {
+                    let message = match error.kind() {
+                        std::io::ErrorKind::NotFound => format!("there is no plugin {digest}"),
+                        _ => format!("cannot read plugin {digest}: {error}"),
+                    };
+                    Unusable { message, hint: Some("push it: wasmill plugin push FILE".into()) }
+                })
+            }
+            None => Err(Unusable {
+                message: format!(
+                    "{digest}: plugins by digest need a store of plugins, which `wasmill run` does not have"
+                ),
+                hint: Some("name the file: plugin = \"./PLUGIN.wasm\"".into()),
+            }),
+        },
     }
 }
 
@@ -150,10 +173,13 @@ pub(crate) fn limits(spec: &wasmill_spec::LimitsSpec) -> InstanceLimits {
     limits
 }
 
-/// A plugin as the command line names it: `std:NAME` or a file.
+/// A plugin as the command line names it: `std:NAME`, `sha256:HEX` or a file.
 pub(crate) fn named(text: &str) -> PluginRef {
-    match text.strip_prefix("std:") {
-        Some(name) => PluginRef::Standard(name.to_owned()),
-        None => PluginRef::Path(text.to_owned()),
+    if let Some(name) = text.strip_prefix("std:") {
+        return PluginRef::Standard(name.to_owned());
+    }
+    match text.parse() {
+        Ok(digest) => PluginRef::Digest(digest),
+        Err(_) => PluginRef::Path(text.to_owned()),
     }
 }

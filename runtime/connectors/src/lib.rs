@@ -13,6 +13,7 @@ mod blackhole;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+mod fence;
 mod file;
 mod generator;
 mod http;
@@ -38,6 +39,7 @@ use wasmill_spec::{Backpressure, Policy, SequenceSpec};
 use wasmill_store::{Sequences, Topics};
 
 pub use error::is_broken_pipe;
+pub use fence::Fence;
 pub use options::ConfigError;
 
 /// Every connector there is.
@@ -81,6 +83,8 @@ pub struct Site {
     pub sequences: Sequences,
     /// The one that rows get their numbers from. Of sources.
     pub sequence: Option<SequenceSpec>,
+    /// What the job may reach, where that is not everything.
+    pub fence: Option<Arc<Fence>>,
 }
 
 impl Site {
@@ -98,6 +102,7 @@ impl Site {
             backpressure: Backpressure::default(),
             sequences: Sequences::new(Arc::new(RealDisk), &dir.join("sequences"), Arc::new(RealClock::default())),
             sequence: None,
+            fence: None,
         }
     }
 
@@ -125,6 +130,7 @@ struct SinkEntry {
 /// # Errors
 /// Where there is no such source or an option is wrong. No file is opened yet.
 pub fn source(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn SourceFactory>, ConfigError> {
+    site.fence.as_ref().map_or(Ok(()), |fence| fence.source(name, &options))?;
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.source.as_ref()) {
         Some(entry) => (entry.build)(options, site).map(|source| with_sequence(with_backpressure(source, site), site)),
         None => Err(unknown(name, "source", |connector| connector.source.is_some())),
@@ -136,6 +142,7 @@ pub fn source(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn S
 /// # Errors
 /// Where there is no such sink or an option is wrong. No file is opened yet.
 pub fn sink(name: &str, options: toml::Table, site: &Site) -> Result<Arc<dyn SinkFactory>, ConfigError> {
+    site.fence.as_ref().map_or(Ok(()), |fence| fence.sink(name, &options))?;
     match CONNECTORS.iter().find(|connector| connector.name == name).and_then(|connector| connector.sink.as_ref()) {
         Some(entry) => (entry.build)(options, site),
         None => Err(unknown(name, "sink", |connector| connector.sink.is_some())),

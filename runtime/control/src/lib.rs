@@ -4,6 +4,8 @@
 //! its [`StoreCommitter`] makes the job's epochs durable there. The engine does the rest: it deals
 //! what was recovered to its tasks. What a job is, and whether it may go on from what another build
 //! of it has left, is decided by [`mod@identity`].
+//!
+//! [`mod@service`] runs jobs of many tenants, and is asked by HTTP.
 
 mod committer;
 pub mod compatibility;
@@ -11,7 +13,9 @@ mod error;
 pub mod identity;
 pub mod local;
 mod open;
+pub mod records;
 mod savepoints;
+pub mod service;
 pub mod why;
 
 pub use committer::StoreCommitter;

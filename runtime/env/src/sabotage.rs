@@ -74,6 +74,10 @@ pub const KILL_POINTS: &[&str] = &[
     "topic-rolled",
     "topic-expired",
     "topic-compacted",
+    // What a service is to do.
+    "serve-record-synced",
+    "serve-record-kept",
+    "serve-job-deployed",
 ];
 
 /// Every bug that [`planted`] may let in, with what it does.

@@ -64,7 +64,7 @@ pub(super) fn components(args: &BuildArgs, terminal: &Terminal) -> Result<Vec<Co
         let mut components = Vec::new();
         for artifact in artifacts {
             let named = PluginRef::Path(artifact.component.display().to_string());
-            let loaded = plugins.load(&named, &artifact.component, InstanceLimits::default()).await?;
+            let loaded = plugins.load(&named, &artifact.component, None, InstanceLimits::default()).await?;
             let here = std::env::current_dir().unwrap_or_default();
             components.push(Component {
                 name: artifact.name,

@@ -7,7 +7,7 @@ use serde_json::json;
 use wasmill_env::RealClock;
 use wasmill_spec::Diagnostic;
 
-use crate::assemble::{self, Assembled};
+use crate::assemble::{self, Assembled, Place};
 use crate::commands::JobArgs;
 use crate::failure::{self, Failure};
 use crate::plugins::Plugins;
@@ -46,7 +46,10 @@ pub(super) fn assembled(job: &JobArgs, terminal: &Terminal) -> Result<Assembled,
     let spec = assemble::read(&job.job, &job.set)?;
     let assembled = super::small_runtime()?.block_on(async {
         let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
-        assemble::assemble(spec, &plugins, job.state.as_deref(), &job.data.topics()).await
+        let topics = job.data.topics();
+        let place =
+            Place { base_dir: None, state_dir: job.state.as_deref(), topics: &topics, plugins: None, fence: None };
+        assemble::assemble(spec, &plugins, &place).await
     })?;
     if !terminal.json && !assembled.warnings().is_empty() {
         terminal.say(failure::render(assembled.warnings(), terminal.err.colour).trim_end());

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{ArgGroup, Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
+use wasmill_control::records::{letter_json, offset};
 use wasmill_env::RealDisk;
 use wasmill_model::{Clock, LetterSubject, Timestamp};
 use wasmill_store::{JobStore, LetterId, LetterRecord, StoreOptions};
 
-use crate::dead_letters::offset;
 use crate::failure::Failure;
 use crate::terminal::{Table, Terminal, count, grouped};
 
@@ -186,7 +186,7 @@ fn ls(args: &LsArgs, terminal: &Terminal) -> Result<(), Failure> {
                 "node": node, "kind": kind, "reason": reason,
                 "count": group.count, "first": group.first.0, "last": group.last.0,
             })).collect::<Vec<_>>(),
-            "letters": listed.iter().map(|(id, letter)| to_json(*id, letter, &letters.marked)).collect::<Vec<_>>(),
+            "letters": listed.iter().map(|(id, letter)| letter_json(*id, letter, letters.marked.contains(id))).collect::<Vec<_>>(),
             "next": next.map(|id| id.0),
         }))
     } else if total == 0 {
@@ -249,7 +249,7 @@ fn show(args: &ShowArgs, terminal: &Terminal) -> Result<(), Failure> {
         return Err(Failure::wrong(format!("there is no dead letter {}", args.id)).hint("`wasmill dlq ls` lists them"));
     };
     if terminal.json {
-        return terminal.print_json(&to_json(id, &letter, &marked));
+        return terminal.print_json(&letter_json(id, &letter, marked.contains(&id)));
     }
     let mut text = String::new();
     let mut line = |what: &str, value: String| text.push_str(&format!("{what:<9} {value}\n"));
@@ -329,32 +329,6 @@ fn drop_some(args: &PickArgs, terminal: &Terminal) -> Result<(), Failure> {
         return terminal.print_json(&json!({"dropped": dropped}));
     }
     terminal.print(&format!("{} dropped\n", count(dropped, "dead letter")))
-}
-
-/// Keys that scripts may rely on.
-fn to_json(id: LetterId, letter: &LetterRecord, marked: &BTreeSet<LetterId>) -> Value {
-    let mut value = json!({
-        "id": id.0,
-        "node": letter.node,
-        "subject": letter.subject.name(),
-        "kind": letter.kind,
-        "reason": letter.reason,
-        "stack": letter.stack,
-        "plugin": letter.digest.map(|digest| digest.to_string()),
-        "epoch": letter.epoch,
-        "time": Timestamp(letter.time).to_string(),
-        "source": letter.origin.as_ref().map(|origin| &origin.node),
-        "partition": letter.origin.as_ref().map(|origin| origin.partition.0),
-        "offset": letter.origin.as_ref().and_then(offset),
-        "to_be_replayed": marked.contains(&id),
-    });
-    for (name, bytes) in [("key", &letter.key), ("value", &letter.value)] {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => value[name] = text.into(),
-            Err(_) => value[format!("{name}_base64")] = BASE64.encode(bytes).into(),
-        }
-    }
-    value
 }
 
 fn subject(subject: LetterSubject) -> String {

@@ -27,7 +27,7 @@ pub(super) fn inspect(args: &InspectArgs, terminal: &Terminal) -> Result<(), Fai
     super::small_runtime()?.block_on(async {
         let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
         let named = plugins::named(&args.plugin);
-        let plugin = plugins.load(&named, Path::new(&args.plugin), InstanceLimits::default()).await?;
+        let plugin = plugins.load(&named, Path::new(&args.plugin), None, InstanceLimits::default()).await?;
         let described = describe(&plugin, args.config.as_deref()).await;
         let shown = if terminal.json {
             terminal.print_json(&to_json(plugin.info(), described.as_ref()))

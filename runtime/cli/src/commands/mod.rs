@@ -12,6 +12,8 @@ mod remote;
 mod run;
 mod savepoint;
 mod schema;
+mod serve;
+mod service;
 mod swap;
 mod test;
 mod topic;
@@ -21,14 +23,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use wasmill_control::local::Request;
+use wasmill_control::service::JobLogs;
 use wasmill_env::{RealClock, RealDisk};
 use wasmill_store::Topics;
 
 use crate::data_dir::{DATA_DEFAULT, DATA_VARIABLE};
 use crate::failure::Failure;
 use crate::progress::LogWriter;
+use crate::remote::ServerArgs;
+use crate::serve::JobLogLayer;
 use crate::terminal::Terminal;
 
 /// Stream processing with WebAssembly operators.
@@ -52,6 +60,8 @@ struct Global {
     /// How log lines look on standard error
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -83,6 +93,8 @@ enum Command {
     Graph(graph::GraphArgs),
     /// Run a job in the foreground; ends when bounded input ends
     Run(run::RunArgs),
+    /// Run jobs of many tenants, and answer HTTP
+    Serve(serve::ServeArgs),
     /// Say how a running job is doing
     Status(remote::RemoteArgs),
     /// Say why windows of a running job are open, partitions lag, and rows were late
@@ -93,6 +105,8 @@ enum Command {
     Resume(remote::RemoteArgs),
     /// Have a running job end at an epoch
     Stop(remote::RemoteArgs),
+    /// Have a running job end as though its input had ended: every window and timer fires
+    Drain(remote::RemoteArgs),
     /// Have a running job go on with another plugin in a stage
     Swap(swap::SwapArgs),
     /// Make, fill, read and remove topics
@@ -102,10 +116,33 @@ enum Command {
     Dlq(dlq::DlqCommand),
     /// Write a job's committed state to one file, look at it, and go on from it
     Savepoint(savepoint::SavepointArgs),
+    /// Deploy a job to a service
+    Deploy(service::DeployArgs),
+    /// List jobs of a service
+    Ps,
+    /// Show what a job of a service and its plugins said
+    Logs(service::LogsArgs),
+    /// Remove a job of a service with its state
+    Rm(service::JobArgs),
+    /// Have a node of a job of a service run with another parallelism
+    Rescale(service::RescaleArgs),
+    /// Show rows of a node of a job of a service as they come
+    Tap(service::TapArgs),
+    /// Send plugins to a service, list and sign them
+    #[command(subcommand)]
+    Plugin(service::PluginCommand),
+    /// Make, list, change and remove tenants of a service
+    #[command(subcommand)]
+    Tenant(service::TenantCommand),
+    /// Make, list and revoke tokens of a tenant of a service
+    #[command(subcommand)]
+    Token(service::TokenCommand),
+    /// Say what the tenant has used, has and may have
+    Usage,
     /// Look at what this machine has and lacks
     Doctor,
     /// Print the JSON Schema of the job file
-    Schema,
+    Schema(schema::SchemaArgs),
     /// Compile a component from standard input to native code on standard output
     #[command(hide = true)]
     CompileWorker,
@@ -117,7 +154,11 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         return wasmill_wasm::compile_worker_main();
     }
     let terminal = Terminal::new(cli.global.json, cli.global.verbose > 0);
-    log(&cli.global, &terminal);
+    let logs = JobLogs::default();
+    let keeps_logs =
+        matches!(cli.command, Command::Serve(_)).then(|| JobLogLayer::new(logs.clone(), Arc::clone(&clock)));
+    log(&cli.global, &terminal, keeps_logs);
+    let server = cli.global.server.clone();
     let done = match cli.command {
         Command::New(args) => new::new(&args, &terminal),
         Command::Build(args) => build::build(&args, &terminal),
@@ -127,18 +168,30 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Explain(args) => explain::explain(&args, &terminal),
         Command::Graph(args) => graph::graph(&args, &terminal),
         Command::Run(args) => run::run(args, &terminal, clock),
-        Command::Status(args) => remote::status(&args, &terminal),
+        Command::Serve(args) => serve::serve(args, &terminal, clock, logs),
+        Command::Status(args) => remote::status(&args, &server, &terminal),
         Command::Why(args) => why::why(&args, &terminal),
-        Command::Pause(args) => remote::tell(&args, &Request::Pause, &terminal),
-        Command::Resume(args) => remote::tell(&args, &Request::Resume, &terminal),
-        Command::Stop(args) => remote::tell(&args, &Request::Stop, &terminal),
-        Command::Swap(args) => swap::swap(&args, &terminal),
+        Command::Pause(args) => remote::tell(&args, Request::Pause, &server, &terminal),
+        Command::Resume(args) => remote::tell(&args, Request::Resume, &server, &terminal),
+        Command::Stop(args) => remote::tell(&args, Request::Stop, &server, &terminal),
+        Command::Drain(args) => remote::tell(&args, Request::Drain, &server, &terminal),
+        Command::Swap(args) => swap::swap(&args, &server, &terminal),
         Command::Diff(args) => swap::diff(&args, &terminal),
         Command::Topic(args) => topic::topic(args, &terminal),
         Command::Dlq(command) => dlq::dlq(&command, &terminal),
-        Command::Savepoint(args) => savepoint::savepoint(&args, &terminal),
+        Command::Savepoint(args) => savepoint::savepoint(&args, &server, &terminal),
+        Command::Deploy(args) => service::deploy(&args, &server, &terminal),
+        Command::Ps => service::ps(&server, &terminal),
+        Command::Logs(args) => service::logs(&args, &server, &terminal),
+        Command::Rm(args) => service::rm(&args, &server, &terminal),
+        Command::Rescale(args) => service::rescale(&args, &server, &terminal),
+        Command::Tap(args) => service::tap(&args, &server, &terminal),
+        Command::Plugin(command) => service::plugin(&command, &server, &terminal),
+        Command::Tenant(command) => service::tenant(&command, &server, &terminal),
+        Command::Token(command) => service::token(&command, &server, &terminal),
+        Command::Usage => service::usage(&server, &terminal),
         Command::Doctor => doctor::doctor(&terminal),
-        Command::Schema => schema::schema(&terminal),
+        Command::Schema(args) => schema::schema(&args, &terminal),
         Command::CompileWorker => Ok(()),
     };
     match done {
@@ -152,22 +205,34 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
 
 /// Log lines go to standard error: warnings, with `-v` what plugins and connectors say, with `-vv`
 /// everything of ours. `WASMILL_LOG` overrules it.
-fn log(global: &Global, terminal: &Terminal) {
+fn log(global: &Global, terminal: &Terminal, jobs: Option<JobLogLayer>) {
     let default = match global.verbose {
         0 => "warn",
         1 => "info",
         _ => "info,plugin=debug,wasmill=debug",
     };
     let filter = EnvFilter::try_from_env("WASMILL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(LogWriter(Arc::clone(&terminal.screen)))
-        .with_ansi(terminal.err.colour);
-    // Only a second subscriber could fail, and there is one.
-    let _set = match global.log_format {
-        LogFormat::Text => builder.with_target(false).without_time().compact().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(LogWriter(Arc::clone(&terminal.screen))).with_ansi(terminal.err.colour);
+    let lines = match global.log_format {
+        LogFormat::Text => lines.with_target(false).without_time().compact().boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // Of the spans that lines of jobs are found by, and what plugins and we say in them.
+    let of_jobs = Targets::new().with_default(LevelFilter::INFO);
+    let jobs = jobs.map(|jobs| jobs.with_filter(of_jobs));
+    // Only a second subscriber could fail, and there is one.
+    let _set = tracing_subscriber::registry().with(lines.with_filter(filter)).with(jobs).try_init();
+}
+
+/// A runtime for the tasks of jobs, with a worker for each core.
+fn data_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .thread_name("wasmill-data")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))
 }
 
 /// A runtime for commands that need one and move no data.

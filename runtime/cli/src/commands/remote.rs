@@ -6,12 +6,14 @@ use clap::Args;
 use serde_json::Value;
 use wasmill_control::local::{self, AskError, Request};
 
+use super::service;
 use crate::failure::Failure;
+use crate::remote::ServerArgs;
 use crate::terminal::{Table, Terminal, duration, grouped, short_digest};
 
 #[derive(Debug, Args)]
 pub(super) struct RemoteArgs {
-    /// The job: the state directory that it runs with
+    /// The job: the state directory that it runs with; with --server its name
     #[arg(value_name = "JOB")]
     job: PathBuf,
 }
@@ -39,19 +41,41 @@ pub(super) fn asked(dir: &Path, request: &Request) -> Result<Option<Value>, Fail
 }
 
 /// Asks for something that is answered by the state that the job is in then.
-pub(super) fn tell(args: &RemoteArgs, request: &Request, terminal: &Terminal) -> Result<(), Failure> {
-    let answer = ask(&args.job, request)?;
+pub(super) fn tell(
+    args: &RemoteArgs,
+    request: Request,
+    server: &ServerArgs,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    if server.is_set() {
+        let verb = match request {
+            Request::Pause => "pause",
+            Request::Resume => "resume",
+            Request::Drain => "drain",
+            _ => "stop",
+        };
+        return service::tell(&args.job.to_string_lossy(), verb, server, terminal);
+    }
+    let answer = ask(&args.job, &request)?;
     if terminal.json {
         return terminal.print_json(&answer);
     }
     terminal.print(&format!("{}: {}", text(&answer["job"]), text(&answer["state"])))
 }
 
-pub(super) fn status(args: &RemoteArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn status(args: &RemoteArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if server.is_set() {
+        return service::status(&args.job.to_string_lossy(), server, terminal);
+    }
     let answer = ask(&args.job, &Request::Status)?;
     if terminal.json {
         return terminal.print_json(&answer);
     }
+    print_status(&answer, terminal)
+}
+
+/// How a job does, for people.
+pub(super) fn print_status(answer: &Value, terminal: &Terminal) -> Result<(), Failure> {
     let nanos = |value: &Value| duration(value.as_u64().unwrap_or(0));
     let uptime = (answer["uptime_seconds"].as_f64().unwrap_or(0.0) * 1e9) as u64;
     let mut said = format!(

@@ -10,8 +10,9 @@ use wasmill_control::local::Request;
 use wasmill_env::{Disk, RealDisk};
 use wasmill_store::{Held, JobStore, StoreError, StoreOptions, Summary};
 
-use super::remote;
+use super::{remote, service};
 use crate::failure::Failure;
+use crate::remote::ServerArgs;
 use crate::terminal::{Table, Terminal, bytes, count, grouped};
 
 /// How names of savepoints end.
@@ -40,8 +41,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// The state directory of the job
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "job")]
+    state: Option<PathBuf>,
+    /// The job of a service; FILE is the name of the savepoint then
+    #[arg(long, value_name = "JOB", conflicts_with = "state")]
+    job: Option<String>,
     /// The file to write, in place of one that is there [default: DIR/savepoints/epoch-N.savepoint]
     file: Option<PathBuf>,
 }
@@ -49,8 +53,11 @@ struct CreateArgs {
 #[derive(Debug, Args)]
 struct LsArgs {
     /// The state directory of the job
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "job")]
+    state: Option<PathBuf>,
+    /// The job of a service
+    #[arg(long, value_name = "JOB", conflicts_with = "state")]
+    job: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -67,17 +74,34 @@ struct RestoreArgs {
     /// The savepoint
     file: PathBuf,
     /// The state directory to make: empty, or not there yet
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "job")]
+    state: Option<PathBuf>,
+    /// The job of a service, which goes back to its savepoint FILE
+    #[arg(long, value_name = "JOB", conflicts_with = "state")]
+    job: Option<String>,
 }
 
-pub(super) fn savepoint(args: &SavepointArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn savepoint(args: &SavepointArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let at_service = |job: &str, verb: &str, name: Option<&Path>| {
+        let name = name.map(|name| name.to_string_lossy());
+        service::savepoint(job, verb, name.as_deref(), server, terminal)
+    };
     match &args.command {
-        Command::Create(args) => create(args, terminal),
-        Command::Ls(args) => ls(args, terminal),
+        Command::Create(CreateArgs { job: Some(job), file, .. }) => at_service(job, "create", file.as_deref()),
+        Command::Ls(LsArgs { job: Some(job), .. }) => at_service(job, "ls", None),
+        Command::Restore(RestoreArgs { job: Some(job), file, .. }) => at_service(job, "restore", Some(file)),
+        Command::Create(CreateArgs { state, file, .. }) => create(&here(state)?, file.as_deref(), terminal),
+        Command::Ls(LsArgs { state, .. }) => ls(&here(state)?, terminal),
         Command::Inspect(args) => inspect(args, terminal),
-        Command::Restore(args) => restore(args, terminal),
+        Command::Restore(RestoreArgs { state, file, .. }) => restore(file, &here(state)?, terminal),
     }
+}
+
+/// The state directory.
+fn here(state: &Option<PathBuf>) -> Result<PathBuf, Failure> {
+    state
+        .clone()
+        .ok_or_else(|| Failure::wrong("name the state directory with --state, or a job of a service with --job"))
 }
 
 fn failed(error: &StoreError) -> Failure {
@@ -88,28 +112,28 @@ fn folder(state: &Path) -> PathBuf {
     state.join("savepoints")
 }
 
-fn create(args: &CreateArgs, terminal: &Terminal) -> Result<(), Failure> {
-    if !args.state.is_dir() {
-        return Err(Failure::wrong(format!("there is no state directory {}", args.state.display())));
+fn create(state: &Path, named: Option<&Path>, terminal: &Terminal) -> Result<(), Failure> {
+    if !state.is_dir() {
+        return Err(Failure::wrong(format!("there is no state directory {}", state.display())));
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let file = args.file.as_deref().map(std::path::absolute).transpose();
+    let file = named.map(std::path::absolute).transpose();
     let file = file.map_err(|error| Failure::failed(format!("cannot find the working directory: {error}")))?;
     if let Some(above) = file.as_deref().and_then(Path::parent) {
         disk.create_dir_all(above).map_err(|error| Failure::file("make", above, &error))?;
     }
-    if let Some(made) = remote::asked(&args.state, &Request::Savepoint { file })? {
+    if let Some(made) = remote::asked(state, &Request::Savepoint { file })? {
         return created(&made, terminal);
     }
     let options = StoreOptions::on_disk(CACHE_BYTES);
-    let (mut store, _) = JobStore::open(Arc::clone(&disk), &args.state, options).map_err(|error| failed(&error))?;
+    let (mut store, _) = JobStore::open(Arc::clone(&disk), state, options).map_err(|error| failed(&error))?;
     let epoch = store.epoch();
     if epoch.0 == 0 {
-        return Err(Failure::wrong(format!("{} holds no committed epoch", args.state.display())));
+        return Err(Failure::wrong(format!("{} holds no committed epoch", state.display())));
     }
-    let file = match &args.file {
-        Some(file) => file.clone(),
-        None => folder(&args.state).join(format!("epoch-{epoch}{ENDING}")),
+    let file = match named {
+        Some(file) => file.to_owned(),
+        None => folder(state).join(format!("epoch-{epoch}{ENDING}")),
     };
     let above = file.parent().filter(|above| !above.as_os_str().is_empty());
     if let Some(above) = above {
@@ -131,8 +155,8 @@ fn created(made: &Value, terminal: &Terminal) -> Result<(), Failure> {
     terminal.print(&format!("{file}: epoch {}, {}", made["epoch"], bytes(length)))
 }
 
-fn ls(args: &LsArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let folder = folder(&args.state);
+fn ls(state: &Path, terminal: &Terminal) -> Result<(), Failure> {
+    let folder = folder(state);
     let names = match RealDisk.list(&folder) {
         Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -261,12 +285,12 @@ fn readable(bytes: &[u8]) -> String {
     text.chars().map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }
 
-fn restore(args: &RestoreArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let (epoch, _) = JobStore::savepoint_epoch(&RealDisk, &args.file).map_err(|error| failed(&error))?;
-    JobStore::import(&RealDisk, &args.file, &args.state).map_err(|error| failed(&error))?;
+fn restore(file: &Path, state: &Path, terminal: &Terminal) -> Result<(), Failure> {
+    let (epoch, _) = JobStore::savepoint_epoch(&RealDisk, file).map_err(|error| failed(&error))?;
+    JobStore::import(&RealDisk, file, state).map_err(|error| failed(&error))?;
     if terminal.json {
-        return terminal.print_json(&json!({"state": args.state, "epoch": epoch}));
+        return terminal.print_json(&json!({"state": state, "epoch": epoch}));
     }
-    let state = args.state.display();
+    let state = state.display();
     terminal.print(&format!("{state}: epoch {epoch}; `wasmill run JOB --state {state}` goes on from there"))
 }

@@ -1,12 +1,25 @@
 //! `wasmill schema`: the job file for editors.
 
+use clap::Args;
 use serde_json::Value;
 use wasmill_spec::{ConnectorSchemas, job_schema};
 
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-pub(super) fn schema(terminal: &Terminal) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub(super) struct SchemaArgs {
+    /// Print the OpenAPI document of the service instead
+    #[arg(long)]
+    api: bool,
+}
+
+pub(super) fn schema(args: &SchemaArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if args.api {
+        let document = serde_json::to_value(wasmill_control::service::api::document());
+        let document = document.map_err(|error| Failure::failed(format!("cannot write the document: {error}")))?;
+        return terminal.print(&format!("{document:#}"));
+    }
     terminal.print(&format!("{:#}", whole()?))
 }
 

@@ -13,16 +13,17 @@ use wasmill_model::NodeName;
 use wasmill_spec::PluginRef;
 use wasmill_wasm::InstanceLimits;
 
-use super::remote;
+use super::{remote, service};
 use crate::failure::{FAILED, Failure};
 use crate::plugins::{self, Plugins};
+use crate::remote::ServerArgs;
 use crate::terminal::{Table, Terminal, duration, short_digest};
 
 #[derive(Debug, Args)]
 #[command(after_help = "The new plugin is compiled and tried beside the old one, and takes over at an epoch, on the \
                         same state. Where it fails before an epoch of it is committed, the old one goes on.")]
 pub(super) struct SwapArgs {
-    /// The job: the state directory that it runs with
+    /// The job: the state directory that it runs with; with --server its name
     #[arg(value_name = "JOB")]
     job: PathBuf,
     /// The stage
@@ -31,7 +32,17 @@ pub(super) struct SwapArgs {
     plugin: String,
 }
 
-pub(super) fn swap(args: &SwapArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn swap(args: &SwapArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let answer = if server.is_set() {
+        service::swap(&args.job.to_string_lossy(), &args.stage, &args.plugin, server)?
+    } else {
+        swap_here(args)?
+    };
+    say_swapped(&answer, terminal)
+}
+
+/// Asks a job of this machine.
+fn swap_here(args: &SwapArgs) -> Result<Value, Failure> {
     let stage = NodeName::new(&args.stage).map_err(|error| Failure::wrong(format!("{:?}: {error}", args.stage)))?;
     let plugin = match plugins::named(&args.plugin) {
         PluginRef::Path(path) => {
@@ -41,9 +52,12 @@ pub(super) fn swap(args: &SwapArgs, terminal: &Terminal) -> Result<(), Failure> 
         }
         PluginRef::Standard(_) | PluginRef::Digest(_) => args.plugin.clone(),
     };
-    let answer = remote::ask(&args.job, &Request::Swap { stage, plugin })?;
+    remote::ask(&args.job, &Request::Swap { stage, plugin })
+}
+
+fn say_swapped(answer: &Value, terminal: &Terminal) -> Result<(), Failure> {
     if terminal.json {
-        return terminal.print_json(&answer);
+        return terminal.print_json(answer);
     }
     let text = |key: &str| answer[key].as_str().unwrap_or_default();
     let pause = answer["pause_micros"].as_u64().unwrap_or(0).saturating_mul(1_000);
@@ -106,11 +120,11 @@ pub(super) fn diff(args: &DiffArgs, terminal: &Terminal) -> Result<(), Failure> 
 
 /// What a plugin says about itself, and who it is.
 async fn described(
-    plugins: &Plugins<'_>,
+    plugins: &Plugins,
     name: &str,
     config: Option<&str>,
 ) -> Result<(Arc<dyn OperatorFactory>, Value), Failure> {
-    let loaded = plugins.load(&plugins::named(name), Path::new(name), InstanceLimits::default()).await?;
+    let loaded = plugins.load(&plugins::named(name), Path::new(name), None, InstanceLimits::default()).await?;
     let configured = loaded.configure(config.unwrap_or_default().as_bytes().to_vec()).await;
     let plugin = configured.map_err(|error| {
         let failure = Failure::wrong(format!("{name}: {error}"));

@@ -46,7 +46,7 @@ pub(super) fn test(args: &TestArgs, terminal: &Terminal) -> Result<(), Failure> 
         let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
         let mut results = Vec::new();
         for subject in &subjects {
-            let loaded = plugins.load(&subject.plugin, &subject.path, InstanceLimits::default()).await?;
+            let loaded = plugins.load(&subject.plugin, &subject.path, None, InstanceLimits::default()).await?;
             for folder in golden::folders(&subject.cases)? {
                 let result = golden::run(&loaded, &folder, args.bless).await;
                 if !terminal.json {

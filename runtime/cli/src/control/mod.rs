@@ -1,15 +1,15 @@
-//! What `wasmill run` does for others while the job runs: one file a verb.
+//! What a supervised job does for others while it runs: one file a verb.
 
 mod savepoint;
 mod status;
 mod swap;
 mod why;
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -27,18 +27,25 @@ use crate::kept_plugins;
 use crate::plugins::{self, Plugins};
 
 /// Answers requests to a job, over every attempt at running it.
-pub(crate) struct Control<'a> {
-    assembled: &'a Assembled,
-    plugins: &'a Plugins<'a>,
-    clock: &'a RealClock,
+pub(crate) struct Control {
+    assembled: Arc<Assembled>,
+    plugins: Arc<Plugins>,
+    clock: Arc<RealClock>,
     /// The state directory.
-    dir: &'a Path,
+    dir: PathBuf,
+    /// Where plugins are that are known by their digest.
+    store: Option<PathBuf>,
     /// Plugins of stages that run with another one than the job file names.
-    swapped: RefCell<BTreeMap<NodeName, Arc<dyn OperatorFactory>>>,
+    swapped: Mutex<BTreeMap<NodeName, Arc<dyn OperatorFactory>>>,
     /// The attempt under way.
-    current: RefCell<Option<Current>>,
-    paused: Cell<bool>,
-    stopping: Cell<bool>,
+    current: Mutex<Option<Current>>,
+    paused: AtomicBool,
+    stopping: AtomicBool,
+    drained: AtomicBool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One attempt at running the job.
@@ -52,27 +59,38 @@ pub(crate) struct Current {
     pub(crate) began: u64,
 }
 
-impl<'a> Control<'a> {
-    pub(crate) fn new(assembled: &'a Assembled, plugins: &'a Plugins<'a>, clock: &'a RealClock, dir: &'a Path) -> Self {
-        let (paused, stopping) = (Cell::new(false), Cell::new(false));
-        let (swapped, current) = (RefCell::default(), RefCell::new(None));
-        Self { assembled, plugins, clock, dir, swapped, current, paused, stopping }
+impl Control {
+    pub(crate) fn new(
+        assembled: Arc<Assembled>,
+        plugins: Arc<Plugins>,
+        clock: Arc<RealClock>,
+        dir: PathBuf,
+        store: Option<PathBuf>,
+    ) -> Self {
+        let (paused, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (swapped, current, drained) = (Mutex::default(), Mutex::new(None), AtomicBool::new(false));
+        Self { assembled, plugins, clock, dir, store, swapped, current, paused, stopping, drained }
+    }
+
+    /// As after a request to pause.
+    pub(crate) fn begin_paused(&self) {
+        self.paused.store(true, Ordering::Relaxed);
     }
 
     /// The plugin that a stage runs with.
     fn factory(&self, stage: &NodeName) -> Option<Arc<dyn OperatorFactory>> {
-        let swapped = self.swapped.borrow().get(stage).cloned();
+        let swapped = locked(&self.swapped).get(stage).cloned();
         swapped.or_else(|| self.assembled.factory(stage).cloned())
     }
 
     fn set_factory(&self, stage: &NodeName, factory: Arc<dyn OperatorFactory>) {
-        self.swapped.borrow_mut().insert(stage.clone(), factory);
+        locked(&self.swapped).insert(stage.clone(), factory);
     }
 
     /// Loads the plugins that the last epoch was made with, by digest, in place of those that the job
     /// file names.
     pub(crate) async fn load_swapped(&self, digests: &BTreeMap<NodeName, String>) -> Result<(), Failure> {
-        kept_plugins::retain(self.dir, digests.values().map(String::as_str));
+        kept_plugins::retain(&self.dir, digests.values().map(String::as_str));
         let mut swapped = BTreeMap::new();
         for (stage, digest) in digests {
             let Some(spec) = self.assembled.spec.stages.get(stage) else { continue };
@@ -87,7 +105,7 @@ impl<'a> Control<'a> {
                 ))
                 .hint("name the file of that plugin in the job file")
             };
-            let bytes = kept_plugins::read(self.dir, digest).map_err(|error| lost(&error))?;
+            let bytes = kept_plugins::read(&self.dir, digest).map_err(|error| lost(&error))?;
             let named = PluginRef::Path(digest.clone());
             let loaded = self.plugins.load_bytes(&named, bytes.into(), plugins::limits(&spec.limits)).await?;
             if loaded.info().digest.to_string() != *digest {
@@ -96,7 +114,7 @@ impl<'a> Control<'a> {
             let factory = loaded.configure(assemble::config(spec)).await.map_err(|error| lost(&error))?;
             swapped.insert(stage.clone(), factory);
         }
-        *self.swapped.borrow_mut() = swapped;
+        *locked(&self.swapped) = swapped;
         Ok(())
     }
 
@@ -105,7 +123,7 @@ impl<'a> Control<'a> {
     pub(crate) fn swap_parts(&self, nodes: &mut [NodePart]) -> BTreeMap<NodeName, String> {
         let mut declared = BTreeMap::new();
         for (node, part) in self.assembled.planned.plan.nodes.iter().zip(nodes) {
-            if let (NodePart::Stage(named), Some(factory)) = (&*part, self.swapped.borrow().get(&node.name)) {
+            if let (NodePart::Stage(named), Some(factory)) = (&*part, locked(&self.swapped).get(&node.name)) {
                 declared.insert(node.name.clone(), named.digest().to_string());
                 *part = NodePart::Stage(Arc::clone(factory));
             }
@@ -116,7 +134,7 @@ impl<'a> Control<'a> {
     /// Answers whoever asks, once somebody listens.
     pub(crate) async fn serve(&self, listener: oneshot::Receiver<Listener>) -> Infallible {
         match listener.await {
-            Ok(listener) => listener.serve(self.clock, async |request| self.answer(request).await).await,
+            Ok(listener) => listener.serve(&*self.clock, async |request| self.answer(request).await).await,
             // Nobody can ask.
             Err(_) => std::future::pending().await,
         }
@@ -124,29 +142,36 @@ impl<'a> Control<'a> {
 
     /// An attempt begins.
     pub(crate) async fn begin(&self, current: Current) {
-        if self.paused.get() {
+        if self.paused.load(Ordering::Relaxed) {
             current.remote.pause(true).await;
         }
-        *self.current.borrow_mut() = Some(current);
+        *locked(&self.current) = Some(current);
     }
 
     /// The attempt is over.
     pub(crate) fn end(&self) {
-        *self.current.borrow_mut() = None;
+        *locked(&self.current) = None;
     }
 
     /// Whether somebody has asked for the end.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+        self.stopping.load(Ordering::Relaxed)
     }
 
-    fn current(&self) -> Result<Current, Refusal> {
-        let current = self.current.borrow().clone();
+    /// Whether somebody has asked for the end of the input.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// The attempt under way.
+    pub(crate) fn current(&self) -> Result<Current, Refusal> {
+        let current = locked(&self.current).clone();
         current
             .ok_or_else(|| Refusal::new("the job does not run just now: it starts, ends, or waits for room on a disk"))
     }
 
-    async fn answer(&self, request: Request) -> Answer {
+    /// Does what is asked of the job.
+    pub(crate) async fn answer(&self, request: Request) -> Answer {
         let current = self.current()?;
         match request {
             Request::Status => Ok(status::status(self, &current)),
@@ -155,8 +180,13 @@ impl<'a> Control<'a> {
             Request::Pause => self.pause(&current, true).await,
             Request::Resume => self.pause(&current, false).await,
             Request::Swap { stage, plugin } => swap::swap(self, &current, stage, plugin).await,
+            Request::Drain => {
+                self.drained.store(true, Ordering::Relaxed);
+                current.remote.drain().await;
+                Ok(json!({"job": self.assembled.spec.name, "state": "draining"}))
+            }
             Request::Stop => {
-                self.stopping.set(true);
+                self.stopping.store(true, Ordering::Relaxed);
                 current.remote.stop();
                 Ok(json!({"job": self.assembled.spec.name, "state": "stopping"}))
             }
@@ -164,13 +194,14 @@ impl<'a> Control<'a> {
     }
 
     async fn pause(&self, current: &Current, paused: bool) -> Answer {
-        self.paused.set(paused);
+        self.paused.store(paused, Ordering::Relaxed);
         current.remote.pause(paused).await;
         Ok(json!({"job": self.assembled.spec.name, "state": self.state()}))
     }
 
     fn state(&self) -> &'static str {
-        match (self.stopping.get(), self.paused.get()) {
+        match (self.is_stopping(), self.paused.load(Ordering::Relaxed)) {
+            _ if self.is_drained() => "draining",
             (true, _) => "stopping",
             (false, true) => "paused",
             (false, false) => "running",

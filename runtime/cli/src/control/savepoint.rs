@@ -11,7 +11,7 @@ use super::{Clock, Control, Current, Savepoint};
 /// A savepoint waits for an epoch, and for a compaction that is under way: so often is asked for one.
 const EPOCH_EVERY: Duration = Duration::from_millis(100);
 
-pub(super) async fn savepoint(control: &Control<'_>, current: &Current, file: Option<PathBuf>) -> Answer {
+pub(super) async fn savepoint(control: &Control, current: &Current, file: Option<PathBuf>) -> Answer {
     let failed = |what: &str, error: &dyn std::fmt::Display| Refusal::new(format!("cannot {what}: {error}"));
     let folder = control.dir.join("savepoints");
     // The epoch is known once it is made: until then the file has a name of its own.

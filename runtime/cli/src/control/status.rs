@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{Clock, Control, Current};
 use crate::summary::{latency_json, node_json, roles, seconds};
 
-pub(super) fn status(control: &Control<'_>, current: &Current) -> Value {
-    let assembled = control.assembled;
+pub(super) fn status(control: &Control, current: &Current) -> Value {
+    let assembled = &control.assembled;
     let metrics = current.remote.metrics();
     let nodes: Vec<Value> = (roles(assembled).into_iter().zip(metrics.nodes()))
         .map(|(role, node)| {

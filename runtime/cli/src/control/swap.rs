@@ -16,7 +16,7 @@ use super::{Control, Current};
 use crate::plugins::{self, Unusable};
 use crate::{assemble, kept_plugins};
 
-pub(super) async fn swap(control: &Control<'_>, current: &Current, stage: NodeName, plugin: String) -> Answer {
+pub(super) async fn swap(control: &Control, current: &Current, stage: NodeName, plugin: String) -> Answer {
     let Some(spec) = control.assembled.spec.stages.get(&stage) else {
         let known: Vec<&str> = control.assembled.spec.stages.keys().map(NodeName::as_str).collect();
         let refusal = Refusal::new(format!("the job has no stage {stage:?}", stage = stage.as_str()));
@@ -31,7 +31,7 @@ pub(super) async fn swap(control: &Control<'_>, current: &Current, stage: NodeNa
         PluginRef::Path(path) => PathBuf::from(path),
         PluginRef::Standard(_) | PluginRef::Digest(_) => PathBuf::new(),
     };
-    let bytes = plugins::bytes_of(&named, &path).map_err(unusable)?;
+    let bytes = plugins::bytes_of(&named, &path, control.store.as_deref()).map_err(unusable)?;
     let loaded = control.plugins.load_bytes(&named, Arc::clone(&bytes), plugins::limits(&spec.limits)).await;
     let factory = loaded.map_err(unusable)?.configure(assemble::config(spec)).await.map_err(|error| match error {
         OperatorError::Fatal { reason, .. } => {
@@ -58,7 +58,7 @@ pub(super) async fn swap(control: &Control<'_>, current: &Current, stage: NodeNa
         });
     }
     warm(&stage, &*factory).await.map_err(|error| Refusal::new(format!("{named}: {error}")))?;
-    kept_plugins::keep(control.dir, &to, &bytes)
+    kept_plugins::keep(&control.dir, &to, &bytes)
         .map_err(|error| Refusal::new(format!("cannot keep the plugin in {}: {error}", control.dir.display())))?;
     let trial = control.assembled.can_be_read_again();
     let swapped = current.remote.swap(&stage, Arc::clone(&factory), trial).await.map_err(|error| match error {

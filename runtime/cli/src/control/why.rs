@@ -12,13 +12,13 @@ use super::{Clock, Control, Current};
 /// Tasks that have not answered within this are named.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) async fn why(control: &Control<'_>, current: &Current, node: Option<&NodeName>) -> Answer {
+pub(super) async fn why(control: &Control, current: &Current, node: Option<&NodeName>) -> Answer {
     let plan = &control.assembled.planned.plan;
     if let Some(node) = node.filter(|node| plan.nodes.iter().all(|known| known.name != **node)) {
         let names: Vec<&str> = plan.nodes.iter().map(|node| node.name.as_str()).collect();
         return Err(Refusal::new(format!("the job has no node {node}")).hint(format!("it has: {}", names.join(", "))));
     }
-    let facts = current.remote.facts(control.clock, PATIENCE).await;
+    let facts = current.remote.facts(&*control.clock, PATIENCE).await;
     let facts = facts.ok_or_else(|| Refusal::new("the job ends, or has no time to say how far it is"))?;
     let why = why::explain(plan, &facts, node, control.clock.wall());
     Ok(json!({

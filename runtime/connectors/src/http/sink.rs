@@ -24,6 +24,7 @@ use wasmill_spec::{ByteSize, Period};
 
 use super::encode::{Body, Chunk, chunk};
 use crate::Site;
+use crate::fence::Resolver;
 use crate::options::{ConfigError, parse};
 use crate::outbox::{self, OutboxConfig, OutboxOptions, RowId, Target};
 
@@ -166,7 +167,7 @@ impl SinkFactory for HttpSinkFactory {
                 headers.append(name.clone(), resolve(name, secret, &self.site.base_dir).await?);
             }
             let target = HttpTarget {
-                client: client(&self.url, self.authorities.as_deref()).await?,
+                client: client(&self.url, self.authorities.as_deref(), self.site.fence.is_some()).await?,
                 url: self.url.clone(),
                 headers,
                 chunk: self.chunk.clone(),
@@ -214,9 +215,9 @@ async fn roots(path: &Path) -> Result<RootCertStore, ConnectorError> {
     if roots.is_empty() { Err(wrong("it holds no certificate".to_owned())) } else { Ok(roots) }
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
-async fn client(url: &Uri, authorities: Option<&Path>) -> Result<HttpClient, ConnectorError> {
+async fn client(url: &Uri, authorities: Option<&Path>, fenced: bool) -> Result<HttpClient, ConnectorError> {
     let tls = rustls::ClientConfig::builder();
     let tls = match authorities {
         Some(path) => tls.with_root_certificates(roots(path).await?),
@@ -226,9 +227,11 @@ async fn client(url: &Uri, authorities: Option<&Path>) -> Result<HttpClient, Con
         })?,
         None => tls.with_root_certificates(RootCertStore::empty()),
     };
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth()).https_or_http().enable_http1();
-    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector.build()))
+    let mut connector = HttpConnector::new_with_resolver(Resolver::new(fenced));
+    connector.enforce_http(false);
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth()).https_or_http();
+    let connector = builder.enable_http1().wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
 }
 
 struct HttpTarget {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkHandle};
 use wasmill_env::Clock;
 use wasmill_model::{Batch, Epoch};
@@ -33,7 +34,9 @@ pub(super) fn open(
     };
     let writer = Writer::new(site, share, life);
     let shared = Arc::new(Shared::new(Ledger::recovered(parcels)));
-    let delivery = tokio::spawn(deliver::run(Arc::clone(&shared), target, writer, options, clock));
+    let delivery = deliver::run(Arc::clone(&shared), target, writer, options, clock);
+    // Its lines belong to the job.
+    let delivery = tokio::spawn(delivery.instrument(tracing::Span::current()));
     Ok(Box::new(Outbox { shared, life, options, location, delivery }))
 }
 

@@ -44,6 +44,8 @@ pub enum Request {
     Resume,
     /// End at an epoch.
     Stop,
+    /// End as though sources had nothing left to give: every window and timer fires.
+    Drain,
     /// Go on with another plugin in a stage.
     Swap {
         /// The stage.

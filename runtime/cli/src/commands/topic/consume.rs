@@ -2,10 +2,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use serde_json::{Map, Value, json};
+use wasmill_control::records;
 use wasmill_model::{Batch, GroupName};
 use wasmill_store::{GroupMember, ReadLimit, Topic, TopicError};
 
@@ -191,42 +189,17 @@ impl Consumer<'_> {
             return Ok(());
         }
         let mut text = String::new();
-        let offsets = rows.lineage().map(|lineage| lineage.offsets.iter()).into_iter().flatten();
-        let columns = rows.times().iter().zip(rows.keys().iter()).zip(rows.values().iter());
-        for (row, (offset, ((time, key), value))) in offsets.zip(columns).enumerate() {
-            if self.terminal.json {
-                let mut object = envelope(partition, *offset, *time, key, value);
-                let headers = rows.headers().map(|headers| headers.row(row)).filter(|headers| !headers.is_empty());
-                if let Some(headers) = headers {
-                    object["headers"] = json!(String::from_utf8_lossy(headers));
-                }
-                text.push_str(&object.to_string());
-            } else {
-                text.push_str(&String::from_utf8_lossy(value));
+        if self.terminal.json {
+            for record in records::envelopes(partition, rows) {
+                text.push_str(&record.to_string());
+                text.push('\n');
             }
-            text.push('\n');
+        } else {
+            for value in rows.values().iter() {
+                text.push_str(&String::from_utf8_lossy(value));
+                text.push('\n');
+            }
         }
         self.terminal.print(&text)
     }
-}
-
-/// A record as an object: what is text as text, what is JSON as JSON, and bytes as base64.
-fn envelope(partition: u32, offset: u64, time: i64, key: &[u8], value: &[u8]) -> Value {
-    let mut object = Map::new();
-    object.insert("partition".to_owned(), json!(partition));
-    object.insert("offset".to_owned(), json!(offset));
-    object.insert("time".to_owned(), json!(time));
-    match std::str::from_utf8(key) {
-        Ok("") => {}
-        Ok(text) => drop(object.insert("key".to_owned(), json!(text))),
-        Err(_) => drop(object.insert("key_base64".to_owned(), json!(STANDARD.encode(key)))),
-    }
-    let (name, given) = match (serde_json::from_slice::<Value>(value), std::str::from_utf8(value)) {
-        // Only where it comes back as it was.
-        (Ok(json), _) if json.to_string().as_bytes() == value => ("value", json),
-        (_, Ok(text)) => ("text", json!(text)),
-        (_, Err(_)) => ("base64", json!(STANDARD.encode(value))),
-    };
-    object.insert(name.to_owned(), given);
-    Value::Object(object)
 }

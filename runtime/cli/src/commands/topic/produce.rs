@@ -1,9 +1,8 @@
 use std::io::{BufRead, Read};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde_json::{Map, Value, json};
+use wasmill_control::records;
 use wasmill_env::{Clock, RealClock};
 use wasmill_model::{Batch, BatchBuilder, Timestamp};
 use wasmill_store::{Append, Topic};
@@ -100,7 +99,7 @@ fn push(args: &ProduceArgs, line: &[u8], now: Timestamp, batch: &mut BatchBuilde
     if args.envelope {
         let object: Map<String, Value> =
             serde_json::from_slice(line).map_err(|error| format!("an object was expected: {error}"))?;
-        let (time, key, value) = envelope(&object, now)?;
+        let (time, key, value) = records::read_envelope(&object, now)?;
         batch.push(time, &key, &value);
         return Ok(());
     }
@@ -118,28 +117,4 @@ fn push(args: &ProduceArgs, line: &[u8], now: Timestamp, batch: &mut BatchBuilde
         }
     }
     Ok(())
-}
-
-fn envelope(object: &Map<String, Value>, now: Timestamp) -> Result<(Timestamp, Vec<u8>, Vec<u8>), String> {
-    let base64 = |name: &str, value: &Value| {
-        let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
-        bytes.ok_or_else(|| format!("`{name}` is base64"))
-    };
-    let (mut time, mut key, mut value) = (now, Vec::new(), Vec::new());
-    for (name, given) in object {
-        match name.as_str() {
-            "value" => value = given.to_string().into_bytes(),
-            "text" => value = given.as_str().ok_or("`text` is a string")?.as_bytes().to_vec(),
-            "base64" => value = base64(name, given)?,
-            "key" => {
-                key = given.as_str().map_or_else(|| given.to_string().into_bytes(), |text| text.as_bytes().to_vec());
-            }
-            "key_base64" => key = base64(name, given)?,
-            "time" => time = Timestamp(given.as_i64().ok_or("`time` is microseconds since the Unix epoch")?),
-            // Where a record stood is of no matter here.
-            "partition" | "offset" => {}
-            other => return Err(format!("`{other}` is none of value, text, base64, key, key_base64, time")),
-        }
-    }
-    Ok((time, key, value))
 }

@@ -1,0 +1,118 @@
+//! `wasmill serve`: jobs of many tenants.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+use tokio::sync::oneshot;
+use wasmill_control::service::{JobLogs, Listen, OpenedService, Service, Tls, serve as answer};
+use wasmill_env::{Clock, RealClock, RealDisk};
+
+use super::run::stop_signals;
+use crate::failure::{self, Failure};
+use crate::plugins::Plugins;
+use crate::serve::JobHost;
+use crate::supervise::stop_asked;
+use crate::terminal::Terminal;
+
+/// Threads that answer requests, and commit: they never move data.
+const CONTROL_THREADS: usize = 2;
+
+#[derive(Debug, Args)]
+#[command(after_help = "The first start writes a token of the operator to DIR/admin.token, readable by its owner \
+                        only. SIGTERM and Ctrl-C end every job at an epoch, then the service; a second one cuts it \
+                        off. The service goes on with every job when it is started again, also after a crash.")]
+pub(super) struct ServeArgs {
+    /// Where everything is kept: tenants, their plugins, topics, jobs and state
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
+    listen: String,
+    /// The certificate to show, in a PEM file; without one, connections are not encrypted
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, in a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+pub(super) fn serve(args: ServeArgs, terminal: &Terminal, clock: Arc<RealClock>, logs: JobLogs) -> Result<(), Failure> {
+    raise_file_limit();
+    let data = super::data_runtime()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("wasmill-control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let done = control.block_on(run(args, terminal, clock, logs, data.handle().clone()));
+    // A guest in the middle of a call must not hold up the end.
+    data.shutdown_background();
+    control.shutdown_background();
+    done
+}
+
+async fn run(
+    args: ServeArgs,
+    terminal: &Terminal,
+    clock: Arc<RealClock>,
+    logs: JobLogs,
+    data: tokio::runtime::Handle,
+) -> Result<(), Failure> {
+    let mut stops = stop_signals()?;
+    let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data));
+    let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs);
+    let OpenedService { service, token_file } = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => Failure::wrong(error.to_string()),
+        _ => Failure::file("serve", &args.data, &error),
+    })?;
+    if let Some(file) = token_file {
+        let file = file.display();
+        terminal.say(&match terminal.json {
+            true => json!({"token_file": file.to_string()}).to_string(),
+            false => format!("made a token of the operator: {file}"),
+        });
+    }
+    let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| Tls { certificate, key });
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let listen = Listen { address: args.listen, tls };
+    let listening = |address| {
+        terminal.say(&match terminal.json {
+            true => json!({"url": format!("{scheme}://{address}")}).to_string(),
+            false => format!("serving {} at {scheme}://{address}", args.data.display()),
+        });
+    };
+    // Requests are answered until the jobs have ended: who asks meanwhile is told that it is not ready.
+    let (end, ended) = oneshot::channel();
+    let answering = answer(Arc::clone(&service), &listen, Arc::clone(&clock) as _, listening, async move {
+        let _cut_off = ended.await;
+    });
+    let working = async {
+        service.start().await;
+        stop_asked(&mut stops).await;
+        terminal.note("every job ends at its next epoch; once more to cut off");
+        tokio::select! {
+            () = service.stop() => {}
+            () = stop_asked(&mut stops) => {
+                return Err(Failure::failed("cut off: what was read since the last epochs is not committed"));
+            }
+        }
+        // Who listens has gone where it could not.
+        let _gone = end.send(()).is_err();
+        Ok(())
+    };
+    let answering = async { answering.await.map_err(|error| Failure::wrong(failure::chain(&error))) };
+    tokio::try_join!(answering, working).map(drop)
+}
+
+/// As many open files as this process may have: connections and jobs need them.
+fn raise_file_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // With fewer it serves fewer.
+    let _fewer = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).is_err();
+}

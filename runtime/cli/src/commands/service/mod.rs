@@ -1,0 +1,64 @@
+//! Commands for a service: the same verbs as for a job of this machine, and those that only a service
+//! has.
+
+mod jobs;
+mod plugins;
+mod tenants;
+
+use hyper::Method;
+use serde_json::Value;
+
+pub(super) use jobs::{
+    DeployArgs, JobArgs, LogsArgs, RescaleArgs, TapArgs, deploy, logs, ps, rescale, rm, savepoint, status, swap, tap,
+    tell,
+};
+pub(super) use plugins::{PluginCommand, plugin};
+pub(super) use tenants::{TenantCommand, TokenCommand, tenant, token};
+
+use crate::failure::Failure;
+use crate::remote::{Body, ServerArgs};
+use crate::terminal::Terminal;
+
+/// Asks a service for one thing.
+fn ask(server: &ServerArgs, method: Method, path: &str, body: Body) -> Result<Value, Failure> {
+    let client = server.client()?;
+    super::small_runtime()?.block_on(client.ask(method, path, body))
+}
+
+/// What the tenant has used, has and may have.
+pub(super) fn usage(server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let usage = ask(server, Method::GET, "/v1/usage", Body::Nothing)?;
+    if terminal.json {
+        return terminal.print_json(&usage);
+    }
+    terminal.print(&format!("{usage:#}"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A part of a path: what could mean something else in it is written as its number.
+fn part(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' => out.push(char::from(byte)),
+            b'.' if text != "." && text != ".." => out.push('.'),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_path_stays_one() {
+        assert_eq!(part("a-1:2.0"), "a-1:2.0");
+        assert_eq!(part(".."), "%2E%2E");
+        assert_eq!(part("a/b?c d"), "a%2Fb%3Fc%20d");
+    }
+}

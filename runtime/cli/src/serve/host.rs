@@ -1,0 +1,272 @@
+//! Jobs of tenants.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+use wasmill_connectors::Fence;
+use wasmill_contract::BoxFuture;
+use wasmill_control::service::{Board, Command, Host, Inspected, JobEnd, JobOrder, Live, Ties, Wrong};
+use wasmill_env::{RealClock, RealDisk};
+use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
+use wasmill_store::Topics;
+use wasmill_wasm::InstanceLimits;
+
+use super::logs::JOB_SPAN;
+use crate::assemble::{self, Assembled, Place};
+use crate::control::Control;
+use crate::failure::Failure;
+use crate::overrides::{self, Override};
+use crate::plugins::Plugins;
+use crate::progress::Role;
+use crate::summary::roles;
+use crate::supervise::{Ended, Event, ROOM_RETRY, Supervised, Watch, stop_asked};
+
+/// How a job file of a tenant is called in diagnostics.
+const FILE: &str = "job.toml";
+/// From one look at a slow disk to the next.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs jobs of tenants, all on one engine.
+pub(crate) struct JobHost {
+    plugins: Arc<Plugins>,
+    clock: Arc<RealClock>,
+    /// Where tasks run.
+    data: tokio::runtime::Handle,
+}
+
+impl JobHost {
+    pub(crate) fn new(plugins: Arc<Plugins>, clock: Arc<RealClock>, data: tokio::runtime::Handle) -> Self {
+        Self { plugins, clock, data }
+    }
+
+    async fn assemble(&self, order: &JobOrder) -> Result<Assembled, Failure> {
+        let spec = read(order)?;
+        let topics = Topics::new(Arc::new(RealDisk), &order.topics, Arc::clone(&self.clock) as _);
+        let fence = Fence { hosts: order.egress.hosts.clone(), listen: order.egress.listen };
+        let place = Place {
+            base_dir: Some(&order.files),
+            state_dir: Some(&order.state),
+            topics: &topics,
+            plugins: Some(&order.plugins),
+            fence: Some(Arc::new(fence)),
+        };
+        assemble::assemble(spec, &self.plugins, &place).await
+    }
+
+    async fn supervise(&self, order: &JobOrder, ties: &mut Ties) -> Result<JobEnd, Failure> {
+        let Ties { commands, stops, board } = ties;
+        let assembled = tokio::select! {
+            assembled = self.assemble(order) => Arc::new(assembled?),
+            () = stop_asked(stops) => return Ok(JobEnd::Stopped),
+        };
+        let control = Arc::new(Control::new(
+            Arc::clone(&assembled),
+            Arc::clone(&self.plugins),
+            Arc::clone(&self.clock),
+            order.state.clone(),
+            Some(order.plugins.clone()),
+        ));
+        if order.paused {
+            control.begin_paused();
+        }
+        let supervised = Supervised {
+            assembled: Arc::clone(&assembled),
+            clock: Arc::clone(&self.clock),
+            data: self.data.clone(),
+            state: Some(order.state.clone()),
+            control: Some(Arc::clone(&control)),
+            fresh: false,
+            allow_dropped: false,
+        };
+        let kinds = roles(&assembled).into_iter().map(|role| match role {
+            Role::Source { .. } => "source",
+            Role::Stage => "stage",
+            Role::Sink => "sink",
+        });
+        let mut watch = OnBoard { board, control: &control, kinds: kinds.collect() };
+        let ended = tokio::select! {
+            ended = supervised.run(stops, &mut watch) => ended?,
+            () = answer(commands, &control) => return Ok(JobEnd::Stopped),
+        };
+        Ok(match ended {
+            Ended::Ran(summary) if summary.stopped && !control.is_drained() => JobEnd::Stopped,
+            Ended::Ran(_) | Ended::Already(_) => JobEnd::Finished,
+        })
+    }
+}
+
+/// Answers requests to a job, several at once.
+async fn answer(commands: &mut mpsc::Receiver<Command>, control: &Arc<Control>) {
+    let mut working = JoinSet::new();
+    loop {
+        tokio::select! {
+            command = commands.recv() => {
+                let Some(Command { request, reply }) = command else {
+                    // Nobody can ask any more; the job goes on.
+                    return std::future::pending().await;
+                };
+                let control = Arc::clone(control);
+                // Who has asked may have gone.
+                working.spawn(async move { drop(reply.send(control.answer(request).await)) });
+            }
+            Some(_done) = working.join_next() => {}
+        }
+    }
+}
+
+/// The job file, with what stands for the names of plugins in it.
+fn read(order: &JobOrder) -> Result<JobSpec, Failure> {
+    let mut spec = wasmill_spec::parse(FILE, order.text.as_bytes()).map_err(Failure::Job)?;
+    let mut wrong = Vec::new();
+    if spec.dead_letters.is_some() {
+        let message = "`dead_letters` names a file; in the service they are with the job";
+        wrong.push(spec.error(&["dead_letters"], message).hint("leave it out, and read them with `wasmill dlq`"));
+    }
+    for (name, stage) in &mut spec.stages {
+        if let PluginRef::Path(named) = &stage.plugin {
+            match order.pins.get(named) {
+                Some(digest) => stage.plugin = PluginRef::Digest(*digest),
+                None => {
+                    let message = format!("stage `{name}`: there is no plugin {named:?}");
+                    return Err(Failure::wrong(message));
+                }
+            }
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(Failure::Job(wrong));
+    }
+    spec.dead_letters = Some(order.dead_letters.display().to_string());
+    Ok(spec)
+}
+
+impl From<Failure> for Wrong {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Job(diagnostics) => Self {
+                message: match diagnostics.as_slice() {
+                    [one] => one.message.clone(),
+                    many => format!("the job file has {} findings", many.len()),
+                },
+                hints: Vec::new(),
+                diagnostics: diagnostics.iter().map(Diagnostic::to_json).collect(),
+            },
+            Failure::Said { message, hints, .. } => Self { message, hints, diagnostics: Vec::new() },
+            Failure::Reported { .. } | Failure::OutputClosed => {
+                Self { message: "the job ended".to_owned(), hints: Vec::new(), diagnostics: Vec::new() }
+            }
+        }
+    }
+}
+
+impl Host for JobHost {
+    fn inspect(&self, bytes: Arc<[u8]>) -> BoxFuture<'_, Result<Inspected, Wrong>> {
+        Box::pin(async move {
+            let named = PluginRef::Path("the plugin".to_owned());
+            let loaded = self.plugins.load_bytes(&named, bytes, InstanceLimits::default()).await;
+            let loaded = loaded.map_err(|unusable| Wrong::from(Failure::from(unusable)))?;
+            let info = loaded.info();
+            // Many need a configuration to say who they are.
+            let descriptor = loaded.describe().await.ok();
+            Ok(Inspected {
+                name: descriptor.as_ref().map(|it| it.name.clone()),
+                version: descriptor.as_ref().map(|it| it.version.clone()),
+                about: json!({
+                    "imports": info.imports,
+                    "exports": info.exports,
+                    "languages": info.languages,
+                    "tools": info.tools,
+                    "native_bytes": info.native_bytes,
+                    "aggregate": info.aggregate,
+                    "timed": info.timed,
+                }),
+            })
+        })
+    }
+
+    fn check<'a>(&'a self, order: &'a JobOrder) -> BoxFuture<'a, Result<Value, Wrong>> {
+        Box::pin(async move {
+            let assembled = self.assemble(order).await.map_err(Wrong::from)?;
+            Ok(json!({
+                "ok": true,
+                "job": assembled.spec.name,
+                "delivery": assembled.planned.gives(),
+                "warnings": assembled.warnings().iter().map(Diagnostic::to_json).collect::<Vec<_>>(),
+            }))
+        })
+    }
+
+    fn run<'a>(&'a self, order: &'a JobOrder, ties: &'a mut Ties) -> BoxFuture<'a, JobEnd> {
+        let span = tracing::info_span!(JOB_SPAN, tenant = %order.tenant, job = %order.job);
+        Box::pin(
+            async move {
+                match self.supervise(order, ties).await {
+                    Ok(ended) => ended,
+                    Err(failure) => {
+                        let retry = failure.is_passing();
+                        let mut wrong = Wrong::from(failure);
+                        // Where the folder of the tenant lies is nobody's business outside.
+                        let folder = format!("{}/", order.files.display());
+                        wrong.message = wrong.message.replace(&folder, "");
+                        JobEnd::Failed { wrong, retry }
+                    }
+                }
+            }
+            .instrument(span),
+        )
+    }
+
+    fn rescaled(&self, text: &str, node: &str, parallelism: u16) -> Result<String, Wrong> {
+        let spec = wasmill_spec::parse(FILE, text.as_bytes()).map_err(|found| Wrong::from(Failure::Job(found)))?;
+        let node = spec.nodes().find(|(name, _)| name.as_str() == node);
+        let Some((name, node)) = node else {
+            return Err(Failure::wrong("the job has no such node").into());
+        };
+        let change: Result<Override, _> = format!("{}.{name}.parallelism={parallelism}", node.section()).parse();
+        let change = change.map_err(|reason| Wrong::from(Failure::wrong(reason)))?;
+        let changed = overrides::apply(FILE, text.as_bytes().to_vec(), &[change]).map_err(Wrong::from)?;
+        String::from_utf8(changed).map_err(|_| Failure::wrong("the job file is no text").into())
+    }
+}
+
+/// Tells the board of a job how it is.
+struct OnBoard<'a> {
+    board: &'a Board,
+    control: &'a Control,
+    kinds: Vec<&'static str>,
+}
+
+impl Watch for OnBoard<'_> {
+    fn event(&mut self, event: Event<'_>) {
+        let board = self.board;
+        match event {
+            Event::Opened => {}
+            Event::Began => {
+                if let Ok(current) = self.control.current() {
+                    board.runs(Live { remote: current.remote, kinds: self.kinds.clone() });
+                    board.say("info", "the job runs");
+                }
+            }
+            Event::Resuming(epoch) => board.say("info", &format!("goes on behind epoch {epoch}")),
+            Event::Replaying(rows) => board.say("info", &format!("processes {rows} dead letters again")),
+            Event::Listening { source, location } => board.say("info", &format!("{source} listens on {location}")),
+            Event::NoRoom(reason) => {
+                board.waits(&format!("{reason}; looking for room every {} s", ROOM_RETRY.as_secs()));
+            }
+            Event::RoomAgain => board.say("info", "there is room again"),
+            Event::SlowDisk(took) => {
+                board.say("warn", &format!("the disk is slow: a commit has been under way for {} s", took.as_secs()));
+            }
+            Event::Stopping => board.say("info", "ends at the next epoch"),
+            Event::RolledBack(reason) => board.say("warn", &format!("rolled back: {reason}")),
+        }
+    }
+
+    fn every(&self) -> Duration {
+        LOOK
+    }
+}

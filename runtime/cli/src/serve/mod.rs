@@ -1,0 +1,7 @@
+//! What the service needs of plugins and connectors: jobs of tenants, assembled and run here.
+
+mod host;
+mod logs;
+
+pub(crate) use host::JobHost;
+pub(crate) use logs::JobLogLayer;

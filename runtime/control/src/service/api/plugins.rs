@@ -1,0 +1,121 @@
+//! Plugins of the tenant.
+
+use axum::Json as Answer;
+use axum::body::Body;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Shared;
+use super::auth::{Deployer, Reader};
+use super::body::{self, Asked, Json};
+use crate::service::plugins::PluginView;
+use crate::service::problem::Problem;
+
+/// What a plugin is to be called.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PushAsked {
+    /// A `name` or `name:tag` that stands for it from now on.
+    name: Option<String>,
+}
+
+/// A signature of a plugin.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewSignature {
+    /// ed25519 over the text of the digest, 128 hexadecimal digits.
+    signature: String,
+}
+
+/// All plugins of the tenant.
+#[utoipa::path(get, path = "/v1/plugins", tag = "plugins", responses((status = 200, body = [PluginView])))]
+pub(super) async fn list(Reader(tenant): Reader) -> Answer<Vec<PluginView>> {
+    Answer(tenant.plugins())
+}
+
+/// A body that is read once it is known whose it is, and how large it may be.
+pub(super) struct Unread(Body);
+
+impl FromRequest<Shared> for Unread {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Shared) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        body::is_plain(&parts)?;
+        Ok(Self(body))
+    }
+}
+
+/// Takes in a plugin: the bytes of a component are the body. It is checked, compiled, and known by its
+/// digest from then on.
+#[utoipa::path(
+    post, path = "/v1/plugins", tag = "plugins", params(PushAsked),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 201, body = PluginView), (status = 200, body = PluginView, description = "It was there"),
+        (status = 413, body = Problem), (status = 422, body = Problem)
+    )
+)]
+pub(super) async fn push(
+    Deployer(tenant): Deployer,
+    State(service): State<Shared>,
+    Asked(asked): Asked<PushAsked>,
+    Unread(body): Unread,
+) -> Result<(StatusCode, Answer<PluginView>), Problem> {
+    tenant.admit_change()?;
+    let bytes = body::read(body, tenant.record().budget.plugin_bytes, service.clock()).await?;
+    let pushing = async move { tenant.push(bytes, asked.name).await };
+    let (view, is_new) = crate::service::jobs::to_the_end(pushing).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
+}
+
+/// A plugin, by its digest or a `name:tag`.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}", tag = "plugins", params(("plugin" = String, Path)),
+    responses((status = 200, body = PluginView), (status = 404, body = Problem))
+)]
+pub(super) async fn show(Reader(tenant): Reader, Path(plugin): Path<String>) -> Result<Answer<PluginView>, Problem> {
+    let (digest, mut view) = tenant.plugin(&plugin)?;
+    let bytes = tenant.plugin_bytes(digest).await?;
+    view.about = tenant.parts.host.inspect(bytes.into()).await.ok().map(|inspected| inspected.about);
+    Ok(Answer(view))
+}
+
+/// Removes a plugin that no job needs.
+#[utoipa::path(
+    delete, path = "/v1/plugins/{plugin}", tag = "plugins", params(("plugin" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn remove(Deployer(tenant): Deployer, Path(plugin): Path<String>) -> Result<StatusCode, Problem> {
+    tenant.remove_plugin(&plugin).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The bytes of a plugin.
+#[utoipa::path(
+    get, path = "/v1/plugins/{plugin}/content", tag = "plugins", params(("plugin" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/wasm"), (status = 404, body = Problem))
+)]
+pub(super) async fn content(Reader(tenant): Reader, Path(plugin): Path<String>) -> Result<Response, Problem> {
+    let (digest, _) = tenant.plugin(&plugin)?;
+    let bytes = tenant.plugin_bytes(digest).await?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"))], bytes).into_response())
+}
+
+/// Adds a signature of one of the tenant's signers.
+#[utoipa::path(
+    post, path = "/v1/plugins/{plugin}/signatures", tag = "plugins", params(("plugin" = String, Path)),
+    request_body = NewSignature,
+    responses((status = 200, body = PluginView), (status = 404, body = Problem), (status = 422, body = Problem))
+)]
+pub(super) async fn sign(
+    Deployer(tenant): Deployer,
+    Path(plugin): Path<String>,
+    Json(new): Json<NewSignature>,
+) -> Result<Answer<PluginView>, Problem> {
+    Ok(Answer(tenant.sign(&plugin, new.signature).await?))
+}

@@ -1,0 +1,107 @@
+//! The seam to whoever knows plugins and connectors.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use wasmill_contract::BoxFuture;
+use wasmill_model::{JobName, PluginDigest, TenantName};
+
+use super::plugins::Inspected;
+use super::record::Egress;
+use super::slot::Board;
+use crate::local::{Answer, Request};
+
+/// A job that is to run, with everything that it may reach.
+#[derive(Debug, Clone)]
+pub struct JobOrder {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// Its name.
+    pub job: JobName,
+    /// The job file.
+    pub text: Arc<str>,
+    /// Digests of plugins that the job file names otherwise.
+    pub pins: BTreeMap<String, PluginDigest>,
+    /// Where paths of the job file start from. Nothing above is reached.
+    pub files: PathBuf,
+    /// Where it keeps its state.
+    pub state: PathBuf,
+    /// Where its rejected rows are written for people.
+    pub dead_letters: PathBuf,
+    /// Where topics of the tenant are.
+    pub topics: PathBuf,
+    /// Where plugins of the tenant are, see [`super::blob`].
+    pub plugins: PathBuf,
+    /// Where it may connect to.
+    pub egress: Egress,
+    /// Whether sources read nothing at first.
+    pub paused: bool,
+}
+
+/// A request to a job, and who waits for the answer.
+#[derive(Debug)]
+pub struct Command {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// How a running job is reached.
+#[derive(Debug)]
+pub struct Ties {
+    /// Requests to it.
+    pub commands: mpsc::Receiver<Command>,
+    /// Asks it to end: first at an epoch, then at once.
+    pub stops: mpsc::Receiver<()>,
+    /// Where it says how it is.
+    pub board: Arc<Board>,
+}
+
+/// What is wrong with a job or a plugin.
+#[derive(Debug, Clone)]
+pub struct Wrong {
+    /// In words.
+    pub message: String,
+    /// What to do, one line each.
+    pub hints: Vec<String>,
+    /// What is wrong with the job file, each with line, column and hint.
+    pub diagnostics: Vec<Value>,
+}
+
+/// How a run of a job ended.
+#[derive(Debug, Clone)]
+pub enum JobEnd {
+    /// It has nothing left to do.
+    Finished,
+    /// Somebody asked for it.
+    Stopped,
+    /// It failed.
+    Failed {
+        /// Why.
+        wrong: Wrong,
+        /// Whether it may go well another time.
+        retry: bool,
+    },
+}
+
+/// Runs jobs, and looks at plugins.
+pub trait Host: Send + Sync + 'static {
+    /// Checks and compiles a plugin within limits, and says what it is.
+    fn inspect(&self, bytes: Arc<[u8]>) -> BoxFuture<'_, Result<Inspected, Wrong>>;
+
+    /// Finds everything that is wrong with a job, and returns warnings and what it guarantees.
+    fn check<'a>(&'a self, order: &'a JobOrder) -> BoxFuture<'a, Result<Value, Wrong>>;
+
+    /// Runs a job to its end, from what its state directory holds.
+    fn run<'a>(&'a self, order: &'a JobOrder, ties: &'a mut Ties) -> BoxFuture<'a, JobEnd>;
+
+    /// The job file with another parallelism of a node.
+    ///
+    /// # Errors
+    /// Where there is no such node.
+    fn rescaled(&self, text: &str, node: &str, parallelism: u16) -> Result<String, Wrong>;
+}

@@ -1,0 +1,406 @@
+//! Jobs of a tenant: what is asked of them becomes what is wanted, durably, and then what is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use wasmill_env::kill_point;
+use wasmill_model::{JobName, NodeName};
+use wasmill_spec::JobSpec;
+
+use super::admission::{self, Admitted};
+use super::host::JobOrder;
+use super::plugins;
+use super::problem::Problem;
+use super::record::{Desired, JobRecord, Reserved};
+use super::savepoints;
+use super::slot::{Phase, Run, Slot};
+use super::state::remove_all;
+use super::tenant::{Tenant, bytes_in, no_job};
+use crate::local::{Refusal, Request};
+
+/// A job as it is wanted and as it is.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct JobView {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub(super) job: JobName,
+    /// What it is to do.
+    pub(super) desired: Desired,
+    /// What it is doing.
+    pub(super) phase: Phase,
+    /// Why it does not run, where something is wrong.
+    pub(super) reason: Option<String>,
+    /// What to do about that.
+    pub(super) hints: Vec<String>,
+    /// How often it was deployed.
+    pub(super) revision: u64,
+    /// When it was deployed last, microseconds since the Unix epoch.
+    pub(super) deployed: i64,
+    /// What is reserved for it.
+    pub(super) reserved: Reserved,
+    /// Digests that names of plugins stand for in it.
+    pub(super) plugins: BTreeMap<String, String>,
+    /// Its counters, epoch and latency, while it runs: what `wasmill status --json` prints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(super) status: Option<Value>,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::conflict(refusal.message).hints(refusal.hints)
+    }
+}
+
+/// Does `act` to its end, whether or not anybody waits for it.
+pub(super) async fn to_the_end<T: Send + 'static>(
+    act: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(act).await {
+        Ok(done) => done,
+        Err(error) => Err(Problem::internal(format!("a task ended early: {error}"))),
+    }
+}
+
+impl Tenant {
+    /// Starts every job that is to run.
+    pub(super) async fn start_all(self: &Arc<Self>) {
+        for (job, slot) in self.slots() {
+            let mut run = slot.run.lock().await;
+            self.start(&job, &slot, &mut run);
+        }
+    }
+
+    /// Ends every job at an epoch, all at once.
+    pub(super) async fn stop_all(&self) {
+        let ending = self.slots().into_iter().map(|(_, slot)| async move {
+            let mut run = slot.run.lock().await;
+            slot.stop(&mut run, false).await;
+        });
+        futures_util::future::join_all(ending).await;
+        // What was used since the record was written last.
+        if let Err(problem) = self.change(|_| Ok(())).await {
+            tracing::warn!("usage of tenant {} is lost: {}", self.name, problem.detail);
+        }
+    }
+
+    /// Ends every job now.
+    pub(super) async fn cut_off_all(&self) {
+        for (_, slot) in self.slots() {
+            let mut run = slot.run.lock().await;
+            slot.stop(&mut run, true).await;
+        }
+    }
+
+    /// Starts a job that is to run and does not.
+    fn start(self: &Arc<Self>, job: &JobName, slot: &Slot, run: &mut Option<Run>) {
+        let record = self.record();
+        let Some(wanted) = record.jobs.get(job).filter(|wanted| wanted.desired != Desired::Stopped) else { return };
+        if run.is_some() {
+            return;
+        }
+        if let Err(error) = savepoints::mend(&self.job_dir(job)) {
+            return slot.board.cannot_start(Problem::internal(format!("cannot put back the state: {error}")));
+        }
+        // Signers and plugins may have changed since it was deployed.
+        let order = admission::parse(wanted.text.as_bytes()).and_then(|spec| {
+            let mut admitted = admission::admit(&spec, &pinned(&record, wanted))?;
+            admitted.pins = pins(wanted);
+            Ok(self.order(&admitted, &wanted.text, wanted.desired == Desired::Paused))
+        });
+        match order {
+            Ok(order) => {
+                let tenant = Arc::clone(self);
+                let used = move |usage| tenant.use_more(usage);
+                slot.start(run, Arc::clone(&self.parts.host), order, Arc::clone(&self.parts.clock), used);
+            }
+            Err(problem) => slot.board.cannot_start(problem),
+        }
+    }
+
+    fn order(&self, admitted: &Admitted, text: &str, paused: bool) -> JobOrder {
+        let dir = self.job_dir(&admitted.job);
+        JobOrder {
+            tenant: self.name.clone(),
+            job: admitted.job.clone(),
+            text: text.into(),
+            pins: admitted.pins.clone(),
+            files: self.dir.join("files"),
+            state: dir.join("state"),
+            dead_letters: dir.join("dead-letters.jsonl"),
+            topics: self.dir.join("topics"),
+            plugins: self.plugin_dir(),
+            egress: self.record().egress.clone(),
+            paused,
+        }
+    }
+
+    /// Finds everything that is wrong with a job file.
+    pub(super) async fn check(&self, text: &str) -> Result<Value, Problem> {
+        let (_, order) = self.admitted(None, text)?;
+        Ok(self.parts.host.check(&order).await?)
+    }
+
+    fn admitted(&self, job: Option<&JobName>, text: &str) -> Result<(Admitted, JobOrder), Problem> {
+        let spec: JobSpec = admission::parse(text.as_bytes())?;
+        if let Some(job) = job.filter(|job| **job != spec.name) {
+            let message = format!("the job file says `name = \"{}\"`, the request is for job {job}", spec.name);
+            return Err(Problem::bad(message));
+        }
+        let admitted = admission::admit(&spec, &self.record())?;
+        let order = self.order(&admitted, text, false);
+        Ok((admitted, order))
+    }
+
+    /// Deploys a job: a new one, or another file for one that there is, which goes on from its state.
+    pub(super) async fn deploy(self: &Arc<Self>, job: JobName, text: String) -> Result<(JobView, bool), Problem> {
+        self.admit_change()?;
+        self.has_room()?;
+        let (admitted, order) = self.admitted(Some(&job), &text)?;
+        {
+            let _one_at_a_time = self.compiling.acquire().await.map_err(|_| Problem::unavailable("it ends"))?;
+            self.parts.host.check(&order).await?;
+        }
+        let tenant = Arc::clone(self);
+        to_the_end(async move {
+            let slot = tenant.slot_or_new(&job);
+            let mut run = slot.run.lock().await;
+            let now = tenant.parts.clock.wall().0;
+            let is_new = !tenant.record().jobs.contains_key(&job);
+            if is_new {
+                // What is left of one whose removal was cut off.
+                tenant.remove_job_dir(&job).await?;
+            }
+            let reserved = tenant.change(move |record| admission::reserve(record, &admitted, &text, now)).await;
+            if let Err(problem) = reserved {
+                if is_new {
+                    tenant.forget_slot(&job);
+                }
+                return Err(problem);
+            }
+            kill_point("serve-job-deployed");
+            slot.stop(&mut run, false).await;
+            tenant.start(&job, &slot, &mut run);
+            drop(run);
+            Ok((tenant.job(&job).await?, is_new))
+        })
+        .await
+    }
+
+    /// The same job with another parallelism of a node, from its state.
+    pub(super) async fn rescale(
+        self: &Arc<Self>,
+        job: JobName,
+        node: &NodeName,
+        parallelism: u16,
+    ) -> Result<JobView, Problem> {
+        let record = self.record();
+        let wanted = record.jobs.get(&job).ok_or_else(|| no_job(&job))?;
+        let text = self.parts.host.rescaled(&wanted.text, node.as_str(), parallelism)?;
+        Ok(self.deploy(job, text).await?.0)
+    }
+
+    /// Has a job do something else from now on.
+    pub(super) async fn set_desired(
+        self: &Arc<Self>,
+        job: JobName,
+        desired: Desired,
+        drain: bool,
+    ) -> Result<JobView, Problem> {
+        let slot = self.slot(&job)?;
+        let tenant = Arc::clone(self);
+        to_the_end(async move {
+            let mut run = slot.run.lock().await;
+            tenant
+                .change({
+                    let job = job.clone();
+                    move |record| {
+                        let wanted = record.jobs.get_mut(&job).ok_or_else(|| no_job(&job))?;
+                        wanted.desired = desired;
+                        Ok(())
+                    }
+                })
+                .await?;
+            let runs = slot.board.phase() == Phase::Running;
+            match desired {
+                Desired::Stopped => {
+                    if drain && runs {
+                        slot.ask(Request::Drain).await?;
+                    }
+                    slot.stop(&mut run, false).await;
+                }
+                Desired::Running | Desired::Paused if runs => {
+                    let request = if desired == Desired::Paused { Request::Pause } else { Request::Resume };
+                    slot.ask(request).await?;
+                }
+                Desired::Running | Desired::Paused => {
+                    // One that has failed or finished is tried again.
+                    slot.stop(&mut run, false).await;
+                    tenant.start(&job, &slot, &mut run);
+                }
+            }
+            drop(run);
+            tenant.job(&job).await
+        })
+        .await
+    }
+
+    /// Removes a job with its state.
+    pub(super) async fn remove_job(self: &Arc<Self>, job: JobName) -> Result<(), Problem> {
+        let slot = self.slot(&job)?;
+        let tenant = Arc::clone(self);
+        to_the_end(async move {
+            let mut run = slot.run.lock().await;
+            tenant
+                .change({
+                    let job = job.clone();
+                    move |record| record.jobs.remove(&job).map(drop).ok_or_else(|| no_job(&job))
+                })
+                .await?;
+            slot.stop(&mut run, true).await;
+            tenant.forget_slot(&job);
+            tenant.remove_job_dir(&job).await
+        })
+        .await
+    }
+
+    async fn remove_job_dir(&self, job: &JobName) -> Result<(), Problem> {
+        let dir = self.job_dir(job);
+        let removed = tokio::task::spawn_blocking(move || remove_all(&dir)).await;
+        let removed = removed.map_err(std::io::Error::other).and_then(|removed| removed);
+        removed.map_err(|error| Problem::internal(format!("cannot remove the state of the job: {error}")))
+    }
+
+    /// Puts another plugin into a stage while the job runs.
+    pub(super) async fn swap(self: &Arc<Self>, job: JobName, stage: NodeName, named: &str) -> Result<Value, Problem> {
+        self.admit_change()?;
+        let slot = self.slot(&job)?;
+        let record = self.record();
+        let digest = plugins::resolve(&record, named)?;
+        if let Some(digest) = &digest {
+            plugins::verify(&record, digest)?;
+        }
+        let plugin = digest.map_or_else(|| named.to_owned(), |digest| digest.to_string());
+        let tenant = Arc::clone(self);
+        to_the_end(async move {
+            if let Some(digest) = digest {
+                // Before it is in any epoch: a plugin that a stage may run with is not removed.
+                let (job, stage) = (job.clone(), stage.clone());
+                tenant
+                    .change(move |record| {
+                        let wanted = record.jobs.get_mut(&job).ok_or_else(|| no_job(&job))?;
+                        wanted.swapped.insert(stage, digest.to_string());
+                        Ok(())
+                    })
+                    .await?;
+            }
+            let answer = slot.ask(Request::Swap { stage, plugin }).await?;
+            slot.board.swapped();
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// A job as it is wanted and as it is.
+    pub(super) async fn job(&self, job: &JobName) -> Result<JobView, Problem> {
+        let slot = self.slot(job)?;
+        let mut view = self.view(job, &slot)?;
+        if view.phase == Phase::Running {
+            // One that ends meanwhile has none.
+            view.status = slot.ask(Request::Status).await.ok();
+        }
+        Ok(view)
+    }
+
+    fn view(&self, job: &JobName, slot: &Slot) -> Result<JobView, Problem> {
+        let record = self.record();
+        let wanted = record.jobs.get(job).ok_or_else(|| no_job(job))?;
+        let wrong = slot.board.wrong();
+        Ok(JobView {
+            job: job.clone(),
+            desired: wanted.desired,
+            phase: slot.board.phase(),
+            reason: wrong.as_ref().map(|wrong| wrong.message.clone()),
+            hints: wrong.map(|wrong| wrong.hints).unwrap_or_default(),
+            revision: wanted.revision,
+            deployed: wanted.deployed,
+            reserved: wanted.reserved,
+            plugins: wanted.pins.clone(),
+            status: None,
+        })
+    }
+
+    /// All jobs, without their counters.
+    pub(super) fn jobs(&self) -> Vec<JobView> {
+        let slots = self.slots();
+        slots.iter().filter_map(|(job, slot)| self.view(job, slot).ok()).collect()
+    }
+
+    /// Does something with the state of a job while it rests, and lets it go on. `at_once`: what it has
+    /// done since its last epoch is not needed.
+    pub(super) async fn at_rest<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: JobName,
+        at_once: bool,
+        act: impl FnOnce(PathBuf) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let slot = self.slot(&job)?;
+        let tenant = Arc::clone(self);
+        to_the_end(async move {
+            let mut run = slot.run.lock().await;
+            slot.stop(&mut run, at_once).await;
+            let dir = tenant.job_dir(&job);
+            let done = tokio::task::spawn_blocking(move || act(dir)).await;
+            tenant.start(&job, &slot, &mut run);
+            done.map_err(|error| Problem::internal(format!("a thread ended early: {error}")))?
+        })
+        .await
+    }
+
+    /// Refuses where the jobs of the tenant have as much state as they may.
+    pub(super) fn has_room(&self) -> Result<(), Problem> {
+        let (most, has) = (self.record().budget.state_bytes, bytes_in(&self.dir.join("jobs")));
+        if has >= most {
+            return Err(Problem::over_budget(format!(
+                "state of the tenant's jobs takes {has} bytes, it may take {most}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What a job says of itself in numbers, for `GET /v1/usage`.
+    pub(super) fn holdings(&self) -> Value {
+        let record = self.record();
+        let reserved = |of: fn(&Reserved) -> u64| record.jobs.values().map(|job| of(&job.reserved)).sum::<u64>();
+        json!({
+            "jobs": record.jobs.len(),
+            "tasks": reserved(|reserved| u64::from(reserved.tasks)),
+            "memory_bytes": reserved(|reserved| reserved.memory_bytes),
+            "plugins": record.plugins.len(),
+            "plugin_bytes": record.plugins.values().map(|plugin| plugin.bytes).sum::<u64>(),
+            "tokens": record.tokens.len(),
+            "state_bytes": bytes_in(&self.dir.join("jobs")),
+            "topic_bytes": bytes_in(&self.dir.join("topics")),
+        })
+    }
+}
+
+/// Digests as the record has them.
+fn pins(wanted: &JobRecord) -> BTreeMap<String, wasmill_model::PluginDigest> {
+    wanted.pins.iter().filter_map(|(name, digest)| Some((name.clone(), digest.parse().ok()?))).collect()
+}
+
+/// The record with the names of plugins standing for what they stood for when the job was deployed.
+fn pinned(record: &super::record::TenantRecord, wanted: &JobRecord) -> super::record::TenantRecord {
+    let mut record = record.clone();
+    for (name, digest) in &wanted.pins {
+        if let Ok(tag) = plugins::tag(name) {
+            record.tags.insert(tag, digest.clone());
+        }
+    }
+    record
+}

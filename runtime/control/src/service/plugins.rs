@@ -1,0 +1,266 @@
+//! Plugins of a tenant: known by their digest, found by a name and a tag as well.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+use wasmill_model::PluginDigest;
+
+use super::host::Wrong;
+use super::problem::Problem;
+use super::record::{self, PluginRecord, TenantRecord};
+use super::signatures;
+use super::tenant::Tenant;
+
+/// What a plugin is.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Everything else, for people.
+    pub about: Value,
+}
+
+/// A plugin of a tenant.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct PluginView {
+    /// `sha256:` and 64 hexadecimal digits.
+    pub(super) digest: String,
+    /// What it calls itself.
+    pub(super) name: Option<String>,
+    /// Its version.
+    pub(super) version: Option<String>,
+    /// How large it is.
+    pub(super) bytes: u64,
+    /// Microseconds since the Unix epoch.
+    pub(super) pushed: i64,
+    /// Every `name:tag` that stands for it.
+    pub(super) tags: Vec<String>,
+    /// Who of the tenant's signers has signed it.
+    pub(super) signed_by: Option<String>,
+    /// What it is made of, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(super) about: Option<Value>,
+}
+
+/// The file of a plugin in a folder of plugins.
+#[must_use]
+pub fn blob(dir: &Path, digest: &PluginDigest) -> PathBuf {
+    dir.join(format!("{}.wasm", digest.to_string().replace(':', "-")))
+}
+
+/// A `name:tag` is two names with a colon.
+pub(super) fn tag(text: &str) -> Result<String, Problem> {
+    let (name, tag) = text.split_once(':').unwrap_or((text, "latest"));
+    let is_name = |text: &str, more: &[char]| {
+        let all = text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-') || more.contains(&c));
+        (1..=63).contains(&text.len()) && all && !text.starts_with('.')
+    };
+    if is_name(name, &[]) && is_name(tag, &['.', '_']) {
+        return Ok(format!("{name}:{tag}"));
+    }
+    Err(Problem::bad(format!("{text:?} is no name of a plugin"))
+        .hint("a name is [a-z0-9-]{1,63}, a tag behind a colon is [a-z0-9._-]{1,63}; a digest is sha256:HEX"))
+}
+
+fn view(record: &TenantRecord, digest: &str, plugin: &PluginRecord) -> PluginView {
+    let tags = record.tags.iter().filter(|(_, known)| *known == digest).map(|(tag, _)| tag.clone()).collect();
+    let signed_by = digest
+        .parse()
+        .ok()
+        .and_then(|digest| signatures::signer(&digest, &plugin.signatures, &record.signers).map(str::to_owned));
+    PluginView {
+        digest: digest.to_owned(),
+        name: plugin.name.clone(),
+        version: plugin.version.clone(),
+        bytes: plugin.bytes,
+        pushed: plugin.pushed,
+        tags,
+        signed_by,
+        about: None,
+    }
+}
+
+impl From<Wrong> for Problem {
+    fn from(wrong: Wrong) -> Self {
+        let Wrong { message, hints, diagnostics } = wrong;
+        let problem = if diagnostics.is_empty() { Self::wrong(message) } else { Self::wrong_job(message, diagnostics) };
+        problem.hints(hints)
+    }
+}
+
+/// The digest that a name stands for now. `None` of a standard plugin, which has none.
+pub(super) fn resolve(record: &TenantRecord, named: &str) -> Result<Option<PluginDigest>, Problem> {
+    if named.starts_with("std:") {
+        return Ok(None);
+    }
+    let missing =
+        || Problem::missing(format!("there is no plugin {named:?}")).hint("`wasmill plugin ls` lists plugins; push it");
+    let digest: PluginDigest = match named.parse() {
+        Ok(digest) => digest,
+        Err(_) => {
+            let digest = record.tags.get(&tag(named)?).ok_or_else(missing)?;
+            digest.parse().map_err(|_| missing())?
+        }
+    };
+    if record.plugins.contains_key(&digest.to_string()) { Ok(Some(digest)) } else { Err(missing()) }
+}
+
+/// Refuses a plugin that nobody has signed, where the tenant has signers.
+pub(super) fn verify(record: &TenantRecord, digest: &PluginDigest) -> Result<(), Problem> {
+    if record.signers.is_empty() {
+        return Ok(());
+    }
+    let signatures = record.plugins.get(&digest.to_string()).map(|plugin| plugin.signatures.as_slice());
+    match signatures::signer(digest, signatures.unwrap_or_default(), &record.signers) {
+        Some(_) => Ok(()),
+        None => Err(Problem::not_granted(format!("plugin {digest} has no valid signature of a signer of the tenant"))
+            .hint("sign the digest with ed25519, and add the signature: wasmill plugin sign")),
+    }
+}
+
+impl Tenant {
+    pub(super) fn plugins(&self) -> Vec<PluginView> {
+        let record = self.record();
+        record.plugins.iter().map(|(digest, plugin)| view(&record, digest, plugin)).collect()
+    }
+
+    /// A plugin by its digest or a name and tag.
+    pub(super) fn plugin(&self, named: &str) -> Result<(PluginDigest, PluginView), Problem> {
+        let record = self.record();
+        let digest = resolve(&record, named)?
+            .ok_or_else(|| Problem::bad("standard plugins are part of the service: name one that was pushed"))?;
+        let text = digest.to_string();
+        let plugin = record.plugins.get(&text).ok_or_else(|| Problem::missing("there is no such plugin"))?;
+        Ok((digest, view(&record, &text, plugin)))
+    }
+
+    /// Its bytes, held against its digest.
+    pub(super) async fn plugin_bytes(&self, digest: PluginDigest) -> Result<Vec<u8>, Problem> {
+        let path = blob(&self.plugin_dir(), &digest);
+        let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+        let read = read.map_err(std::io::Error::other).and_then(|read| read);
+        let bytes = read.map_err(|error| Problem::internal(format!("cannot read plugin {digest}: {error}")))?;
+        if PluginDigest(Sha256::digest(&bytes).into()) != digest {
+            return Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again")));
+        }
+        Ok(bytes)
+    }
+
+    /// Takes a plugin in: checks it, compiles it, keeps it.
+    pub(super) async fn push(&self, bytes: Vec<u8>, named: Option<String>) -> Result<(PluginView, bool), Problem> {
+        let named = named.as_deref().map(tag).transpose()?;
+        let digest = PluginDigest(Sha256::digest(&bytes).into());
+        let text = digest.to_string();
+        let bytes: Arc<[u8]> = bytes.into();
+        let length = bytes.len() as u64;
+        let inspected = {
+            let _one_at_a_time = self.compiling.acquire().await.map_err(|_| Problem::unavailable("it ends"))?;
+            self.parts.host.inspect(Arc::clone(&bytes)).await?
+        };
+        let (path, disk) = (blob(&self.plugin_dir(), &digest), Arc::clone(&self.parts.disk));
+        let kept = tokio::task::spawn_blocking(move || record::keep(&*disk, &path, &bytes)).await;
+        let kept = kept.map_err(std::io::Error::other).and_then(|kept| kept);
+        kept.map_err(|error| Problem::internal(format!("cannot keep the plugin: {error}")))?;
+        let pushed = self.parts.clock.wall().0;
+        let Inspected { name, version, about } = inspected;
+        let made = self.change({
+            let text = text.clone();
+            move |record| {
+                let is_new = !record.plugins.contains_key(&text);
+                if is_new && record.plugins.len() >= record.budget.plugins as usize {
+                    let most = record.budget.plugins;
+                    return Err(Problem::over_budget(format!("the tenant has {most} plugins, and may have no more")));
+                }
+                let plugin = PluginRecord { bytes: length, pushed, name, version, signatures: Vec::new() };
+                record.plugins.entry(text.clone()).or_insert(plugin);
+                if let Some(named) = named {
+                    let tags_max = 10 * record.budget.plugins as usize;
+                    if record.tags.len() >= tags_max && !record.tags.contains_key(&named) {
+                        return Err(Problem::over_budget(format!("the tenant has {tags_max} names of plugins")));
+                    }
+                    record.tags.insert(named, text);
+                }
+                Ok(is_new)
+            }
+        });
+        let is_new = made.await?;
+        let mut view = self.plugin(&text)?.1;
+        view.about = Some(about);
+        Ok((view, is_new))
+    }
+
+    /// Adds a signature to a plugin.
+    pub(super) async fn sign(&self, named: &str, signature: String) -> Result<PluginView, Problem> {
+        let (digest, _) = self.plugin(named)?;
+        signatures::signature(&signature)?;
+        let text = digest.to_string();
+        let key = text.clone();
+        self.change(move |record| {
+            if signatures::signer(&digest, std::slice::from_ref(&signature), &record.signers).is_none() {
+                return Err(Problem::wrong("this is no signature over the digest by a signer of the tenant")
+                    .hint("what is signed is the text of the digest, \"sha256:…\", without a line break"));
+            }
+            let Some(plugin) = record.plugins.get_mut(&key) else { return Err(Problem::missing("it was removed")) };
+            if !plugin.signatures.contains(&signature) {
+                plugin.signatures.push(signature);
+                // The newest count.
+                let surplus = plugin.signatures.len().saturating_sub(16);
+                plugin.signatures.drain(..surplus);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(self.plugin(&text)?.1)
+    }
+
+    /// Removes a plugin that no job needs.
+    pub(super) async fn remove_plugin(&self, named: &str) -> Result<(), Problem> {
+        let (digest, _) = self.plugin(named)?;
+        let text = digest.to_string();
+        self.change(move |record| {
+            let users: BTreeSet<&str> = (record.jobs.iter())
+                .filter(|(_, job)| {
+                    job.text.contains(&text)
+                        || job.pins.values().any(|pin| *pin == text)
+                        || job.swapped.values().any(|swapped| *swapped == text)
+                })
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !users.is_empty() {
+                let users: Vec<&str> = users.into_iter().collect();
+                return Err(Problem::conflict(format!("the plugin is used by {}", users.join(", "))));
+            }
+            record.plugins.remove(&text);
+            record.tags.retain(|_, digest| *digest != text);
+            Ok(())
+        })
+        .await?;
+        let path = blob(&self.plugin_dir(), &digest);
+        // What cannot be removed is known to nobody any more.
+        let _left = tokio::task::spawn_blocking(move || std::fs::remove_file(path)).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_nowhere_but_to_plugins() {
+        assert_eq!(tag("classify").expect("a name"), "classify:latest");
+        assert_eq!(tag("classify:1.2.0").expect("a name"), "classify:1.2.0");
+        for bad in ["", ":", "a:", ":b", "../x", "a:../x", "/a", "a/b", "a:.", "A", "é", "a\0", "%2e%2e", "a:b:c"] {
+            assert!(tag(bad).is_err(), "{bad:?}");
+        }
+        assert!(tag(&"a".repeat(64)).is_err());
+    }
+}

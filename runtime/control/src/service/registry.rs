@@ -1,0 +1,70 @@
+//! A record that is read often and changed durably.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+use tokio::sync::Mutex;
+use wasmill_env::Disk;
+
+use super::problem::Problem;
+use super::record;
+
+/// Holds a record. Readers see the last one that is durable.
+///
+/// # Cancellation
+/// A change whose future is dropped is made all the same, or not at all.
+#[derive(Debug)]
+pub(super) struct Registry<T> {
+    inner: Arc<Inner<T>>,
+    /// One change at a time.
+    changing: Arc<Mutex<()>>,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    kind: &'static str,
+    current: RwLock<Arc<T>>,
+}
+
+impl<T: Clone + Serialize + Send + Sync + 'static> Registry<T> {
+    /// Of a record that is on disk.
+    pub(super) fn new(disk: Arc<dyn Disk>, path: PathBuf, kind: &'static str, current: T) -> Self {
+        let current = RwLock::new(Arc::new(current));
+        Self { inner: Arc::new(Inner { disk, path, kind, current }), changing: Arc::default() }
+    }
+
+    /// The record as it is on disk.
+    pub(super) fn get(&self) -> Arc<T> {
+        Arc::clone(&self.inner.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the record, alone. `act` decides; where it refuses nothing has changed. The change is
+    /// durable when this returns.
+    pub(super) async fn change<R: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut T) -> Result<R, Problem>,
+    ) -> Result<R, Problem> {
+        let alone = Arc::clone(&self.changing).lock_owned().await;
+        let mut next = T::clone(&self.get());
+        let result = act(&mut next)?;
+        let inner = Arc::clone(&self.inner);
+        let written = tokio::task::spawn_blocking(move || {
+            let _alone = alone;
+            record::write(&*inner.disk, &inner.path, inner.kind, &next)?;
+            *inner.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+            Ok(())
+        });
+        let written: io::Result<()> = written.await.map_err(io::Error::other).and_then(|written| written);
+        match written {
+            Ok(()) => Ok(result),
+            Err(error) if wasmill_env::is_full(&error) => {
+                Err(Problem::unavailable("the disk of the service is full: nothing was changed"))
+            }
+            Err(error) => Err(Problem::internal(format!("cannot keep the change: {error}"))),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! One job of a tenant: what it is doing, and whoever keeps it doing that.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use utoipa::ToSchema;
+use wasmill_engine::JobRemote;
+use wasmill_env::Clock;
+
+use super::host::{Command, Host, JobEnd, JobOrder, Ties, Wrong};
+use super::logs::LogRing;
+use super::problem::Problem;
+use super::usage::Usage;
+use crate::local::{Answer, Refusal, Request};
+
+/// Requests that wait for a job.
+const COMMANDS_MAX: usize = 16;
+/// A job that failed and may go well another time is tried again after this long, then after twice as
+/// long, and so on.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A job that is to end at an epoch, and has not after this long, is cut off: one that cannot reach its
+/// sink, say. It goes on from its last epoch.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It is being opened.
+    Starting,
+    /// Rows go through.
+    Running,
+    /// It has failed for want of something that may come back, and is tried again.
+    Waiting,
+    /// It ends at the next epoch.
+    Stopping,
+    /// It rests.
+    Stopped,
+    /// It has nothing left to do.
+    Finished,
+    /// It cannot go on.
+    Failed,
+}
+
+impl Phase {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A job while it runs.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Its counters, and what it can be asked.
+    pub remote: JobRemote,
+    /// `source`, `stage` or `sink`, of each node in the order of the plan.
+    pub kinds: Vec<&'static str>,
+}
+
+/// Where a job says how it is.
+pub struct Board {
+    state: Mutex<State>,
+    logs: Arc<LogRing>,
+    clock: Arc<dyn Clock>,
+}
+
+struct State {
+    phase: Phase,
+    wrong: Option<Wrong>,
+    live: Option<Live>,
+    /// How often it was started since the service was.
+    starts: u64,
+    /// Plugins that were put into a stage while it ran, since the service was started.
+    swaps: u64,
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("phase", &self.phase()).finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    pub(super) fn new(logs: Arc<LogRing>, clock: Arc<dyn Clock>) -> Self {
+        let state = State { phase: Phase::Stopped, wrong: None, live: None, starts: 0, swaps: 0 };
+        Self { state: Mutex::new(state), logs, clock }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the job is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.state().phase
+    }
+
+    /// Why it does not run, where something is wrong.
+    pub(super) fn wrong(&self) -> Option<Wrong> {
+        self.state().wrong.clone()
+    }
+
+    /// The job, while it runs.
+    pub(super) fn live(&self) -> Option<Live> {
+        self.state().live.clone()
+    }
+
+    pub(super) fn starts(&self) -> u64 {
+        self.state().starts
+    }
+
+    pub(super) fn swaps(&self) -> u64 {
+        self.state().swaps
+    }
+
+    pub(super) fn swapped(&self) {
+        self.state().swaps += 1;
+    }
+
+    /// The lines that it has said.
+    pub(super) fn logs(&self) -> &LogRing {
+        &self.logs
+    }
+
+    /// An attempt runs.
+    pub fn runs(&self, live: Live) {
+        let mut state = self.state();
+        (state.phase, state.wrong, state.live) = (Phase::Running, None, Some(live));
+        state.starts += 1;
+    }
+
+    /// Something worth a line happened.
+    pub fn say(&self, level: &str, message: &str) {
+        self.logs.add(self.clock.wall(), level, None, message);
+    }
+
+    /// The job waits for something, and goes on by itself.
+    pub fn waits(&self, message: &str) {
+        self.say("warn", message);
+        let mut state = self.state();
+        state.phase = Phase::Waiting;
+        state.wrong = Some(Wrong { message: message.to_owned(), hints: Vec::new(), diagnostics: Vec::new() });
+    }
+
+    /// The job cannot even be tried.
+    pub(super) fn cannot_start(&self, problem: Problem) {
+        let Problem { detail: message, hints, diagnostics, .. } = problem;
+        self.set(Phase::Failed, Some(Wrong { message, hints, diagnostics }));
+    }
+
+    fn set(&self, phase: Phase, wrong: Option<Wrong>) {
+        if let Some(wrong) = &wrong {
+            self.say("error", &wrong.message);
+        }
+        let mut state = self.state();
+        (state.phase, state.wrong) = (phase, wrong);
+    }
+
+    /// The run is over; what it has counted is used.
+    fn over(&self) -> Usage {
+        let live = self.state().live.take();
+        live.map_or_else(Usage::default, |live| Usage::of(live.remote.metrics(), &live.kinds))
+    }
+}
+
+/// A job of a tenant.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) board: Arc<Board>,
+    /// Whoever keeps it running. Held while it is started or stopped: one at a time.
+    pub(super) run: tokio::sync::Mutex<Option<Run>>,
+    commands: Mutex<Option<mpsc::Sender<Command>>>,
+}
+
+/// Keeps a job running.
+#[derive(Debug)]
+pub(super) struct Run {
+    stops: mpsc::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Slot {
+    pub(super) fn new(board: Board) -> Self {
+        Self { board: Arc::new(board), run: tokio::sync::Mutex::new(None), commands: Mutex::new(None) }
+    }
+
+    fn commands(&self) -> MutexGuard<'_, Option<mpsc::Sender<Command>>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the job. `run` is this slot's own, and nobody runs it. `used` hears what a run has used.
+    pub(super) fn start(
+        &self,
+        run: &mut Option<Run>,
+        host: Arc<dyn Host>,
+        order: JobOrder,
+        clock: Arc<dyn Clock>,
+        used: impl Fn(Usage) + Send + 'static,
+    ) {
+        let (stops, stop_asked) = mpsc::channel(2);
+        let (commands, asked) = mpsc::channel(COMMANDS_MAX);
+        *self.commands() = Some(commands);
+        self.board.set(Phase::Starting, None);
+        let ties = Ties { commands: asked, stops: stop_asked, board: Arc::clone(&self.board) };
+        let task = tokio::spawn(keep_running(host, order, ties, clock, used));
+        *run = Some(Run { stops, task });
+    }
+
+    /// Ends the job: at an epoch, or at once where it may be lost what was done since.
+    pub(super) async fn stop(&self, run: &mut Option<Run>, at_once: bool) {
+        let Some(Run { stops, task }) = run.as_mut() else { return };
+        if !task.is_finished() {
+            self.board.set(Phase::Stopping, None);
+            // One that has ended hears nothing.
+            let _ended = stops.send(()).await.is_err();
+            if at_once {
+                let _ended = stops.send(()).await.is_err();
+            }
+        }
+        // A panic was caught within.
+        let mut cut_off = at_once;
+        tokio::select! {
+            _over = &mut *task => {}
+            () = self.board.clock.sleep(STOP_PATIENCE) => {
+                let seconds = STOP_PATIENCE.as_secs();
+                self.board.say("warn", &format!("cut off: it had not ended after {seconds} s; it goes on from its last epoch"));
+                cut_off = true;
+                let _ended = stops.send(()).await.is_err();
+                let _over = task.await.is_err();
+            }
+        }
+        if cut_off {
+            self.board.set(Phase::Stopped, None);
+        }
+        *run = None;
+        *self.commands() = None;
+    }
+
+    /// Asks the job for something while it runs.
+    pub(super) async fn ask(&self, request: Request) -> Answer {
+        let resting = || Refusal::new(format!("the job does not run: it is {}", self.board.phase().name()));
+        let commands = self.commands().clone().ok_or_else(resting)?;
+        let (reply, answer) = oneshot::channel();
+        commands.send(Command { request, reply }).await.map_err(|_ended| resting())?;
+        answer.await.map_err(|_ended| Refusal::new("the job ended before it had answered"))?
+    }
+}
+
+/// Runs a job until it has ended for good.
+async fn keep_running(
+    host: Arc<dyn Host>,
+    order: JobOrder,
+    mut ties: Ties,
+    clock: Arc<dyn Clock>,
+    used: impl Fn(Usage) + Send + 'static,
+) {
+    let board = Arc::clone(&ties.board);
+    let mut retry = RETRY_MIN;
+    loop {
+        let began = clock.monotonic_nanos();
+        let ended = AssertUnwindSafe(host.run(&order, &mut ties)).catch_unwind().await;
+        used(board.over());
+        let (wrong, again) = match ended {
+            Ok(JobEnd::Finished) => return board.set(Phase::Finished, None),
+            Ok(JobEnd::Stopped) => return board.set(Phase::Stopped, None),
+            Ok(JobEnd::Failed { wrong, retry }) => (wrong, retry),
+            // Said by the panic itself.
+            Err(_) => {
+                let message = "the host has a bug: it panicked; the log of the service says where".to_owned();
+                (Wrong { message, hints: Vec::new(), diagnostics: Vec::new() }, false)
+            }
+        };
+        if !again {
+            return board.set(Phase::Failed, Some(wrong));
+        }
+        let ran = Duration::from_nanos(clock.monotonic_nanos().saturating_sub(began));
+        retry = if ran > RETRY_MAX { RETRY_MIN } else { retry };
+        board.waits(&format!("{}; tried again in {} s", wrong.message, retry.as_secs()));
+        tokio::select! {
+            () = clock.sleep(retry) => {}
+            _ = ties.stops.recv() => return board.set(Phase::Stopped, None),
+        }
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+}

@@ -1,0 +1,205 @@
+//! Topics of a tenant, in bounded pages.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use wasmill_model::{BatchBuilder, TopicName};
+use wasmill_store::{Append, ReadLimit, Topic, TopicConfig};
+
+use super::problem::Problem;
+use super::tenant::{Tenant, bytes_in};
+use crate::records;
+
+/// Records of a page, and bytes of their keys and values.
+pub(super) const PAGE_ROWS_MAX: usize = 1_000;
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Partitions of a topic that a tenant makes.
+const PARTITIONS_MAX: u32 = 64;
+
+/// A topic that is to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTopic {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub(super) topic: TopicName,
+    /// How many partitions, for good. By default 1.
+    pub(super) partitions: Option<u32>,
+    /// Remove records that were appended longer ago, in microseconds.
+    pub(super) retention_micros: Option<u64>,
+    /// Remove the oldest records of a partition that holds more bytes.
+    pub(super) retention_bytes: Option<u64>,
+    /// Keep only the last record of each key.
+    #[serde(default)]
+    pub(super) compact: bool,
+}
+
+/// A topic.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TopicView {
+    /// Its name.
+    #[schema(value_type = String)]
+    pub(super) topic: TopicName,
+    /// Its partitions.
+    pub(super) partitions: Vec<PartitionView>,
+    /// How far groups of consumers are.
+    pub(super) groups: Vec<GroupView>,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PartitionView {
+    /// Its number.
+    pub(super) partition: u32,
+    /// The offset of its first record.
+    pub(super) first: u64,
+    /// The offset that its next record gets.
+    pub(super) end: u64,
+    /// Bytes on disk.
+    pub(super) bytes: u64,
+}
+
+/// How far a group of consumers is in a partition.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct GroupView {
+    /// The group.
+    pub(super) group: String,
+    /// The partition.
+    pub(super) partition: u32,
+    /// The offset of the next record that it reads.
+    pub(super) offset: u64,
+}
+
+/// Records of a partition.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RecordsView {
+    /// They, as `wasmill topic consume --json` prints them.
+    #[schema(value_type = Vec<Object>)]
+    pub(super) records: Vec<Value>,
+    /// Where the next page begins.
+    pub(super) next: u64,
+    /// The offset that the next record of the partition gets.
+    pub(super) end: u64,
+}
+
+/// Records that were appended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Produced {
+    /// How many.
+    pub(super) records: u64,
+}
+
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.map_err(|error| Problem::internal(format!("a thread ended early: {error}")))?
+}
+
+fn view(topic: &Topic) -> Result<TopicView, Problem> {
+    let partitions = topic.stats()?.into_iter().zip(0..).map(|(stats, partition)| PartitionView {
+        partition,
+        first: stats.start,
+        end: stats.end,
+        bytes: stats.bytes,
+    });
+    let mut groups = Vec::new();
+    for group in topic.groups()? {
+        for (partition, offset) in topic.committed(&group)? {
+            groups.push(GroupView { group: group.to_string(), partition, offset });
+        }
+    }
+    Ok(TopicView { topic: topic.name().clone(), partitions: partitions.collect(), groups })
+}
+
+impl Tenant {
+    pub(super) async fn topic_names(&self) -> Result<Vec<TopicName>, Problem> {
+        let topics = self.topics.clone();
+        blocking(move || Ok(topics.list()?)).await
+    }
+
+    pub(super) async fn topic(&self, name: TopicName) -> Result<TopicView, Problem> {
+        let topics = self.topics.clone();
+        blocking(move || view(&*topics.open(&name)?)).await
+    }
+
+    pub(super) async fn make_topic(self: &Arc<Self>, new: NewTopic) -> Result<TopicView, Problem> {
+        let (topics, most) = (self.topics.clone(), self.record().budget.topics as usize);
+        let partitions = new.partitions.unwrap_or(1);
+        if !(1..=PARTITIONS_MAX).contains(&partitions) {
+            return Err(Problem::wrong(format!("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")));
+        }
+        // Under the lock of the record, so that two do not both take the last place.
+        let tenant = Arc::clone(self);
+        self.change(move |_| {
+            if tenant.topics.list()?.len() >= most {
+                return Err(Problem::over_budget(format!("the tenant has {most} topics, and may have no more")));
+            }
+            let config = TopicConfig {
+                partitions,
+                retention_micros: new.retention_micros,
+                retention_bytes: new.retention_bytes,
+                compact: new.compact,
+                ..TopicConfig::default()
+            };
+            topics.create(&new.topic, config)?;
+            view(&*topics.open(&new.topic)?)
+        })
+        .await
+    }
+
+    pub(super) async fn remove_topic(&self, name: TopicName) -> Result<(), Problem> {
+        let topics = self.topics.clone();
+        blocking(move || Ok(topics.delete(&name)?)).await
+    }
+
+    /// Appends records: lines of JSON, as `wasmill topic produce --envelope` reads them.
+    pub(super) async fn produce(&self, name: TopicName, lines: Vec<u8>) -> Result<Produced, Problem> {
+        let (most, has) = (self.record().budget.topic_bytes, bytes_in(&self.dir.join("topics")));
+        if has >= most {
+            return Err(Problem::over_budget(format!("topics of the tenant take {has} bytes, they may take {most}")));
+        }
+        let (topics, now) = (self.topics.clone(), self.parts.clock.wall());
+        blocking(move || {
+            let topic = topics.open(&name)?;
+            let mut batch = BatchBuilder::default();
+            let lines = lines.split(|byte| *byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
+            for (line, number) in lines {
+                let wrong = |reason: String| Problem::wrong(format!("line {number}: {reason}"));
+                let object: Map<String, Value> =
+                    serde_json::from_slice(line).map_err(|error| wrong(format!("an object was expected: {error}")))?;
+                let (time, key, value) = records::read_envelope(&object, now).map_err(wrong)?;
+                batch.push(time, &key, &value);
+            }
+            let rows = batch.finish(0);
+            let records = rows.len() as u64;
+            if records > 0 {
+                let dealt = topic.deal(&rows, now.0.unsigned_abs());
+                let append = |(partition, rows)| Append { partition, rows, producer: None };
+                topic.append_blocking(&dealt.into_iter().map(append).collect::<Vec<_>>())?;
+            }
+            Ok(Produced { records })
+        })
+        .await
+    }
+
+    /// A page of records, from an offset on, or from the first.
+    pub(super) async fn consume(
+        &self,
+        name: TopicName,
+        partition: u32,
+        offset: Option<u64>,
+        limit: usize,
+    ) -> Result<RecordsView, Problem> {
+        let topics = self.topics.clone();
+        blocking(move || {
+            let topic = topics.open(&name)?;
+            let (start, end) = topic.bounds_blocking(partition)?;
+            let from = offset.unwrap_or(start);
+            let fetched = topic.read_blocking(partition, from, ReadLimit { rows: limit, bytes: PAGE_BYTES_MAX })?;
+            let records = records::envelopes(partition, &fetched.rows);
+            Ok(RecordsView { records, next: fetched.next, end })
+        })
+        .await
+    }
+}
