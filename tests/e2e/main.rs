@@ -12,6 +12,7 @@ mod plugins;
 mod project;
 mod raw;
 mod savepoint;
+mod service;
 mod state;
 mod stop;
 mod support;
