@@ -571,5 +571,5 @@ fn a_migration_makes_what_the_space_holds() {
             Ok(())
         }
     }
-    Tester::<Wrong>::new("");
+    drop(Tester::<Wrong>::new(""));
 }

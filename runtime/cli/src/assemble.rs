@@ -15,9 +15,9 @@ use wasmill_env::{RealClock, RealDisk};
 use wasmill_model::{NodeName, PluginDigest};
 use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
-use wasmill_store::{Sequences, Topics};
+use wasmill_store::{JobStore, Sequences, Topics};
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::overrides::{self, Override};
 use crate::plugins::{self, Plugins};
 
@@ -69,6 +69,10 @@ pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins, place: &Place<'_>
     // They are shared by those who share topics.
     let sequences = topics.dir().with_file_name("sequences");
     let sequences = Sequences::new(Arc::new(RealDisk), &sequences, Arc::new(RealClock::default()));
+    let restored_at = match state_dir {
+        Some(dir) => JobStore::restored_at(&RealDisk, dir).map_err(|error| Failure::failed(failure::chain(&error)))?,
+        None => None,
+    };
     let site = |node: &NodeName| Site {
         job: spec.name.clone(),
         node: node.clone(),
@@ -76,6 +80,7 @@ pub(crate) async fn assemble(spec: JobSpec, plugins: &Plugins, place: &Place<'_>
         topics: (*topics).clone(),
         durable: recovery == Recovery::LastEpoch,
         state_dir: state_dir.map(Path::to_owned),
+        restored_at,
         fence: fence.clone(),
         backpressure: spec.sources.get(node).map(|source| source.backpressure).unwrap_or_default(),
         sequences: sequences.clone(),

@@ -77,6 +77,8 @@ pub struct Site {
     pub durable: bool,
     /// Where the job keeps its state, if it does.
     pub state_dir: Option<PathBuf>,
+    /// When that was made of a savepoint, if it was: microseconds since the Unix epoch.
+    pub restored_at: Option<u64>,
     /// What happens to rows that come faster than the job takes them. Of sources.
     pub backpressure: Backpressure,
     /// The sequences that there are.
@@ -99,6 +101,7 @@ impl Site {
             topics: Topics::new(Arc::new(RealDisk), &dir.join("topics"), Arc::new(RealClock::default())),
             durable: true,
             state_dir: None,
+            restored_at: None,
             backpressure: Backpressure::default(),
             sequences: Sequences::new(Arc::new(RealDisk), &dir.join("sequences"), Arc::new(RealClock::default())),
             sequence: None,

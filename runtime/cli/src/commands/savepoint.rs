@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use wasmill_control::identity;
 use wasmill_control::local::Request;
-use wasmill_env::{Disk, RealDisk};
+use wasmill_env::{Clock, Disk, RealClock, RealDisk};
 use wasmill_store::{Held, JobStore, StoreError, StoreOptions, Summary};
 
 use super::{remote, service};
@@ -287,7 +287,8 @@ fn readable(bytes: &[u8]) -> String {
 
 fn restore(file: &Path, state: &Path, terminal: &Terminal) -> Result<(), Failure> {
     let (epoch, _) = JobStore::savepoint_epoch(&RealDisk, file).map_err(|error| failed(&error))?;
-    JobStore::import(&RealDisk, file, state).map_err(|error| failed(&error))?;
+    let now = RealClock::default().wall().0.cast_unsigned();
+    JobStore::import(&RealDisk, file, state, now).map_err(|error| failed(&error))?;
     if terminal.json {
         return terminal.print_json(&json!({"state": state, "epoch": epoch}));
     }

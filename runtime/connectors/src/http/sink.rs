@@ -176,7 +176,7 @@ impl SinkFactory for HttpSinkFactory {
                 not_before_nanos: 0,
                 delivered: None,
             };
-            outbox::open(&self.site, share, recovered, clock, self.outbox, self.url.to_string(), target)
+            outbox::open(&self.site, share, recovered, clock, self.outbox, self.url.to_string(), target).await
         })
     }
 }

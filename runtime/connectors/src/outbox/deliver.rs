@@ -95,7 +95,7 @@ pub(super) async fn run(
 }
 
 /// Tries until the target has the rows or there is no point in it.
-async fn deliver(
+pub(super) async fn deliver(
     target: &mut dyn Target,
     writer: &Writer,
     parcel: &Parcel,

@@ -63,10 +63,11 @@ fn with_pane_headers(batch: &Batch) -> Batch {
 
 /// Who writes: one writer of one sink in one life of its job's state.
 ///
-/// A job that starts without state writes other rows under the same epochs, so it is another writer.
+/// A job that starts without state writes other rows under the same epochs, and so does one that goes on from a
+/// savepoint: each is another writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Writer {
-    /// `job/sink/share/life`, where `life` is when the state began.
+    /// `job/sink/share/life`, where `life` is when the state began, or was made of a savepoint.
     name: Arc<str>,
     life: u64,
 }
@@ -102,8 +103,8 @@ impl fmt::Display for RowId<'_> {
 /// Opens an outbox in front of `target`, which people call `location`, and begins to deliver what `recovered` holds.
 ///
 /// # Errors
-/// Where `recovered` is not what an outbox made.
-pub(crate) fn open(
+/// Where `recovered` is not what an outbox made; where it is of a savepoint and cannot be delivered.
+pub(crate) async fn open(
     site: &Site,
     share: Share,
     recovered: Option<SinkHandle>,
@@ -112,7 +113,7 @@ pub(crate) fn open(
     location: String,
     target: impl Target,
 ) -> Result<Box<dyn Sink>, ConnectorError> {
-    sink::open(site, share, recovered, clock, options, location, Box::new(target))
+    sink::open(site, share, recovered, clock, options, location, Box::new(target)).await
 }
 
 #[cfg(test)]

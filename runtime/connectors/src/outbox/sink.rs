@@ -19,19 +19,27 @@ struct Outbox {
     delivery: JoinHandle<()>,
 }
 
-pub(super) fn open(
+pub(super) async fn open(
     site: &Site,
     share: Share,
     recovered: Option<SinkHandle>,
     clock: Arc<dyn Clock>,
     options: OutboxOptions,
     location: String,
-    target: Box<dyn Target>,
+    mut target: Box<dyn Target>,
 ) -> Result<Box<dyn Sink>, ConnectorError> {
-    let (life, parcels) = match recovered {
+    let (mut life, mut parcels) = match recovered {
         Some(handle) => codec::decode(&handle)?,
         None => (clock.wall().0.cast_unsigned(), Vec::new()),
     };
+    if let Some(restored_at) = site.restored_at.filter(|restored_at| *restored_at > life) {
+        // What the savepoint holds belongs to the life before, which may have delivered it meanwhile.
+        let before = Writer::new(site, share, life);
+        for parcel in parcels.drain(..) {
+            deliver::deliver(&mut *target, &before, &parcel, options, &*clock).await?;
+        }
+        life = restored_at;
+    }
     let writer = Writer::new(site, share, life);
     let shared = Arc::new(Shared::new(Ledger::recovered(parcels)));
     let delivery = deliver::run(Arc::clone(&shared), target, writer, options, clock);

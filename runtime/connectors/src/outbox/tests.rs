@@ -76,6 +76,7 @@ impl Target for ToStore {
 struct Factory {
     store: Arc<Store>,
     options: OutboxOptions,
+    restored_at: Option<u64>,
 }
 
 impl SinkFactory for Factory {
@@ -89,17 +90,11 @@ impl SinkFactory for Factory {
         recovered: Option<SinkHandle>,
         clock: Arc<dyn Clock>,
     ) -> BoxFuture<'_, Result<Box<dyn Sink>, ConnectorError>> {
-        let site = Site::alone(Path::new("/"));
-        let opened = super::open(
-            &site,
-            share,
-            recovered,
-            clock,
-            self.options,
-            "a store".to_owned(),
-            ToStore(Arc::clone(&self.store)),
-        );
-        Box::pin(async move { opened })
+        let site = Site { restored_at: self.restored_at, ..Site::alone(Path::new("/")) };
+        let target = ToStore(Arc::clone(&self.store));
+        Box::pin(async move {
+            super::open(&site, share, recovered, clock, self.options, "a store".to_owned(), target).await
+        })
     }
 }
 
@@ -117,7 +112,7 @@ fn batch(rows: usize) -> Batch {
 }
 
 async fn open(store: &Arc<Store>, text: &str, handle: Option<SinkHandle>, clock: Arc<dyn Clock>) -> Box<dyn Sink> {
-    let factory = Factory { store: Arc::clone(store), options: options(text) };
+    let factory = Factory { store: Arc::clone(store), options: options(text), restored_at: None };
     factory.open(Share::WHOLE, handle, clock).await.expect("opens")
 }
 
@@ -127,7 +122,9 @@ async fn outbox_passes_the_conformance_kit() {
         let store = Arc::new(Store::default());
         store.with(|store| store.fails_every = fails_every);
         check_sink(SinkCase {
-            make: &|| Arc::new(Factory { store: Arc::clone(&store), options: options("rows_max = 10") }),
+            make: &|| {
+                Arc::new(Factory { store: Arc::clone(&store), options: options("rows_max = 10"), restored_at: None })
+            },
             visible: &|| store.rows(),
             reset: &|| store.with(|store| *store = Inner { fails_every, ..Inner::default() }),
             clock: Arc::new(RealClock::default()),
@@ -272,4 +269,33 @@ async fn an_attempt_that_hangs_is_cut_off_and_tried_again() {
 fn options_of_nothing_are_refused() {
     let config: OutboxConfig = toml::from_str("attempt = '0s'").expect("options");
     assert_eq!(config.options("outbox").expect_err("refused").key.as_deref(), Some("outbox.attempt"));
+}
+
+#[tokio::test]
+async fn a_restored_job_delivers_what_it_had_under_its_ids_and_all_else_under_others() {
+    let store = Arc::new(Store::default());
+    let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp(1)));
+    let mut sink = open(&store, "", None, Arc::clone(&clock)).await;
+    sink.write(&batch(3)).await.expect("taken");
+    let savepoint = sink.prepare(Epoch(1)).await.expect("prepares");
+    // The job goes on: what the savepoint holds and more of it is delivered.
+    sink.commit(Epoch(1), false).await.expect("commits");
+    sink.write(&batch(2)).await.expect("taken");
+    sink.prepare(Epoch(2)).await.expect("prepares");
+    sink.commit(Epoch(2), true).await.expect("delivers");
+    assert_eq!(store.rows().len(), 5);
+    let mut handle = savepoint;
+    // Restored, its second epoch is another one. A second start changes nothing.
+    for (epoch, rows) in [(2, 9), (3, 13)] {
+        let factory = Factory { store: Arc::clone(&store), options: options(""), restored_at: Some(7) };
+        let mut sink = factory.open(Share::WHOLE, Some(handle), Arc::clone(&clock)).await.expect("opens");
+        sink.write(&batch(4)).await.expect("taken");
+        handle = sink.prepare(Epoch(epoch)).await.expect("prepares");
+        sink.commit(Epoch(epoch), true).await.expect("delivers");
+        assert_eq!(store.rows().len(), rows, "rows of the savepoint come once, those behind it are new");
+    }
+    let writers: Vec<_> =
+        store.with(|store| store.ids.keys().map(|id| id.split('/').nth(3).map(str::to_owned)).collect());
+    assert_eq!(writers.iter().flatten().filter(|life| *life == "1").count(), 5);
+    assert_eq!(writers.iter().flatten().filter(|life| *life == "7").count(), 8);
 }

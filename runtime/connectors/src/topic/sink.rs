@@ -56,7 +56,7 @@ impl SinkFactory for TopicSinkFactory {
             .await?;
             let location = format!("topic {}", self.topic);
             let target = TopicTarget { topic };
-            outbox::open(&self.site, share, recovered, clock, self.outbox, location, target)
+            outbox::open(&self.site, share, recovered, clock, self.outbox, location, target).await
         })
     }
 }

@@ -10,7 +10,6 @@ use wasmill_env::RealDisk;
 use wasmill_model::JobName;
 use wasmill_store::{JobStore, StoreOptions};
 
-use super::admission;
 use super::problem::Problem;
 use super::slot::Phase;
 use super::state::remove_all;
@@ -131,23 +130,12 @@ impl Tenant {
         if !file.exists() {
             return Err(Problem::missing(format!("there is no savepoint {name} of job {job}")));
         }
-        let record = self.record();
-        let spec = admission::parse(record.jobs.get(&job).map_or("", |wanted| &wanted.text).as_bytes())?;
-        // They have seen later epochs, and would leave out what comes again under their numbers.
-        let remembers = spec.sinks.iter().find(|(_, sink)| matches!(sink.connector.as_str(), "topic" | "http"));
-        if let Some((sink, what)) = remembers {
-            let kind = &what.connector;
-            return Err(Problem::conflict(format!(
-                "sink `{sink}` writes to `{kind}`, whose rows are known by their epoch: those behind the savepoint \
-                 would be left out as known"
-            ))
-            .hint("deploy the job without this sink, restore it, and add the sink under another name"));
-        }
+        let now = self.parts.clock.wall().0.cast_unsigned();
         self.at_rest(job, true, move |dir| {
             let failed = |what: &'static str| move |error| Problem::internal(format!("cannot {what}: {error}"));
             let (state, new, old) = (dir.join("state"), dir.join("state.new"), dir.join("state.old"));
             remove_all(&new).map_err(failed("remove what is left of a restore"))?;
-            JobStore::import(&RealDisk, &file, &new)?;
+            JobStore::import(&RealDisk, &file, &new, now)?;
             // Plugins that the savepoint's epoch was made with may be among those that are kept.
             if state.join("plugins").is_dir() {
                 std::fs::rename(state.join("plugins"), new.join("plugins")).map_err(failed("keep plugins"))?;

@@ -21,7 +21,7 @@ use super::base::{BaseWriter, Span, partial, remove};
 use super::codec::{Change, Entry};
 use super::filter::FilterBuilder;
 use super::frame::FileKind;
-use super::layout::{Layout, base_path, layer_path, run_path, take_lock};
+use super::layout::{Layout, base_path, layer_path, mark_restored, run_path, take_lock};
 use super::log;
 use super::merge::{Chunk, FileSource, Source, merge, merge_changes};
 use super::sorted::SortedFile;
@@ -180,7 +180,7 @@ impl Compaction {
 }
 
 /// Makes a store that holds what an exported file holds.
-pub(super) fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), StoreError> {
+pub(super) fn import(disk: &dyn Disk, file: &Path, dir: &Path, now_micros: u64) -> Result<(), StoreError> {
     disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
     let _lock = take_lock(disk, dir)?;
     let layout = Layout::read(disk, dir)?;
@@ -188,6 +188,7 @@ pub(super) fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), Sto
         return Err(StoreError::NotEmpty { path: dir.to_owned() });
     }
     let base = open_base_at(disk, file.to_owned())?;
+    mark_restored(disk, dir, now_micros)?;
     let sequence = base.source.sequence();
     let span = Span { from: 1, to: sequence, epoch: base.epoch };
     let path = base_path(dir, sequence);

@@ -7,6 +7,7 @@ use wasmill_env::{Disk, DiskLock};
 use super::StoreError;
 
 const LOCK: &str = "lock";
+const RESTORED: &str = "restored";
 
 /// Takes a store for this process.
 pub(super) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, StoreError> {
@@ -20,6 +21,36 @@ fn holder(disk: &dyn Disk, path: &Path) -> Option<u32> {
     let mut digits = [0; 16];
     let read = disk.open(path).ok()?.read_at(0, &mut digits).ok()?;
     std::str::from_utf8(digits.get(..read)?).ok()?.trim().parse().ok()
+}
+
+/// When the store was made of a savepoint, in microseconds since the Unix epoch. `None` where it was not.
+pub(super) fn restored_at(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, StoreError> {
+    let path = dir.join(RESTORED);
+    let mut digits = [0; 24];
+    let read = match disk.open(&path).and_then(|file| file.read_at(0, &mut digits)) {
+        Ok(read) => read,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", &path)(error)),
+    };
+    let text = digits.get(..read).and_then(|digits| std::str::from_utf8(digits).ok());
+    let micros = text.and_then(|text| text.trim().parse().ok());
+    micros.map(Some).ok_or_else(|| StoreError::corrupt(&path, 0, "a number of microseconds was expected".to_owned()))
+}
+
+/// Says that the store is made of a savepoint, before it is one: durable when this returns.
+pub(super) fn mark_restored(disk: &dyn Disk, dir: &Path, micros: u64) -> Result<(), StoreError> {
+    let (path, part) = (dir.join(RESTORED), dir.join(format!("{RESTORED}.part")));
+    match disk.remove(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StoreError::io("remove", &part)(error));
+        }
+        _ => {}
+    }
+    let mut file = disk.create(&part).map_err(StoreError::io("create", &part))?;
+    file.append(format!("{micros}\n").as_bytes()).map_err(StoreError::io("write", &part))?;
+    file.sync_data().map_err(StoreError::io("sync", &part))?;
+    disk.rename(&part, &path).map_err(StoreError::io("rename", &part))?;
+    disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
 }
 
 /// The files of a store, without those that newer ones replace.

@@ -12,7 +12,7 @@ use super::compaction::{Compacted, Compaction, Sized, decide_from, import};
 use super::encode::{Builder, Known, decode_letter, encode};
 use super::files::{StateFiles, Version};
 use super::frame::{FRAME_HEADER_BYTES, FileKind, FrameKind, PAYLOAD_BYTES_MAX, seal};
-use super::layout::{Layout, base_path, layer_path, segment_path, take_lock};
+use super::layout::{Layout, base_path, layer_path, restored_at, segment_path, take_lock};
 use super::log::{self, Segment};
 use super::merge::{Chunk, FileSource, Source, merge};
 use super::record::{EpochRecord, LetterId, LetterRecord, Recovered};
@@ -482,12 +482,23 @@ impl JobStore {
         Ok((Epoch(epoch), bytes))
     }
 
-    /// Makes a store of a file that [`Compaction::export`] wrote. Open it to read what it holds.
+    /// Makes a store of a file that [`Compaction::export`] wrote. Open it to read what it holds. The wall clock
+    /// of the moment, in microseconds since the Unix epoch, stays with it: see [`Self::restored_at`].
     ///
     /// # Errors
     /// Where the folder holds a job, or a file cannot be read or written, or is damaged.
-    pub fn import(disk: &dyn Disk, file: &Path, dir: &Path) -> Result<(), StoreError> {
-        import(disk, file, dir)
+    pub fn import(disk: &dyn Disk, file: &Path, dir: &Path, now_micros: u64) -> Result<(), StoreError> {
+        import(disk, file, dir, now_micros)
+    }
+
+    /// When the store in a folder was made of a savepoint, in microseconds since the Unix epoch; `None` where it
+    /// was not. Its epochs from there on are other ones than those of the job that the savepoint is of, under the
+    /// same numbers.
+    ///
+    /// # Errors
+    /// Where the file that says so cannot be read.
+    pub fn restored_at(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, StoreError> {
+        restored_at(disk, dir)
     }
 }
 

@@ -189,21 +189,21 @@ fn savepoint_is_whole_or_not_there_and_so_is_what_is_made_of_it() {
     let compaction = store.begin_compaction().expect("begins");
     let before = disk.operations();
     compaction.export(file).expect("exports");
-    JobStore::import(&disk, file, of_file).expect("imports");
+    JobStore::import(&disk, file, of_file, 7).expect("imports");
     for operation in 1..=disk.operations() - before {
         let disk = SimulatedDisk::default();
         let (mut store, ..) = grown(&disk);
         let compaction = store.begin_compaction().expect("begins");
         disk.fail_at(operation, Fault::Stop, operation);
         let exported = compaction.export(file);
-        let imported = JobStore::import(&disk, file, of_file);
+        let imported = JobStore::import(&disk, file, of_file, 7);
         for seed in 0..10 {
             let disk = disk.crashed(operation << 20 | seed);
             let there = disk.files().contains_key(file);
             assert!(there || exported.is_err(), "operation {operation}, seed {seed}: the savepoint is gone");
             if there && imported.is_err() {
                 // What an import left half done is no job; another import makes it one.
-                match JobStore::import(&disk, file, of_file) {
+                match JobStore::import(&disk, file, of_file, 7) {
                     Ok(()) | Err(StoreError::NotEmpty { .. }) => {}
                     Err(error) => panic!("operation {operation}, seed {seed}: {error}"),
                 }

@@ -176,8 +176,10 @@ fn export_is_a_whole_job_in_one_file() {
         let counts = (state, counted.timers.entries, counted.panes.entries);
         assert_eq!(counts, (stage.state.len() as u64, stage.timers.len() as u64, stage.panes.len() as u64));
     }
-    let import = |dir: &str| JobStore::import(&disk, file, Path::new(dir));
+    let import = |dir: &str| JobStore::import(&disk, file, Path::new(dir), 7);
     import("/jobs/two").expect("imports");
+    let restored_at = |dir: &str| JobStore::restored_at(&disk, Path::new(dir)).expect("reads");
+    assert_eq!((restored_at("/jobs/two"), restored_at(DIR)), (Some(7), None));
     assert!(matches!(import("/jobs/two"), Err(StoreError::NotEmpty { .. })));
     let (mut two, recovered) = open("/jobs/two").expect("opens");
     assert_eq!(sorted(recovered), model.recovered());
