@@ -170,7 +170,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Run(args) => run::run(args, &terminal, clock),
         Command::Serve(args) => serve::serve(args, &terminal, clock, logs),
         Command::Status(args) => remote::status(&args, &server, &terminal),
-        Command::Why(args) => why::why(&args, &terminal),
+        Command::Why(args) => why::why(&args, &server, &terminal),
         Command::Pause(args) => remote::tell(&args, Request::Pause, &server, &terminal),
         Command::Resume(args) => remote::tell(&args, Request::Resume, &server, &terminal),
         Command::Stop(args) => remote::tell(&args, Request::Stop, &server, &terminal),

@@ -9,6 +9,7 @@ use wasmill_model::{NodeName, Timestamp};
 
 use super::remote;
 use crate::failure::Failure;
+use crate::remote::ServerArgs;
 use crate::terminal::{Style, Terminal, bytes, count};
 
 #[derive(Debug, Args)]
@@ -21,7 +22,11 @@ pub(super) struct WhyArgs {
     node: Option<String>,
 }
 
-pub(super) fn why(args: &WhyArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn why(args: &WhyArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if server.is_set() {
+        let local = Failure::wrong("`why` asks a job of this machine, and no service");
+        return Err(local.hint("name the state directory of the job, without --server and WASMILL_SERVER"));
+    }
     let named = |name: &String| NodeName::new(name).map_err(|error| Failure::wrong(format!("{name:?}: {error}")));
     let node = args.node.as_ref().map(named).transpose()?;
     let answer = remote::ask(&args.job, &Request::Why { node })?;
