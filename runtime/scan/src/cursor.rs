@@ -7,7 +7,16 @@ pub const DEPTH_MAX: u32 = 128;
 
 /// The first place from `at` on that is not white space.
 #[inline(always)]
-pub(crate) fn skip_space(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn skip_space(text: &[u8], at: usize) -> usize {
+    match text.get(at) {
+        // Most JSON between machines has none.
+        Some(byte) if *byte > b' ' => at,
+        _ => skip_some_space(text, at),
+    }
+}
+
+#[inline(never)]
+fn skip_some_space(text: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\t' | b'\r') = text.get(at) {
         at += 1;
     }

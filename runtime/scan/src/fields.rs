@@ -73,22 +73,46 @@ impl<'n, const N: usize> Fields<'n, N> {
         if json.get(open) != Some(&b'{') {
             return Err(ScanError::expected(json, open, "an object"));
         }
+        // Fields are mostly asked for in the order in which they stand.
+        let mut turn = 0;
         let mut next = first_member(json, open, b'}');
         while let Some(at) = next {
             let (key, start) = read_key(json, at)?;
             let (end, kind) = value_end(json, start)?;
-            for (name, slot) in self.names.iter().zip(&mut found) {
-                if name.is(&key) && slot.is_none() {
+            let place = match self.names.get(turn) {
+                Some(name) if name.is(&key) => Some(turn),
+                _ => self.names.iter().position(|name| name.is(&key)),
+            };
+            if let Some(place) = place
+                && let Some(slot) = found.get_mut(place)
+            {
+                if slot.is_none() {
                     *slot = Some(Raw::cut(json, start, end, kind));
                     missing -= 1;
+                    if missing == 0 {
+                        break;
+                    }
                 }
-            }
-            if missing == 0 {
-                break;
+                turn = place + 1;
             }
             next = next_member(json, end, b'}')?;
         }
+        if missing > 0 {
+            self.find_twins(&mut found);
+        }
         Ok(found)
+    }
+
+    /// Gives a name that was asked for before what was found then.
+    #[cold]
+    fn find_twins(&self, found: &mut [Option<Raw<'_>>; N]) {
+        for (at, name) in self.names.iter().enumerate() {
+            let (before, rest) = found.split_at_mut(at);
+            let twin = self.names.iter().zip(before).find(|(other, _)| other.text == name.text);
+            if let (Some(slot @ None), Some((_, first))) = (rest.first_mut(), twin) {
+                *slot = *first;
+            }
+        }
     }
 }
 
