@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use wasmill_env::{Disk, DiskLock};
 
-use super::StoreError;
+use super::{StoreError, base};
 
 const LOCK: &str = "lock";
 const RESTORED: &str = "restored";
@@ -39,18 +39,10 @@ pub(super) fn restored_at(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, St
 
 /// Says that the store is made of a savepoint, before it is one: durable when this returns.
 pub(super) fn mark_restored(disk: &dyn Disk, dir: &Path, micros: u64) -> Result<(), StoreError> {
-    let (path, part) = (dir.join(RESTORED), dir.join(format!("{RESTORED}.part")));
-    match disk.remove(&part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(StoreError::io("remove", &part)(error));
-        }
-        _ => {}
-    }
-    let mut file = disk.create(&part).map_err(StoreError::io("create", &part))?;
-    file.append(format!("{micros}\n").as_bytes()).map_err(StoreError::io("write", &part))?;
-    file.sync_data().map_err(StoreError::io("sync", &part))?;
-    disk.rename(&part, &path).map_err(StoreError::io("rename", &part))?;
-    disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
+    let path = dir.join(RESTORED);
+    let mut file = base::create_partial(disk, &path)?;
+    file.append(format!("{micros}\n").as_bytes()).map_err(StoreError::io("write", &path))?;
+    base::complete(disk, &path, &mut *file)
 }
 
 /// The files of a store, without those that newer ones replace.
