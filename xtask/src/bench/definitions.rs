@@ -61,7 +61,7 @@ fn nexmark(query: &'static str) -> Benchmark {
             baseline: Box::new(move |lab| {
                 let kit = Kit::open()?;
                 let input = kit.data(NEXMARK_EVENTS, NEXMARK_RATE)?;
-                lab.run(&mut kit.floor(query, &input, &lab.scratch.join("floor.jsonl")), NEXMARK_EVENTS)
+                lab.run(&mut kit.floor(query, &input, &lab.output("floor.jsonl")?), NEXMARK_EVENTS)
             }),
         },
     }
@@ -71,7 +71,7 @@ fn nexmark_job(query: &'static str, events: u64) -> Take<super::Sample> {
     Box::new(move |lab| {
         let kit = Kit::open()?;
         let input = kit.data(events, NEXMARK_RATE)?;
-        lab.run(&mut kit.job(&wasmill(lab), query, &input, &lab.scratch.join("job.jsonl")), events)
+        lab.run(&mut kit.job(&wasmill(lab), query, &input, &lab.output("job.jsonl")?), events)
     })
 }
 

@@ -53,13 +53,13 @@ fn nexmark(query: &'static str) -> Benchmark {
             subject: Box::new(move |lab| {
                 let kit = Kit::open()?;
                 let input = kit.data(NEXMARK_EVENTS, NEXMARK_RATE)?;
-                let mut job = kit.job(&wasmill(lab), query, &input, &lab.scratch.join("job.jsonl"));
+                let mut job = kit.job(&wasmill(lab), query, &input, &lab.output("job.jsonl")?);
                 lab.run(fresh(&mut job, &state(lab, "nexmark")), NEXMARK_EVENTS)
             }),
             baseline: Box::new(move |lab| {
                 let kit = Kit::open()?;
                 let input = kit.data(NEXMARK_EVENTS, NEXMARK_RATE)?;
-                lab.run(&mut kit.floor(query, &input, &lab.scratch.join("floor.jsonl")), NEXMARK_EVENTS)
+                lab.run(&mut kit.floor(query, &input, &lab.output("floor.jsonl")?), NEXMARK_EVENTS)
             }),
         },
     }

@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -40,6 +41,21 @@ impl Sample {
 impl Lab {
     pub(crate) fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), scratch: root.join("target/bench") }
+    }
+
+    /// Where a program writes, without what was written there before. Otherwise who writes over a file gets
+    /// its warm pages, and who writes a new one beside it, to replace it when done, gets cold ones.
+    ///
+    /// # Errors
+    /// What is there cannot be removed.
+    pub(crate) fn output(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.scratch.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(path),
+        }
     }
 
     /// Runs a program that goes through `events` events. Its standard output is thrown away, its
