@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jaq_core::load::lex::StrPart;
+use jaq_core::load::parse::Term;
 use jaq_core::load::{Arena, Error as LoadError, File, Loader};
 use jaq_core::{Compiler, Filter, data::JustLut};
 use jaq_json::Val;
@@ -81,6 +83,19 @@ pub(crate) fn compile(text: &str) -> Result<Filter<JustLut<Val>>, ExpressionErro
             Some((name, undefined)) => ExpressionError::new(format!("there is no {} `{name}`", undefined.as_str())),
             None => ExpressionError::new("not an expression"),
         }
+    })
+}
+
+/// The text of a term that is a string without parts that are computed.
+pub(crate) fn constant(term: &Term<&str>) -> Option<String> {
+    let Term::Str(None, parts) = term else { return None };
+    parts.iter().try_fold(String::new(), |mut text, part| {
+        match part {
+            StrPart::Str(part) => text.push_str(part),
+            StrPart::Char(char) => text.push(*char),
+            StrPart::Term(_) => return None,
+        }
+        Some(text)
     })
 }
 

@@ -1,9 +1,15 @@
 //! Which fields of an event an expression can see.
 //!
-//! To parse a whole event for one field costs many times what the field costs. Where an expression
-//! is plainly made of fields, constants, operators and objects of such, the rest of the event is
-//! never parsed. The test is on the text, and careful: whatever it does not know might look at the
-//! whole event.
+//! To parse a whole event for one field costs many times what the field costs. Where the event itself
+//! is never a value of the expression, only fields of it, the rest of it is never parsed.
+
+use jaq_core::load::parse::{BinaryOp, Term};
+use jaq_core::path::Part;
+
+use crate::compile::constant;
+
+/// Of more fields than that the whole event is parsed: there is a bit for each.
+const FIELDS_MAX: usize = 64;
 
 /// What an expression needs to run.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,132 +20,68 @@ pub(crate) struct Needs {
     pub(crate) variables: bool,
 }
 
-/// Functions that look at what comes through the pipe before them and nothing else.
-const PLAIN: &[&str] = &[
-    "abs",
-    "ascii_downcase",
-    "ascii_upcase",
-    "ceil",
-    "floor",
-    "length",
-    "not",
-    "round",
-    "tojson",
-    "tonumber",
-    "tostring",
-    "trim",
-    "type",
-];
-const WORDS: &[&str] = &["and", "or", "true", "false", "null", "if", "then", "elif", "else", "end"];
-
-#[derive(Debug, Clone, PartialEq)]
-enum Token<'a> {
-    Field(&'a str),
-    Word(&'a str),
-    Constant,
-    Symbol(char),
-}
-
 impl Needs {
-    pub(crate) fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str, term: &Term<&str>) -> Self {
         let variables = text.contains("$key") || text.contains("$time");
-        Self { fields: tokens(text).and_then(|tokens| fields(&tokens)), variables }
+        let mut names = Vec::new();
+        let fields = (see(term, &mut names) && names.len() <= FIELDS_MAX).then_some(names);
+        Self { fields, variables }
     }
 }
 
-/// The tokens of a text, `None` where there is one that is not known.
-fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let word = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
-        let len = match first {
-            '.' => {
-                let len = word(&rest[1..]);
-                if len == 0 || rest[1..].starts_with(|c: char| c.is_ascii_digit()) {
-                    return None;
+/// Notes the fields of the event that a term sees. `false` where it may see more than fields.
+fn see(term: &Term<&str>, names: &mut Vec<String>) -> bool {
+    match term {
+        Term::Num(_) | Term::Var(_) | Term::Arr(None) | Term::Call("true" | "false" | "null", _) => true,
+        Term::Str(..) => constant(term).is_some(),
+        Term::Arr(Some(inner)) | Term::Neg(inner) => see(inner, names),
+        Term::Path(from, path) => match (&**from, path.0.as_slice()) {
+            (Term::Id, [(Part::Index(name), _), rest @ ..]) => {
+                let Some(name) = constant(name) else { return false };
+                if !names.contains(&name) {
+                    names.push(name);
                 }
-                tokens.push(Token::Field(&rest[1..=len]));
-                len + 1
+                rest.iter().all(|(part, _)| see_part(part, names))
             }
-            '"' => {
-                let len = rest[1..].find(['"', '\\']).filter(|at| rest[1 + at..].starts_with('"'))? + 2;
-                tokens.push(Token::Constant);
-                len
-            }
-            '$' => {
-                let len = word(&rest[1..]) + 1;
-                if !matches!(&rest[..len], "$key" | "$time") {
-                    return None;
-                }
-                tokens.push(Token::Constant);
-                len
-            }
-            '0'..='9' => {
-                tokens.push(Token::Constant);
-                rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len())
-            }
-            'a'..='z' | 'A'..='Z' | '_' => {
-                let len = word(rest);
-                tokens.push(Token::Word(&rest[..len]));
-                len
-            }
-            '=' if !rest.starts_with("==") => return None,
-            '+' | '-' | '*' | '/' | '%' | '<' | '>' | '=' | '!' | '(' | ')' | '{' | '}' | ':' | ',' | '|' => {
-                // Updates change the whole event.
-                let pair = rest.get(..2).unwrap_or_default();
-                let update = matches!(pair, "|=" | "+=" | "-=" | "*=" | "/=" | "%=" | "//");
-                if update {
-                    return None;
-                }
-                tokens.push(Token::Symbol(first));
-                if matches!(pair, "==" | "!=" | "<=" | ">=") { 2 } else { 1 }
-            }
-            _ => return None,
-        };
-        rest = rest[len..].trim_start();
-    }
-    Some(tokens)
-}
-
-fn fields(tokens: &[Token<'_>]) -> Option<Vec<String>> {
-    let mut names: Vec<String> = Vec::new();
-    let mut need = |name: &str| {
-        if !names.iter().any(|one| one == name) {
-            names.push(name.to_owned());
-        }
-    };
-    // What stands open: a brace makes an object, in which a bare name is a key.
-    let mut open = Vec::new();
-    for (at, token) in tokens.iter().enumerate() {
-        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
-        let after = tokens.get(at + 1);
-        match token {
-            Token::Field(name) => need(name),
-            Token::Constant => {
-                // A key in quotes is no shorthand for a field here, and a computed one is rare.
-                let key = open.last() == Some(&'{') && matches!(before, Some(Token::Symbol('{' | ',')));
-                if key && after != Some(&Token::Symbol(':')) {
-                    return None;
-                }
-            }
-            Token::Word(word) => {
-                let key = open.last() == Some(&'{') && matches!(before, Some(Token::Symbol('{' | ',')));
-                let piped = before == Some(&Token::Symbol('|')) && after != Some(&Token::Symbol('('));
-                if key {
-                    if after != Some(&Token::Symbol(':')) {
-                        need(word);
+            (Term::Id, _) => false,
+            (from, parts) => see(from, names) && parts.iter().all(|(part, _)| see_part(part, names)),
+        },
+        Term::Obj(members) => members.iter().all(|(key, value)| match (key, value) {
+            (key, Some(value)) => see(key, names) && see(value, names),
+            (Term::Var(_), None) => true,
+            // A name alone is a field of the same name.
+            (key, None) => match constant(key) {
+                Some(name) => {
+                    if !names.contains(&name) {
+                        names.push(name);
                     }
-                } else if !(WORDS.contains(word) || piped && PLAIN.contains(word)) {
-                    return None;
+                    true
                 }
-            }
-            Token::Symbol(symbol @ ('(' | '{')) => open.push(*symbol),
-            Token::Symbol(')' | '}') => {
-                open.pop()?;
-            }
-            Token::Symbol(_) => {}
+                None => false,
+            },
+        }),
+        // What follows the bar sees what comes through it, not the event.
+        Term::BinOp(left, BinaryOp::Pipe(None), _) => see(left, names),
+        Term::BinOp(left, BinaryOp::Pipe(Some(_)), right) => see(left, names) && see(right, names),
+        Term::BinOp(left, op, right) => {
+            let reads = matches!(
+                op,
+                BinaryOp::Comma | BinaryOp::Alt | BinaryOp::Or | BinaryOp::And | BinaryOp::Math(_) | BinaryOp::Cmp(_)
+            );
+            reads && see(left, names) && see(right, names)
         }
+        // Without an `else` the event goes through.
+        Term::IfThenElse(cases, Some(otherwise)) => {
+            cases.iter().all(|(case, then)| see(case, names) && see(then, names)) && see(otherwise, names)
+        }
+        Term::TryCatch(inner, _) => see(inner, names),
+        _ => false,
     }
-    Some(names)
+}
+
+fn see_part(part: &Part<Term<&str>>, names: &mut Vec<String>) -> bool {
+    match part {
+        Part::Index(index) => see(index, names),
+        Part::Range(from, to) => [from, to].into_iter().flatten().all(|end| see(end, names)),
+    }
 }

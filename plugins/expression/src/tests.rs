@@ -1,7 +1,6 @@
 use wasmill_sdk::testing::Tester;
 
 use super::*;
-use crate::needs::Needs;
 
 /// The results of an expression for an event, as text, or why there are none.
 fn run(expression: &str, json: &str) -> String {
@@ -85,17 +84,30 @@ fn what_is_no_expression_is_told_apart() {
 }
 
 #[test]
-fn plain_expressions_see_only_their_fields() {
-    let fields = |text: &str| Needs::of(text).fields.map(|fields| fields.join(" "));
+fn expressions_see_only_their_fields() {
+    let fields = |text: &str| {
+        let needs = Expression::new(text).expect("an expression").needs;
+        needs.fields.map(|fields| fields.join(" "))
+    };
     for (text, expected) in [
         (r#".type == "bid" and .price > 100"#, Some("type price")),
-        ("{auction, price: (.price * 908 / 1000 | floor), \"x\": .a.b}", Some("auction price a b")),
+        ("{auction, price: (.price * 908 / 1000 | floor), \"x\": .a.b}", Some("auction price a")),
         ("if .a then .b else 1.5 end", Some("a b")),
         ("$key == .id", Some("id")),
-        (".a | not", Some("a")),
+        (".a | not, length", Some("a")),
+        (".[\"a\"]", Some("a")),
+        ("{(.a): 1}", Some("a")),
+        ("{\"a\"}", Some("a")),
+        ("{$key}", Some("")),
+        (".a as $x | $x + .b", Some("a b")),
+        (".a // .b", Some("a b")),
+        (".a | map(.)", Some("a")),
+        (".a[0], .b[.c:]?", Some("a b c")),
+        ("-.a", Some("a")),
         // All of these may look at everything.
         (".", None),
         ("..", None),
+        (".[]", None),
         ("length", None),
         (".a, length", None),
         ("select(.a)", None),
@@ -103,24 +115,90 @@ fn plain_expressions_see_only_their_fields() {
         (".a |= 1", None),
         (".a += 1", None),
         ("del(.a)", None),
-        (".[\"a\"]", None),
         ("keys", None),
-        ("{(.a): 1}", Some("a")),
-        ("{\"a\"}", None),
-        ("{$key}", None),
-        (".a as $x | $x", None),
-        (".a // .b", None),
+        ("if .a then .b end", None),
         ("\"\\(.)\"", None),
         ("reduce .a as $x (.; 1)", None),
-        (".a | map(.)", None),
-        (".a[0]", None),
-        (".a?", None),
         ("1 as [$a] | .", None),
         ("{a: length}", None),
-        ("-.a", Some("a")),
+        (".a[length]", None),
     ] {
         assert_eq!(fields(text).as_deref(), expected, "{text}");
     }
+}
+
+/// Results as text, or the reason why there are none.
+fn results(expression: &Expression, json: &str) -> String {
+    let mut out = Vec::new();
+    let result = expression.run_on(json.as_bytes(), b"the key", 1_700_000_000_123_456, &mut |value| {
+        write(&value, &mut out);
+        assert_eq!(out, value.to_string().as_bytes());
+        Ok(())
+    });
+    match result {
+        Ok(()) => String::from_utf8(out).expect("JSON"),
+        Err(reject) => format!("{reject:?}"),
+    }
+}
+
+/// Every operator on every pair of operands, on events of every type: once straight away, once by
+/// `jaq` from the fields that are needed, once by `jaq` from the whole event.
+#[test]
+fn expressions_with_one_value_are_what_jaq_says() {
+    let operands = [
+        ".a",
+        ".b",
+        ".c.d",
+        ".[\"x\\u0079\"].z",
+        "1",
+        "-2.5",
+        "1e3",
+        "7",
+        "\"s\\n\"",
+        "true",
+        "null",
+        "$key",
+        "$time",
+        "{a, k: .b}",
+    ];
+    let mut expressions = Vec::new();
+    for left in operands {
+        expressions.extend([format!("-{left}"), format!("{left} | not"), format!("{{\"m\": {left}, $key}}")]);
+        for right in operands {
+            for op in ["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "and", "or", "//"] {
+                // A text times a large number is that many texts.
+                let large = |operand: &str| operand == "$time" || operand.contains(".z");
+                if op != "*" || !(large(left) || large(right)) {
+                    expressions.push(format!("{left} {op} {right}"));
+                }
+            }
+            expressions.push(format!("if {left} then {right} elif {right} then 1 else {left} end"));
+            expressions.push(format!("{{k: {left}, k: {right}, b}}"));
+        }
+    }
+    let events = [
+        r#"{"a":1,"b":2,"c":{"d":3}}"#,
+        r#"{"b":"text \u00e9\"","a":"é","c":{"d":[1,{"e":null}]}}"#,
+        r#"{"a":0,"b":-0,"c":{},"xy":{"z":12345678901234567890}}"#,
+        r#"{"a":1.10,"b":false,"c":5,"xy":"s"}"#,
+        r#"{"a":[1,2],"b":[2],"c":null,"xy":{"z":"\u007f\u0000"}}"#,
+        r#"{"a":{"k":1},"b":{"k":{"l":2}},"c":{"d":"s\n"}}"#,
+        "{}",
+        "[1]",
+        "7",
+    ];
+    let mut straight = 0;
+    for text in &expressions {
+        let mut expression = Expression::new(text).expect("an expression");
+        straight += usize::from(expression.plain.is_some());
+        let all = |expression: &Expression| events.map(|event| results(expression, event));
+        let plain = all(&expression);
+        expression.plain = None;
+        assert_eq!(plain, all(&expression), "{text}");
+        expression.needs.fields = None;
+        assert_eq!(plain, all(&expression), "{text}");
+    }
+    assert!(straight * 10 > expressions.len() * 8, "only {straight} of {} are plain", expressions.len());
 }
 
 #[test]
