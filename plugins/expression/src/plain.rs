@@ -5,13 +5,14 @@
 //! have one value each. Those are evaluated here, with `jaq`'s own values and operators; the tests hold
 //! each of them against `jaq` itself.
 
-use jaq_core::ValT as _;
+use jaq_core::data::JustLut;
 use jaq_core::load::parse::{BinaryOp, Term};
 use jaq_core::ops::{Cmp, Math};
 use jaq_core::path::{Opt, Part};
+use jaq_core::{Ctx, Filter, ValT as _, Vars, unwrap_valr};
 use jaq_json::{Error, Map, Val};
 
-use crate::compile::constant;
+use crate::compile::{compile, constant};
 
 /// What an expression is evaluated on.
 pub(crate) struct Scope {
@@ -21,8 +22,26 @@ pub(crate) struct Scope {
     pub(crate) variables: [Val; 2],
 }
 
+/// Functions that have one value for one.
+pub(crate) const FUNCTIONS: &[&str] = &[
+    "abs",
+    "ascii_downcase",
+    "ascii_upcase",
+    "ceil",
+    "floor",
+    "fromjson",
+    "length",
+    "ltrim",
+    "round",
+    "rtrim",
+    "tojson",
+    "tonumber",
+    "tostring",
+    "trim",
+    "type",
+];
+
 /// An expression with one value.
-#[derive(Debug)]
 pub(crate) enum Plain {
     Constant(Val),
     Field(usize),
@@ -30,6 +49,7 @@ pub(crate) enum Plain {
     Index(Box<Plain>, Val),
     Negative(Box<Plain>),
     Not(Box<Plain>),
+    Call(Box<Plain>, Box<Filter<JustLut<Val>>>),
     Math(Math, Box<[Plain; 2]>),
     Compare(Cmp, Box<[Plain; 2]>),
     And(Box<[Plain; 2]>),
@@ -75,10 +95,7 @@ impl Plain {
                 };
                 members.iter().map(member).collect::<Option<_>>().map(Self::Object)
             }
-            Term::BinOp(left, BinaryOp::Pipe(None), right) => match &**right {
-                Term::Call("not", _) => boxed(left).map(Self::Not),
-                _ => None,
-            },
+            Term::BinOp(left, BinaryOp::Pipe(None), right) => of(left)?.through(right),
             Term::BinOp(left, BinaryOp::Alt, right) => both(left, right).map(Self::Alternative),
             Term::BinOp(left, BinaryOp::Or, right) => both(left, right).map(Self::Or),
             Term::BinOp(left, BinaryOp::And, right) => both(left, right).map(Self::And),
@@ -87,6 +104,18 @@ impl Plain {
             Term::IfThenElse(cases, Some(otherwise)) => {
                 let case = |(case, then): &(Term<&str>, Term<&str>)| Some((of(case)?, of(then)?));
                 Some(Self::If(cases.iter().map(case).collect::<Option<_>>()?, boxed(otherwise)?))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its value through a bar.
+    fn through(self, term: &Term<&str>) -> Option<Self> {
+        match term {
+            Term::BinOp(left, BinaryOp::Pipe(None), right) => self.through(left)?.through(right),
+            Term::Call("not", _) => Some(Self::Not(Box::new(self))),
+            Term::Call(name, _) if FUNCTIONS.contains(name) => {
+                Some(Self::Call(Box::new(self), Box::new(compile(name).ok()?)))
             }
             _ => None,
         }
@@ -104,6 +133,10 @@ impl Plain {
             Self::Index(from, name) => from.eval(scope)?.index(name),
             Self::Negative(inner) => inner.eval(scope).and_then(|value| -value),
             Self::Not(inner) => Ok(Val::Bool(!inner.holds(scope)?)),
+            Self::Call(inner, function) => {
+                let ctx = Ctx::<JustLut<Val>>::new(&function.lut, Vars::new([Val::Null, Val::Null]));
+                function.id.run((ctx, inner.eval(scope)?)).map(unwrap_valr).next().unwrap_or(Ok(Val::Null))
+            }
             Self::Math(math, sides) => math.run(sides[0].eval(scope)?, sides[1].eval(scope)?),
             Self::Compare(cmp, sides) => Ok(Val::Bool(cmp.run(&sides[0].eval(scope)?, &sides[1].eval(scope)?))),
             Self::And(sides) => Ok(Val::Bool(sides[0].holds(scope)? && sides[1].holds(scope)?)),

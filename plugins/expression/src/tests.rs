@@ -163,7 +163,12 @@ fn expressions_with_one_value_are_what_jaq_says() {
     ];
     let mut expressions = Vec::new();
     for left in operands {
-        expressions.extend([format!("-{left}"), format!("{left} | not"), format!("{{\"m\": {left}, $key}}")]);
+        expressions.extend([
+            format!("-{left}"),
+            format!("{left} | not"),
+            format!("{left} | floor | not"),
+            format!("{{\"m\": {left}, $key}}"),
+        ]);
         for right in operands {
             for op in ["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "and", "or", "//"] {
                 // A text times a large number is that many texts.
@@ -187,6 +192,9 @@ fn expressions_with_one_value_are_what_jaq_says() {
         "[1]",
         "7",
     ];
+    for function in crate::plain::FUNCTIONS {
+        expressions.push(format!("{{x: (.a | {function}), y: (.b | tostring | {function})}}"));
+    }
     let mut straight = 0;
     for text in &expressions {
         let mut expression = Expression::new(text).expect("an expression");
