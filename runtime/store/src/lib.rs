@@ -13,6 +13,7 @@
 //! stages, the positions of its sources, the handles of its sinks and its rejected rows.
 
 mod backend;
+mod batch_bytes;
 mod compact;
 mod disk;
 mod durable;
@@ -27,6 +28,7 @@ mod topic;
 pub use backend::{
     Change, ChangeSet, EntryChange, READ_BYTES_MAX, StateBackend, StateError, WALK_BYTES_MAX, WALK_ENTRIES_MAX, Walk,
 };
+pub use batch_bytes::{decode_batch, encode_batch};
 pub use disk::DiskState;
 pub use durable::{
     Compacted, Compaction, EpochRecord, Held, HeldRecord, JobStore, LetterId, LetterRecord, PaneRecord, PositionRecord,

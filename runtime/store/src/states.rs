@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use wasmill_env::Disk;
 use wasmill_model::{Epoch, NodeName, SpaceDescriptor, SpaceMigration};
 
 use crate::{DiskState, EntryChange, MemoryState, StateBackend, StateFiles};
@@ -11,6 +13,8 @@ pub struct StageStates {
     /// State that stays on disk, and the bytes of memory that each share of a stage has for the
     /// entries it uses.
     pub files: Option<(Arc<StateFiles>, usize)>,
+    /// Where rows of ordering buffers may wait on disk, where they may.
+    pub spill: Option<(Arc<dyn Disk>, PathBuf)>,
     /// The numbers under which the store has the spaces of a stage, by place. One that is missing has
     /// its place as number.
     pub numbers: BTreeMap<NodeName, Vec<u16>>,

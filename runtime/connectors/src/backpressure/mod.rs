@@ -6,7 +6,6 @@
 
 mod buffered;
 mod queue;
-mod record;
 mod spill;
 
 pub(crate) use buffered::Buffered;

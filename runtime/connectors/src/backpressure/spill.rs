@@ -6,7 +6,7 @@
 //!
 //! # Files
 //! `spill-NUMBER`, each at most an eighth of the bound plus one batch; one that is read through is
-//! removed. Each batch is its length (u32), the time at which it arrived (u64), and a [`record`].
+//! removed. Each batch is its length (u32), the time at which it arrived (u64), and its bytes ([`encode_batch`]).
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use wasmill_contract::ConnectorError;
 use wasmill_env::{Disk, DiskFile};
 use wasmill_model::{Batch, ErrorKind};
+use wasmill_store::{decode_batch, encode_batch};
 
-use super::record;
 use crate::error::io_error;
 
 /// The files of one reader.
@@ -55,7 +55,7 @@ impl Spill {
     pub(super) fn push(&mut self, batch: &Batch) -> Result<(), ConnectorError> {
         let mut bytes = vec![0; 4];
         bytes.extend(batch.arrived_nanos().to_le_bytes());
-        record::encode(batch, &mut bytes);
+        encode_batch(batch, &mut bytes);
         // A batch is bounded far below 4 GiB.
         let length = (bytes.len() - 4) as u32;
         bytes[..4].copy_from_slice(&length.to_le_bytes());
@@ -86,7 +86,7 @@ impl Spill {
         let mut record = vec![0; u32::from_le_bytes(length) as usize];
         segment.fill(&mut record)?;
         let batch =
-            record.split_first_chunk().and_then(|(arrived, batch)| record::decode(batch, u64::from_le_bytes(*arrived)));
+            record.split_first_chunk().and_then(|(arrived, batch)| decode_batch(batch, u64::from_le_bytes(*arrived)));
         let batch = batch.ok_or_else(|| damaged(&segment.path))?;
         let done = segment.read == segment.written;
         if done && let Some(segment) = self.segments.pop_front() {

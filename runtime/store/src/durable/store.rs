@@ -19,6 +19,8 @@ use super::record::{EpochRecord, LetterId, LetterRecord, Recovered};
 use super::sorted::SortedFile;
 use super::summary::{Summary, summarize};
 
+/// The folder of rows that wait on disk.
+const SPILL: &str = "spill";
 /// Room for a frame that is kept from one commit to the next.
 const FRAME_BYTES_KEPT: usize = 16 << 20;
 
@@ -251,6 +253,23 @@ impl JobStore {
     #[must_use]
     pub fn state(&self) -> Option<&Arc<StateFiles>> {
         self.state.as_ref()
+    }
+
+    /// A folder for rows that wait on disk, without what an earlier run has left there: what holds is in
+    /// the epochs. Blocks.
+    ///
+    /// # Errors
+    /// Where such a file cannot be removed.
+    pub fn spill(&self) -> Result<(Arc<dyn Disk>, PathBuf), StoreError> {
+        let dir = self.dir.join(SPILL);
+        let left = match self.disk.list(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            left => left.map_err(StoreError::io("list", &dir))?,
+        };
+        for name in left {
+            remove(&*self.disk, &dir.join(name))?;
+        }
+        Ok((Arc::clone(&self.disk), dir))
     }
 
     /// The last sequence number that sorted files hold.

@@ -17,8 +17,9 @@ const HEAD_BYTES: usize = 24;
 const LINEAGE: u32 = 1;
 const HEADERS: u32 = 2;
 
-/// Appends a batch.
-pub(crate) fn encode(batch: &Batch, out: &mut Vec<u8>) {
+/// Appends a batch to bytes: its rows with lineage and headers. Who made them, what panes they are of and
+/// when they arrived is left to the caller.
+pub fn encode_batch(batch: &Batch, out: &mut Vec<u8>) {
     let flags = batch.lineage().map_or(0, |_| LINEAGE) | batch.headers().map_or(0, |_| HEADERS);
     let length = |column: &Column| column.data().len() as u32;
     out.reserve(HEAD_BYTES + batch.byte_len());
@@ -42,7 +43,8 @@ pub(crate) fn encode(batch: &Batch, out: &mut Vec<u8>) {
 }
 
 /// The batch that these bytes are, `None` where they are none.
-pub(crate) fn decode(record: &[u8], arrived_nanos: u64) -> Option<Batch> {
+#[must_use]
+pub fn decode_batch(record: &[u8], arrived_nanos: u64) -> Option<Batch> {
     let (head, rest) = record.split_at_checked(HEAD_BYTES)?;
     let mut parts = Parts(rest);
     let mut numbers = head.chunks_exact(4).map(|number| u32::from_le_bytes(number.try_into().unwrap_or_default()));
@@ -105,7 +107,7 @@ mod tests {
             if record.len() > 8 {
                 record[..4].copy_from_slice(&rows.to_le_bytes());
             }
-            let _either_way_without_a_panic = decode(&record, 0);
+            let _either_way_without_a_panic = decode_batch(&record, 0);
         }
     }
 }
