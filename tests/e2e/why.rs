@@ -75,7 +75,7 @@ fn an_open_window_names_the_source_that_holds_it_open_and_a_late_row_what_it_mis
     let folder = Folder::new()
         .with("job.toml", WINDOWS)
         .with("in-a.jsonl", "{\"k\":\"x\",\"t\":30}\n{\"k\":\"x\",\"t\":130}\n")
-        .with("in-b.jsonl", "{\"k\":\"y\",\"t\":25}\n");
+        .with("in-b.jsonl", "{\"k\":\"x\",\"t\":25}\n");
     folder.run(&["why", "state"]).fails(2, &["no state directory state"]);
     let mut running = Running::start(&folder);
     // It listens.

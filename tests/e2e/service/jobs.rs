@@ -250,6 +250,11 @@ fn the_command_line_speaks_to_a_service() {
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "the file was pushed: {listed}");
     assert!(acme.run(&["ps"]).ok().out.contains("running"));
     assert!(acme.run(&["status", "cli"]).ok().out.contains("cli: running for"));
+    let why = acme.run(&["why", "cli", "work"]).ok().out;
+    assert!(why.starts_with("cli: running\n  work (stage): "), "{why}");
+    assert_eq!(acme.get("/v1/jobs/cli/why?node=in").is(200).body["nodes"][0]["kind"], "source");
+    acme.run(&["why", "cli", "nobody"]).fails(1, &["the job has no node nobody", "it has: in, work, out"]);
+    acme.run(&["why", "none"]).fails(2, &["there is no job none"]);
     assert_eq!(acme.run(&["pause", "cli"]).ok().out, "cli: running, wanted paused\n");
     assert_eq!(acme.run(&["resume", "cli"]).ok().out, "cli: running, wanted running\n");
     std::fs::write(folder.path().join("work-2.wasm"), version("v2")).expect("written");

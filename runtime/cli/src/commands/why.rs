@@ -7,7 +7,7 @@ use serde_json::Value;
 use wasmill_control::local::Request;
 use wasmill_model::{NodeName, Timestamp};
 
-use super::remote;
+use super::{remote, service};
 use crate::failure::Failure;
 use crate::remote::ServerArgs;
 use crate::terminal::{Style, Terminal, bytes, count};
@@ -15,7 +15,7 @@ use crate::terminal::{Style, Terminal, bytes, count};
 #[derive(Debug, Args)]
 #[command(after_help = "Without a node: what is worth saying of each. docs/ordering.md says how to read it.")]
 pub(super) struct WhyArgs {
-    /// The job: the state directory that it runs with
+    /// The job: the state directory that it runs with; with --server its name
     #[arg(value_name = "JOB")]
     job: PathBuf,
     /// A source, stage or sink
@@ -23,13 +23,12 @@ pub(super) struct WhyArgs {
 }
 
 pub(super) fn why(args: &WhyArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
-    if server.is_set() {
-        let local = Failure::wrong("`why` asks a job of this machine, and no service");
-        return Err(local.hint("name the state directory of the job, without --server and WASMILL_SERVER"));
-    }
     let named = |name: &String| NodeName::new(name).map_err(|error| Failure::wrong(format!("{name:?}: {error}")));
     let node = args.node.as_ref().map(named).transpose()?;
-    let answer = remote::ask(&args.job, &Request::Why { node })?;
+    let answer = match server.is_set() {
+        true => service::why(&args.job.to_string_lossy(), node.as_ref(), server)?,
+        false => remote::ask(&args.job, &Request::Why { node })?,
+    };
     if terminal.json {
         return terminal.print_json(&answer);
     }
@@ -60,7 +59,10 @@ fn told(answer: &Value, style: Style) -> String {
         }
         for buffer in list(&node["buffers"]) {
             let held = buffer["held"].as_u64().unwrap_or(0);
-            let size = bytes(buffer["bytes"].as_u64().unwrap_or(0));
+            let mut size = bytes(buffer["bytes"].as_u64().unwrap_or(0));
+            if let Some(on_disk) = buffer["on_disk"].as_u64().filter(|rows| *rows > 0) {
+                size.push_str(&format!(", and {} on disk", count(on_disk, "row")));
+            }
             let task = &buffer["task"];
             line(
                 "buffer",

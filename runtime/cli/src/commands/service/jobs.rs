@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
-use wasmill_model::Timestamp;
+use wasmill_model::{NodeName, Timestamp};
 use wasmill_spec::PluginRef;
 
 use super::{ask, part, text};
@@ -196,6 +196,12 @@ pub(in crate::commands) fn rescale(
     }
     let (job, phase) = (text(&view["job"]), text(&view["phase"]));
     terminal.print(&format!("{job}: {phase}, {} with parallelism {}", args.node, args.parallelism))
+}
+
+/// `why JOB NODE` of a service.
+pub(in crate::commands) fn why(job: &str, node: Option<&NodeName>, server: &ServerArgs) -> Result<Value, Failure> {
+    let of = node.map(|node| format!("?node={node}")).unwrap_or_default();
+    ask(server, Method::GET, &format!("/v1/jobs/{}/why{of}", part(job)), Body::Nothing)
 }
 
 /// `swap JOB STAGE PLUGIN` of a service: a file is pushed first.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub(super) use jobs::{
     DeployArgs, JobArgs, LogsArgs, RescaleArgs, TapArgs, deploy, logs, ps, rescale, rm, savepoint, status, swap, tap,
-    tell,
+    tell, why,
 };
 pub(super) use plugins::{PluginCommand, plugin};
 pub(super) use tenants::{TenantCommand, TokenCommand, tenant, token};

@@ -11,6 +11,7 @@ use wasmill_model::{JobName, NodeName};
 
 use super::auth::{Deployer, Reader};
 use super::body::{Asked, Bytes, Json, named, page};
+use crate::local::Request;
 use crate::service::jobs::JobView;
 use crate::service::logs::LogLine;
 use crate::service::problem::Problem;
@@ -22,6 +23,15 @@ use crate::service::tenant::no_job;
 /// Bytes of a job file.
 const JOB_BYTES_MAX: u64 = 1 << 20;
 const LINES_MAX: usize = 1_000;
+
+/// Which node.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhyAsked {
+    /// A source, stage or sink; by default all of them.
+    node: Option<String>,
+}
 
 /// Another plugin in a stage.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -161,6 +171,21 @@ pub(super) async fn logs(
     let limit = page(asked.limit, LINES_MAX)?;
     let slot = tenant.slot(&named(&job, JobName::new)?)?;
     Ok(Answer(slot.board.logs().page(asked.from, limit)))
+}
+
+/// Why windows are open, partitions lag, rows wait and were late: of a job that runs.
+#[utoipa::path(
+    get, path = "/v1/jobs/{job}/why", tag = "jobs", params(("job" = String, Path), WhyAsked),
+    responses((status = 200, body = Object), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn why(
+    Reader(tenant): Reader,
+    Path(job): Path<String>,
+    Asked(asked): Asked<WhyAsked>,
+) -> Result<Answer<Value>, Problem> {
+    let job = named(&job, JobName::new)?;
+    let node = asked.node.map(|node| named(&node, NodeName::new)).transpose()?;
+    Ok(Answer(tenant.slot(&job)?.ask(Request::Why { node }).await?))
 }
 
 /// Has the job read nothing more until it is resumed.

@@ -60,6 +60,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::show, jobs::deploy, jobs::remove))
         .routes(routes!(jobs::file))
         .routes(routes!(jobs::logs))
+        .routes(routes!(jobs::why))
         .routes(routes!(jobs::pause))
         .routes(routes!(jobs::resume))
         .routes(routes!(jobs::drain))
