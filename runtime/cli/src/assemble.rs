@@ -241,7 +241,9 @@ impl Assembled {
 
     /// How the job file wants the job to run.
     pub(crate) fn settings(&self) -> JobSettings {
+        let by_default = JobSettings::default();
         JobSettings {
+            accumulators_max: self.spec.accumulators_max.unwrap_or(by_default.accumulators_max),
             epoch_interval: self.spec.epoch.interval.as_duration(),
             epoch_bytes: self.spec.epoch.bytes.bytes(),
             latency_goal: self.spec.latency_goal.as_duration(),

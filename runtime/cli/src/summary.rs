@@ -201,12 +201,14 @@ pub(crate) fn seconds(nanos: u64) -> f64 {
 
 /// What ordering buffers did that their author should know.
 fn ordering_text(ordering: &OrderingSnapshot) -> Option<String> {
-    let OrderingSnapshot { held, late, dropped, missing, forced, .. } = *ordering;
+    let OrderingSnapshot { held, spilled, late, dropped, missing, forgotten, forced, .. } = *ordering;
     let said: Vec<String> = [
         (held, "held"),
+        (spilled, "waited on disk"),
         (late, "too late"),
         (dropped, "of them dropped"),
         (missing, "missing"),
+        (forgotten, "keys forgotten"),
         (forced, "let go early for want of room"),
     ]
     .iter()
@@ -219,10 +221,13 @@ fn ordering_text(ordering: &OrderingSnapshot) -> Option<String> {
 pub(crate) fn ordering_json(ordering: &OrderingSnapshot) -> Value {
     json!({
         "held": ordering.held,
+        "on_disk": ordering.on_disk,
+        "spilled": ordering.spilled,
         "bytes": ordering.bytes,
         "late": ordering.late,
         "dropped": ordering.dropped,
         "missing": ordering.missing,
+        "forgotten": ordering.forgotten,
         "marks": ordering.marks,
         "forced": ordering.forced,
         "slack_micros": ordering.slack_micros,

@@ -269,20 +269,33 @@ impl Chain {
     /// Rows for an input port that has an ordering buffer.
     async fn order(&mut self, port: u16, batch: &Batch) -> Result<(), Stopped> {
         let wall = self.clock.wall();
-        let Some(order) = self.orders.slots.iter_mut().find(|order| order.port() == port) else { return Ok(()) };
-        let Ordered { ready, forwarded, side, malformed } = order.offer(batch, wall);
+        let Some(place) = self.orders.slots.iter().position(|order| order.port() == port) else { return Ok(()) };
+        let Ordered { forwarded, side, malformed } = self.orders.slots[place].offer(batch, wall);
         if let Some((rows, reasons)) = malformed {
             let (node, subject) = (self.head().clone(), LetterSubject::Row { port });
             let (digest, kind, stack) = (None, LetterKind::Malformed, Vec::new());
             self.keep(0, DeadLetter { node, digest, kind, subject, rows, reasons, stack });
         }
-        self.work.extend(forwarded.into_iter().chain(ready).map(|batch| (0, port, batch)));
+        self.work.extend(forwarded.map(|batch| (0, port, batch)));
         self.drain().await?;
+        self.let_go(place, wall).await?;
         if let Some(side) = side {
             self.send(0, Produced { outputs: vec![(LATE, side)], letters: Vec::new() }).await?;
             self.drain().await?;
         }
         self.ordered().await
+    }
+
+    /// Works off what a buffer lets go, piece by piece: it may be more than fits into memory.
+    async fn let_go(&mut self, place: usize, wall: Timestamp) -> Result<(), Stopped> {
+        let port = self.orders.slots[place].port();
+        loop {
+            let piece = self.orders.slots[place].next(wall);
+            let piece = piece.map_err(|cause| JobError::Spill { node: self.head().clone(), cause })?;
+            let Some(batch) = piece else { return Ok(()) };
+            self.work.push_back((0, port, batch));
+            self.drain().await?;
+        }
     }
 
     /// After something left a buffer: the watermark follows.
@@ -432,11 +445,10 @@ impl Chain {
         let went_idle = self.orders.input.is_some_and(|(_, was)| was) != idle;
         self.orders.input = Some((time, idle));
         let wall = self.clock.wall();
-        for order in &mut self.orders.slots {
-            let port = order.port();
-            self.work.extend(order.watermark(time, wall).into_iter().map(|batch| (0, port, batch)));
+        for place in 0..self.orders.slots.len() {
+            self.orders.slots[place].watermark(time);
+            self.let_go(place, wall).await?;
         }
-        self.drain().await?;
         if went_idle {
             self.raise(self.watermark, idle).await?;
         }
@@ -481,11 +493,9 @@ impl Chain {
     pub(crate) async fn wall(&mut self) -> Result<(), Stopped> {
         let at = self.moment();
         if !self.orders.slots.is_empty() {
-            for order in &mut self.orders.slots {
-                let port = order.port();
-                self.work.extend(order.wall(at.wall).into_iter().map(|batch| (0, port, batch)));
+            for place in 0..self.orders.slots.len() {
+                self.let_go(place, at.wall).await?;
             }
-            self.drain().await?;
             self.ordered().await?;
         }
         for place in 0..self.slots.len() {
@@ -544,7 +554,9 @@ impl Chain {
             }
         }
         for order in &mut self.orders.slots {
-            cut.held.extend(order.cut(self.share));
+            let held = order.cut(self.share);
+            let node = || self.slots[0].name.clone();
+            cut.held.extend(held.map_err(|cause| JobError::Spill { node: node(), cause })?);
         }
         if planted("held-not-in-cut") {
             cut.held.clear();

@@ -94,6 +94,24 @@ pub enum JobError {
         #[source]
         cause: OrderError,
     },
+    /// Rows are to wait on disk, and there is no place for them.
+    #[error(
+        "stage {node:?} has an ordering buffer with `spill`, which takes a state directory: run it with --state DIR, or delete `spill`",
+        node = node.as_str()
+    )]
+    NoSpill {
+        /// The stage.
+        node: NodeName,
+    },
+    /// Rows that wait on disk cannot be written or read.
+    #[error("stage {node:?} cannot have rows of its ordering buffer wait on disk: {cause}", node = node.as_str())]
+    Spill {
+        /// The stage.
+        node: NodeName,
+        /// What is wrong.
+        #[source]
+        cause: StoreError,
+    },
     /// What a stage held cannot be dealt to its tasks.
     #[error("stage {node:?} cannot go on: {cause}", node = node.as_str())]
     Deal {
@@ -143,8 +161,8 @@ impl JobError {
             }
             Self::Commit(error) => error.kind,
             Self::Order { cause, .. } => cause.kind(),
-            Self::Deal { cause, .. } => cause.kind(),
-            Self::SinkShares { .. } => ErrorKind::Config,
+            Self::Deal { cause, .. } | Self::Spill { cause, .. } => cause.kind(),
+            Self::SinkShares { .. } | Self::NoSpill { .. } => ErrorKind::Config,
             Self::TaskLost { .. } => ErrorKind::Internal,
             Self::Cancelled => ErrorKind::Unavailable,
         }

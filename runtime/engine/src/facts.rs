@@ -101,7 +101,9 @@ pub struct BufferFacts {
     pub port: u16,
     /// Rows held.
     pub held: u64,
-    /// Bytes of their batches.
+    /// Those of them that wait on disk.
+    pub on_disk: u64,
+    /// Bytes in memory of the batches of the others.
     pub bytes: u64,
     /// No row up to this time is waited for.
     pub promised: Timestamp,

@@ -43,6 +43,8 @@ pub struct JobSettings {
     /// When rows leave: with their epoch, before it, or behind it. Sinks whose rows are part of the
     /// epoch write know no other way than with it.
     pub delivery: Delivery,
+    /// Accumulators of open windows that a task may hold.
+    pub accumulators_max: u64,
 }
 
 impl Default for JobSettings {
@@ -52,10 +54,13 @@ impl Default for JobSettings {
             epoch_bytes: 64 << 20,
             latency_goal: Duration::from_millis(5),
             delivery: Delivery::ExactlyOnce,
+            accumulators_max: ACCUMULATORS_MAX,
         }
     }
 }
 
+/// Accumulators of open windows that a task may hold, unless the job says otherwise.
+const ACCUMULATORS_MAX: u64 = 10_000_000;
 /// Wishes that wait for the coordinator.
 const WISHES_MAX: usize = 8;
 

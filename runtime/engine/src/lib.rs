@@ -38,6 +38,7 @@ mod replay;
 mod signal;
 mod sink_slot;
 mod source_head;
+mod spill;
 mod swap;
 mod tap;
 mod task;

@@ -161,7 +161,11 @@ pub struct NodeMetrics {
 pub struct OrderingSnapshot {
     /// Rows held now.
     pub held: u64,
-    /// Bytes of the batches that they are in.
+    /// Those of them that wait on disk.
+    pub on_disk: u64,
+    /// Rows that have waited there, those of now included.
+    pub spilled: u64,
+    /// Bytes in memory of the batches that they are in.
     pub bytes: u64,
     /// Rows that came too late, those that were dropped included.
     pub late: u64,
@@ -169,6 +173,8 @@ pub struct OrderingSnapshot {
     pub dropped: u64,
     /// Numbers given up.
     pub missing: u64,
+    /// Keys forgotten, whose sequences begin anew.
+    pub forgotten: u64,
     /// Placeholders and marks, which go no further.
     pub marks: u64,
     /// Rows that went early because there was no room.
@@ -183,10 +189,13 @@ impl OrderingSnapshot {
     fn and(self, other: Self) -> Self {
         Self {
             held: self.held + other.held,
+            on_disk: self.on_disk + other.on_disk,
+            spilled: self.spilled + other.spilled,
             bytes: self.bytes + other.bytes,
             late: self.late + other.late,
             dropped: self.dropped + other.dropped,
             missing: self.missing + other.missing,
+            forgotten: self.forgotten + other.forgotten,
             marks: self.marks + other.marks,
             forced: self.forced + other.forced,
             slack_micros: self.slack_micros.max(other.slack_micros),

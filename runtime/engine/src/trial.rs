@@ -68,7 +68,7 @@ impl StageTrial {
             Some(spec) => {
                 let aggregate = plugin.open_aggregate(context).await?;
                 let windows = Windows::new(spec).map_err(|cause| JobError::Order { node: name.clone(), cause })?;
-                SlotKind::Window(WindowSlot::new(plugin, aggregate, windows))
+                SlotKind::Window(WindowSlot::new(plugin, aggregate, windows, u64::MAX))
             }
         };
         let sinks = (0..outputs).map(|port| {

@@ -43,6 +43,7 @@ pub(crate) struct WindowSlot {
     /// `None` only while another is opened in its place.
     aggregate: Option<Box<dyn Aggregate>>,
     windows: Windows,
+    accumulators_max: u64,
     /// A new plugin's instance, while it is not decided whether it takes over.
     candidate: Option<Box<dyn Aggregate>>,
     /// The plugin that the next cut has to name.
@@ -51,9 +52,9 @@ pub(crate) struct WindowSlot {
 }
 
 impl WindowSlot {
-    pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows) -> Self {
-        let last_late = LateRows::default();
-        Self { plugin, aggregate: Some(aggregate), windows, candidate: None, changed: None, last_late }
+    pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows, accumulators_max: u64) -> Self {
+        let (aggregate, last_late) = (Some(aggregate), LateRows::default());
+        Self { plugin, aggregate, windows, accumulators_max, candidate: None, changed: None, last_late }
     }
 
     fn aggregate(&mut self) -> &mut dyn Aggregate {
@@ -164,6 +165,10 @@ impl WindowSlot {
                 produced.letters.push(self.verdict(fault, INPUT, rows)?);
             }
             self.restart().await?;
+        }
+        let (held, max) = (self.windows.held() as u64, self.accumulators_max);
+        if held > max {
+            return Err(self.order(OrderError::TooManyAccumulators { held, max }));
         }
         Ok(produced)
     }

@@ -20,12 +20,13 @@ use crate::job::{JobParts, NodePart};
 use crate::marks::Marks;
 use crate::metrics::JobMetrics;
 use crate::operator_slot::OperatorSlot;
-use crate::ordering::{self, OrderSlot};
+use crate::ordering::{self, NotRestored, OrderSlot};
 use crate::pace;
 use crate::queue::{QueueReceiver, QueueSender, queue};
 use crate::replay::{Replay, Replays};
 use crate::sink_slot::SinkSlot;
 use crate::source_head::SourceHead;
+use crate::spill::Spill;
 use crate::task::{Head, Inputs, Order, Report, Task};
 use crate::window_slot::WindowSlot;
 
@@ -207,13 +208,23 @@ fn open_orders(parts: &JobParts, dealt: &mut Dealt, node: usize, share: Share) -
     let name = &parts.plan.nodes[node].name;
     let mut held = dealt.held.remove(&(name.clone(), share.index)).unwrap_or_default();
     let stored = |reason| JobError::Order { node: name.clone(), cause: OrderError::Stored { reason } };
+    let no_spill = |cause| JobError::Spill { node: name.clone(), cause };
     let mut orders = Orders::default();
     let (wall, now) = (parts.clock.wall(), parts.clock.monotonic_nanos());
     for (&(_, port), spec) in parts.plan.orders.range((node, 0)..=(node, u16::MAX)) {
-        let mut order = OrderSlot::new(name.clone(), port, spec);
+        let mut spill = None;
+        if let Some(bytes_max) = spec.spill {
+            let Some((disk, dir)) = &parts.states.spill else { return Err(JobError::NoSpill { node: name.clone() }) };
+            let files = format!("{name}.{port}.{}", share.index);
+            spill = Some(Spill::open(Arc::clone(disk), dir, files, bytes_max.bytes()).map_err(no_spill)?);
+        }
+        let mut order = OrderSlot::new(name.clone(), port, spec, spill);
         let (mine, others) = held.into_iter().partition(|record| record.port == port);
         held = others;
-        order.restore(mine, share, wall, now).map_err(stored)?;
+        order.restore(mine, share, wall, now).map_err(|error| match error {
+            NotRestored::Damaged(reason) => stored(reason),
+            NotRestored::Spill(cause) => no_spill(cause),
+        })?;
         orders.slots.push(order);
     }
     orders.partly =
@@ -331,7 +342,8 @@ async fn open_slot(
                         let panes = held.panes.into_iter().map(pane_entry);
                         windows.load(window_progress(progress), panes.collect()).map_err(order)?;
                     }
-                    SlotKind::Window(WindowSlot::new(plugin, aggregate, windows))
+                    let accumulators_max = parts.settings.accumulators_max;
+                    SlotKind::Window(WindowSlot::new(plugin, aggregate, windows, accumulators_max))
                 }
                 None => {
                     let operator = plugin.open(context).await?;

@@ -289,19 +289,24 @@ impl Batch {
         self.gather(&kept.ones())
     }
 
-    /// Rows of several batches as one, each named by batch and row. Headers, and a lineage of one
-    /// partition, stay where all batches have them, and so does one maker; places do not. It arrived when the first did.
+    /// Rows of several batches as one, each named by batch and row. Headers stay where some batch has them; a
+    /// lineage of one partition, one maker, and what rows are stay where all have them; places do not. It arrived when
+    /// the first did.
     ///
     /// # Panics
     /// Where a row does not exist.
     #[must_use]
     pub fn weave(parts: &[Self], rows: &[(u32, u32)]) -> Self {
-        let column = |of: &dyn Fn(&Self) -> Option<Arc<Column>>| {
-            let columns: Vec<_> = parts.iter().map(of).collect::<Option<_>>()?;
-            let bytes = columns.iter().map(|column| column.data().len()).sum();
-            let mut woven = ColumnBuilder::with_capacity(rows.len(), bytes);
-            rows.iter().for_each(|&(part, row)| woven.push(columns[part as usize].row(row as usize)));
-            Some(Arc::new(woven.finish()))
+        if let [part] = parts {
+            let rows: Vec<u32> = rows.iter().map(|&(_, row)| row).collect();
+            return part.gather(&rows).with_places(None);
+        }
+        let column = |of: &dyn Fn(&Self) -> Option<&Column>| {
+            let columns: Vec<_> = parts.iter().map(of).collect();
+            let row = |&(part, row): &(u32, u32)| columns[part as usize].map_or(&b""[..], |own| own.row(row as usize));
+            let mut woven = ColumnBuilder::with_capacity(rows.len(), rows.iter().map(|at| row(at).len()).sum());
+            rows.iter().for_each(|at| woven.push(row(at)));
+            Arc::new(woven.finish())
         };
         let maker = parts.first().and_then(|part| part.maker);
         let lineages = || parts.iter().map(|part| part.lineage.as_ref()).collect::<Option<Vec<_>>>();
@@ -315,9 +320,9 @@ impl Batch {
         let kinds = parts.iter().map(|part| part.kinds.as_ref()).collect::<Option<Vec<_>>>();
         Self {
             times: Arc::new(rows.iter().map(|&(part, row)| parts[part as usize].times[row as usize]).collect()),
-            keys: column(&|part| Some(Arc::clone(&part.keys))).unwrap_or_default(),
-            values: column(&|part| Some(Arc::clone(&part.values))).unwrap_or_default(),
-            headers: column(&|part| part.headers.clone()),
+            keys: column(&|part| Some(&*part.keys)),
+            values: column(&|part| Some(&*part.values)),
+            headers: parts.iter().any(|part| part.headers.is_some()).then(|| column(&|part| part.headers.as_deref())),
             lineage,
             places: None,
             maker: maker.filter(|_| parts.iter().all(|part| part.maker == maker)),

@@ -65,6 +65,17 @@ pub enum OrderError {
         /// The most that may cross.
         limit: usize,
     },
+    /// Open windows hold more than they may.
+    #[error(
+        "{held} accumulators of open windows are held in one task, {max} may be: raise `accumulators_max` of the job, \
+         give the stage more tasks, or windows that end earlier"
+    )]
+    TooManyAccumulators {
+        /// How many there are.
+        held: u64,
+        /// How many there may be.
+        max: u64,
+    },
     /// An assignment came back that another has followed.
     #[error("assignment {got} came back where {want} is open")]
     StaleAssignment {
@@ -91,7 +102,7 @@ impl OrderError {
             | Self::NoSuchInput { .. }
             | Self::Lanes { .. }
             | Self::StaleAssignment { .. } => ErrorKind::Internal,
-            Self::Window { .. } => ErrorKind::Config,
+            Self::Window { .. } | Self::TooManyAccumulators { .. } => ErrorKind::Config,
             Self::Accumulators { .. } | Self::AssignedTooLarge { .. } => ErrorKind::Plugin,
             Self::Stored { .. } => ErrorKind::Corrupt,
         }

@@ -19,8 +19,8 @@ mod window;
 
 pub use alignment::{Alignment, Barrier};
 pub use buffer::{
-    AqKSlack, Gap, GoneRow, HeldRows, Numbered, Place, Quality, SequenceBuffer, SequenceSettings, Slack, StoredRow,
-    TimeBuffer,
+    AqKSlack, Gap, GoneRow, HeldRows, Numbered, Place, Quality, SavedSequence, SequenceBuffer, SequenceSettings, Slack,
+    StoredRow, TimeBuffer,
 };
 pub use convoy::{Affinity, ConvoyMerge, ConvoyRouter, FromLane, Merged, Moved, weave};
 pub use error::OrderError;

@@ -23,6 +23,8 @@ pub struct JobSpec {
     pub state: StateSpec,
     /// How long a row may wait for its batch to fill.
     pub latency_goal: Period,
+    /// Accumulators of open windows that a task may hold; `None`: as many as by default.
+    pub accumulators_max: Option<u64>,
     /// Where rejected rows go, as the job file names it.
     pub dead_letters: Option<String>,
     /// Where rows come from, in the order of the file.

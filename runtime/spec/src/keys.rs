@@ -46,6 +46,7 @@ pub(crate) const JOB: Shape = Shape {
         optional("epoch", "When an epoch commits.", || EPOCH.schema()),
         optional("state", "Where stages have their state.", || STATE.schema()),
         optional("latency_goal", "How long a row may wait for its batch to fill; default \"5ms\".", period),
+        optional("accumulators_max", "Accumulators of open windows that a task may hold; default 10000000.", whole),
         optional("dead_letters", "A file for rejected rows, one JSON object a line.", text),
         required("source", "Where rows come from, by name.", || named(&SOURCE)),
         optional("stage", "What happens to them, by name.", || named(&STAGE)),
@@ -268,6 +269,7 @@ pub(crate) const ORDER: Shape = Shape {
         optional("per", "By sequence: \"source\", the default, or \"key\".", scope),
         optional("first", "By sequence: the first number; default 0.", whole),
         optional("gap", "By sequence: how long a missing number is waited for; default for ever.", period),
+        optional("keys_max", "By sequence: keys without rows that a task remembers; default 1000000.", whole),
         optional("placeholder", "By sequence: JSON pointer; a row with true there only fills its place.", pointer),
         optional("done", "By sequence: JSON pointer; with true there, all up to its number is done.", pointer),
         optional(
@@ -275,10 +277,11 @@ pub(crate) const ORDER: Shape = Shape {
             "What becomes of late rows: \"drop\", the default, \"forward\", \"side\" or \"correct\".",
             late,
         ),
-        optional("rows_max", "Most rows that a task holds; default 1000000.", whole),
-        optional("bytes_max", "Most bytes that a task holds; default \"256MiB\".", size),
+        optional("rows_max", "Most rows that a task holds, in memory and on disk; default 1000000.", whole),
+        optional("bytes_max", "Most bytes that a task holds in memory; default \"256MiB\".", size),
+        optional("spill", "Most bytes that a task has wait on disk beyond that; takes a state directory.", size),
     ],
-    planned: &[("spill", "waiting on disk")],
+    planned: &[],
     open: false,
 };
 

@@ -14,10 +14,12 @@ pub struct OrderSpec {
     pub by: OrderBy,
     /// What becomes of rows that come too late for it.
     pub late: LatePolicy,
-    /// Most rows that one task holds.
+    /// Most rows that one task holds, and placeholders.
     pub rows_max: u64,
-    /// Most bytes of batches that one task holds rows of.
+    /// Most bytes of batches that one task holds rows of in memory.
     pub bytes_max: ByteSize,
+    /// Bytes that wait on disk beyond that.
+    pub spill: Option<ByteSize>,
 }
 
 /// What an ordering buffer orders by.
@@ -65,6 +67,8 @@ pub struct SequenceOrder {
     pub per_key: bool,
     /// The first number.
     pub first: u64,
+    /// Keys that nothing waits of, and that one task remembers the next number of.
+    pub keys_max: u64,
     /// Numbers that are missing for this long are given up.
     pub gap: Option<Period>,
     /// A row that has `true` here stands for its number and goes no further.
@@ -102,11 +106,12 @@ const SLACKS: [&str; 2] = ["k-slack", "aq-k-slack"];
 
 /// Keys that only one of the orders takes.
 const OF_TIME: [&str; 4] = ["bound", "most", "quality", "window"];
-const OF_SEQUENCE: [&str; 6] = ["field", "per", "first", "gap", "placeholder", "done"];
+const OF_SEQUENCE: [&str; 7] = ["field", "per", "first", "gap", "keys_max", "placeholder", "done"];
 
 const MICROSECOND: Period = Period::from_micros(1);
 const CENTURY: Period = Period::from_micros(u64::MAX);
 const ROWS: u64 = 1_000_000;
+const KEYS: u64 = 1_000_000;
 const ROWS_MAX: i64 = 1_000_000_000;
 
 /// Reads `order` of an input.
@@ -122,9 +127,10 @@ pub(crate) fn order(p: &mut Problems, input: &Reader<'_>) -> Option<OrderSpec> {
     let by = if by_time { OrderBy::Time(time(p, &table)?) } else { OrderBy::Sequence(sequence(p, &table, at)?) };
     let sizes = ByteSize::from_bytes(64 << 10)..=ByteSize::from_bytes(1 << 40);
     Some(OrderSpec {
+        spill: table.size(p, "spill", sizes.clone()),
         by,
         late: table.one_of(p, "late", &LatePolicy::NAMES).unwrap_or(LatePolicy::Drop),
-        rows_max: whole(p, &table, "rows_max", 1..=ROWS_MAX).unwrap_or(ROWS),
+        rows_max: table.whole(p, "rows_max", 1..=ROWS_MAX).unwrap_or(ROWS),
         bytes_max: table.size(p, "bytes_max", sizes).unwrap_or(ByteSize::from_bytes(256 << 20)),
     })
 }
@@ -188,21 +194,10 @@ fn sequence(p: &mut Problems, table: &Reader<'_>, at: &Item) -> Option<SequenceO
     Some(SequenceOrder {
         field: field?,
         per_key: table.one_of(p, "per", &SCOPES).unwrap_or(false),
-        first: whole(p, table, "first", 0..=i64::MAX).unwrap_or(0),
+        first: table.whole(p, "first", 0..=i64::MAX).unwrap_or(0),
+        keys_max: table.whole(p, "keys_max", 1..=ROWS_MAX).unwrap_or(KEYS),
         gap: table.period(p, "gap", MICROSECOND..=CENTURY),
         placeholder: table.pointer(p, "placeholder"),
         done: table.pointer(p, "done"),
     })
-}
-
-fn whole(p: &mut Problems, table: &Reader<'_>, key: &str, range: std::ops::RangeInclusive<i64>) -> Option<u64> {
-    let item = table.get(key)?;
-    match item.value {
-        Value::Integer(number) if range.contains(&number) => Some(number.unsigned_abs()),
-        _ => {
-            let message = format!("`{key}` is a whole number from {} to {}", range.start(), range.end());
-            p.error(&item.span, message, "write it like 1000");
-            None
-        }
-    }
 }

@@ -67,6 +67,7 @@ fn job(p: &mut Problems, document: &Document) -> Option<JobSpec> {
         latency_goal: reader
             .period(p, "latency_goal", ZERO..=Period::from_millis(60_000))
             .unwrap_or(Period::from_millis(5)),
+        accumulators_max: reader.whole(p, "accumulators_max", 1..=1_000_000_000),
         dead_letters: reader.text(p, "dead_letters", "\"rejected.jsonl\"").map(|(text, _)| text.to_owned()),
         sources: section(p, &reader, "source", source),
         stages: section(p, &reader, "stage", stage),

@@ -191,6 +191,18 @@ impl<'d> Reader<'d> {
         self.quantity(p, key, "a length of time", "\"200ms\" or \"1h30m\"; units are d, h, m, s, ms, us", range)
     }
 
+    pub(crate) fn whole(&self, p: &mut Problems, key: &str, range: RangeInclusive<i64>) -> Option<u64> {
+        let item = self.get(key)?;
+        match item.value {
+            Value::Integer(number) if range.contains(&number) => Some(number.unsigned_abs()),
+            _ => {
+                let message = format!("`{key}` is a whole number from {} to {}", range.start(), range.end());
+                p.error(&item.span, message, "write it like 1000");
+                None
+            }
+        }
+    }
+
     pub(crate) fn size(&self, p: &mut Problems, key: &str, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
         self.quantity(p, key, "a size", "\"64KiB\" or \"64MiB\"; units are B, KiB, MiB, GiB, TiB", range)
     }

@@ -40,6 +40,10 @@ impl Supervised {
                 let wrong = assembled.spec.error(&["state", "backend"], "state on disk needs a directory");
                 Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]))
             }
+            _ if assembled.planned.plan.orders.values().any(|order| order.spill.is_some()) => {
+                let wrong = assembled.spec.error(&["stage"], "`spill` of an ordering buffer needs a directory");
+                Err(Failure::Job(vec![wrong.hint("run the job with --state DIR, or delete `spill`")]))
+            }
             _ => Ok(Beginning {
                 letters: DeadLetters::fresh(assembled.dead_letters(), sources(assembled))?,
                 recovered: Recovered::default(),

@@ -13,6 +13,8 @@ use wasmill_model::{NodeName, Timestamp, WindowShape, WindowSpec};
 use wasmill_order::{OpenWindow, Standing};
 use wasmill_plan::{NodeKind, Plan};
 
+use crate::identity;
+
 pub use holder::Holder;
 use holder::{lag, trace};
 use text::{behind, end_of_time, key_text, span};
@@ -89,7 +91,9 @@ pub struct BufferWhy {
     pub port: u16,
     /// Rows held.
     pub held: u64,
-    /// Bytes of their batches.
+    /// Those of them that wait on disk.
+    pub on_disk: u64,
+    /// Bytes in memory of the batches of the others.
     pub bytes: u64,
     /// How long rows wait by event time, where that is known.
     pub k_micros: Option<u64>,
@@ -169,7 +173,8 @@ pub struct LateWhy {
 #[must_use]
 pub fn explain(plan: &Plan, facts: &JobFacts, only: Option<&NodeName>, wall: Timestamp) -> Why {
     let wanted = plan.nodes.iter().enumerate().filter(|(_, node)| only.is_none_or(|only| node.name == *only));
-    let nodes = wanted.map(|(place, _)| node(plan, facts, place, wall)).collect();
+    let sources = identity::sources(plan);
+    let nodes = wanted.map(|(place, of)| node(plan, facts, place, sources.get(&of.name), wall)).collect();
     let silent = facts.silent.iter().map(|(node, task)| SilentTask {
         node: node.clone(),
         task: *task,
@@ -179,11 +184,11 @@ pub fn explain(plan: &Plan, facts: &JobFacts, only: Option<&NodeName>, wall: Tim
     Why { nodes, silent: silent.collect() }
 }
 
-fn node(plan: &Plan, facts: &JobFacts, place: usize, wall: Timestamp) -> NodeWhy {
+/// `source`: of its rows, where there is one alone.
+fn node(plan: &Plan, facts: &JobFacts, place: usize, source: Option<&NodeName>, wall: Timestamp) -> NodeWhy {
     let node = &plan.nodes[place];
     let tasks = || facts.tasks.iter().filter(|task| task.nodes.contains(&node.name));
     let slowest = tasks().min_by_key(|task| (task.watermark, task.share));
-    let source = only_source(plan, place);
     let window = match node.kind {
         NodeKind::Stage { window, .. } => window,
         NodeKind::Source { .. } | NodeKind::Sink => None,
@@ -257,7 +262,7 @@ fn partitions(plan: &Plan, facts: &JobFacts, place: usize) -> Vec<PartitionWhy> 
 }
 
 fn buffer_why(task: &TaskFacts, facts: &BufferFacts) -> BufferWhy {
-    let BufferFacts { port, held, bytes, .. } = *facts;
+    let BufferFacts { port, held, on_disk, bytes, .. } = *facts;
     let (mut k_micros, mut gaps) = (None, Vec::new());
     let reason = match &facts.waits {
         Waits::Time { first: None, k, .. } => {
@@ -299,7 +304,7 @@ fn buffer_why(task: &TaskFacts, facts: &BufferFacts) -> BufferWhy {
             text
         }
     };
-    BufferWhy { task: task.share, port, held, bytes, k_micros, gaps, reason }
+    BufferWhy { task: task.share, port, held, on_disk, bytes, k_micros, gaps, reason }
 }
 
 fn windows_why(tasks: &[(&TaskFacts, &WindowFacts)], wall: Timestamp) -> WindowsWhy {
@@ -394,22 +399,6 @@ fn late_why(row: &LateRow, source: Option<&NodeName>, reason: String) -> LateWhy
 /// Where the last window of a length ends that an event of this time belongs to.
 fn last_end(time: i64, size: i64, slide: i64) -> Option<i64> {
     time.div_euclid(slide.max(1)).checked_mul(slide)?.checked_add(size)
-}
-
-/// The source of a node's rows, where there is one alone.
-fn only_source(plan: &Plan, node: usize) -> Option<&NodeName> {
-    let mut feeds = vec![false; plan.nodes.len()];
-    feeds[node] = true;
-    // Nodes are in topological order, and so are edges by their senders once they are sorted.
-    let mut edges: Vec<(usize, usize)> = plan.edges.iter().map(|edge| (edge.from, edge.to)).collect();
-    edges.sort_unstable();
-    for (from, to) in edges.into_iter().rev() {
-        feeds[from] |= feeds[to];
-    }
-    let is_source = |place: &usize| feeds[*place] && matches!(plan.nodes[*place].kind, NodeKind::Source { .. });
-    let mut sources = (0..plan.nodes.len()).filter(is_source);
-    let first = sources.next()?;
-    sources.next().is_none().then(|| &plan.nodes[first].name)
 }
 
 fn micros(time: Timestamp) -> Option<i64> {

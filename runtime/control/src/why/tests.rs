@@ -180,7 +180,15 @@ fn a_late_row_says_what_would_have_taken_it() {
 #[test]
 fn buffers_say_what_they_hold_and_wait_for() {
     let mut facts = facts();
-    let buffer = |waits| BufferFacts { port: 0, held: 3, bytes: 300, promised: Timestamp(40), waits, late: Vec::new() };
+    let buffer = |waits| BufferFacts {
+        port: 0,
+        held: 3,
+        on_disk: 1,
+        bytes: 300,
+        promised: Timestamp(40),
+        waits,
+        late: Vec::new(),
+    };
     let first = Some((Timestamp(50), Box::from(&b"k"[..])));
     let waits = Waits::Time { k: Some(5_000_000), latest: Some(Timestamp(4_000_000)), first };
     facts.tasks[2].buffers = vec![buffer(waits)];

@@ -44,7 +44,9 @@ fn merged(fast: Vec<Row>, slow: Vec<Row>, bounded: bool, within: Option<u64>, si
     graph.edge((stage, 0), (out, 0), Routing::Keyed);
     let by = OrderBy::Time(TimeOrder { bound: TimeBound::Watermark, most: Period::from_micros(i64::MAX as u64) });
     let bytes_max = ByteSize::from_bytes(1 << 30);
-    graph.orders.insert((STAGE, 0), OrderSpec { by, late: LatePolicy::Drop, rows_max: 1_000_000, bytes_max });
+    graph
+        .orders
+        .insert((STAGE, 0), OrderSpec { by, late: LatePolicy::Drop, rows_max: 1_000_000, spill: None, bytes_max });
     graph
 }
 

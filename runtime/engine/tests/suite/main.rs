@@ -3,6 +3,7 @@
 mod align;
 mod convoy;
 mod faults;
+mod interleaving;
 mod jobs;
 mod marks;
 mod ordering;

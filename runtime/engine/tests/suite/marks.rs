@@ -73,7 +73,7 @@ async fn windows_fire_by_the_marks_of_another_source() {
 
 fn by_watermark(late: LatePolicy) -> OrderSpec {
     let by = OrderBy::Time(TimeOrder { bound: TimeBound::Watermark, most: Period::from_micros(i64::MAX as u64) });
-    OrderSpec { by, late, rows_max: 1_000_000, bytes_max: ByteSize::from_bytes(1 << 30) }
+    OrderSpec { by, late, rows_max: 1_000_000, spill: None, bytes_max: ByteSize::from_bytes(1 << 30) }
 }
 
 proptest! {

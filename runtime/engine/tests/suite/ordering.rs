@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wasmill_engine::{JobSettings, OrderingSnapshot};
-use wasmill_env::{RealClock, SimulatedClock};
-use wasmill_model::{Epoch, Timestamp};
+use wasmill_env::{Fault, RealClock, SimulatedClock};
+use wasmill_model::{Epoch, ErrorKind, Timestamp};
 use wasmill_plan::{LATE, LatePolicy, OrderBy, OrderSpec, Routing, SequenceOrder, TimeBound, TimeOrder};
 use wasmill_spec::{ByteSize, Period};
 use wasmill_store::{HeldRecord, Recovered, RecoveredStage};
@@ -20,7 +20,12 @@ const SOURCE: usize = 0;
 const STAGE: usize = 1;
 
 fn spec(by: OrderBy, late: LatePolicy) -> OrderSpec {
-    OrderSpec { by, late, rows_max: 1_000_000, bytes_max: ByteSize::from_bytes(1 << 30) }
+    OrderSpec { by, late, rows_max: 1_000_000, spill: None, bytes_max: ByteSize::from_bytes(1 << 30) }
+}
+
+/// The same with so little memory that most rows wait on disk.
+fn on_disk(order: OrderSpec) -> OrderSpec {
+    OrderSpec { bytes_max: ByteSize::from_bytes(800), spill: Some(ByteSize::from_bytes(1 << 20)), ..order }
 }
 
 fn by_time(bound: TimeBound) -> OrderBy {
@@ -30,7 +35,7 @@ fn by_time(bound: TimeBound) -> OrderBy {
 fn by_sequence(per_key: bool, gap: Option<Period>) -> OrderBy {
     let at = |text: &str| text.parse().expect("a pointer");
     let (placeholder, done) = (Some(at("/missing")), Some(at("/done")));
-    OrderBy::Sequence(SequenceOrder { field: at("/n"), per_key, first: 0, gap, placeholder, done })
+    OrderBy::Sequence(SequenceOrder { field: at("/n"), per_key, first: 0, keys_max: 1_000, gap, placeholder, done })
 }
 
 /// A source, a stage that hands rows on behind a buffer, a sink, and a sink for what is late.
@@ -147,6 +152,31 @@ async fn a_gap_ends_with_its_time() {
     job.wait().await.expect("it stops");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_on_disk_leave_in_order_and_leave_no_file() {
+    let (sink, side) = (KeepSink::default(), KeepSink::default());
+    let bound = by_time(TimeBound::Fixed(Period::from_micros(1_000_000)));
+    let graph = ordered(&disordered(3_000), 1, on_disk(spec(bound, LatePolicy::Drop)), [&sink, &side]);
+    let disk = graph.disk.clone();
+    let (job, _) = graph.run().await;
+    assert!(sink.committed().len() == 3_000 && sink.committed().is_sorted_by_key(|row| row.0));
+    let counted = counts(&job);
+    assert!(counted.spilled > 2_900 && counted.forced == 0 && counted.on_disk == 0, "{counted:?}");
+    assert!(disk.files().is_empty(), "{:?}", disk.files().keys());
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_fails_the_job_and_is_named() {
+    let (sink, side) = (KeepSink::default(), KeepSink::default());
+    let bound = by_time(TimeBound::Fixed(Period::from_micros(1_000_000)));
+    let graph = ordered(&disordered(3_000), 1, on_disk(spec(bound, LatePolicy::Drop)), [&sink, &side]);
+    graph.disk.fail_at(9, Fault::Full, 1);
+    let mut job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
+    let error = job.wait().await.expect_err("the disk is full");
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.to_string().contains("cannot have rows of its ordering buffer wait on disk: cannot"), "{error}");
+}
+
 #[tokio::test]
 async fn rows_of_a_buffer_that_is_gone_are_not_lost_in_silence() {
     let (sink, side) = (KeepSink::default(), KeepSink::default());
@@ -172,7 +202,7 @@ proptest! {
 
     /// Held rows, and what adaptive slack has learned, are part of the epoch.
     #[test]
-    fn order_by_time_survives_deaths(deaths in deaths(), adaptive in any::<bool>()) {
+    fn order_by_time_survives_deaths(deaths in deaths(), adaptive in any::<bool>(), little_memory in any::<bool>()) {
         let bound = if adaptive {
             TimeBound::AqKSlack { quality_ppm: 900_000, window: Period::from_micros(0) }
         } else {
@@ -181,7 +211,9 @@ proptest! {
         let rows = disordered(2_000);
         let run = |deaths: &[_]| {
             let (sink, side) = (KeepSink::default(), KeepSink::default());
-            survive(deaths, |_| ordered(&rows, 1, spec(by_time(bound), LatePolicy::Side), [&sink, &side]));
+            let order = spec(by_time(bound), LatePolicy::Side);
+            let order = if little_memory && !deaths.is_empty() { on_disk(order) } else { order };
+            survive(deaths, |_| ordered(&rows, 1, order.clone(), [&sink, &side]));
             (sink.committed(), side.committed())
         };
         prop_assert_eq!(run(&deaths), run(&[]));
@@ -189,15 +221,17 @@ proptest! {
 
     #[test]
     fn order_by_sequence_survives_deaths_and_another_parallelism(
-        deaths in deaths(), tasks in prop::collection::vec(1u16..4, 5),
+        deaths in deaths(), tasks in prop::collection::vec(1u16..4, 5), little_memory in any::<bool>(),
     ) {
         let keys = ["a", "b", "c", "d"];
-        let rows = numbered((0..2_000).map(|i| (keys[i as usize % 4], (i / 4) ^ 3)));
+        let rows = numbered((0..2_048).map(|i| (keys[i as usize % 4], (i / 4) ^ 15)));
         let (sink, side) = (KeepSink::default(), KeepSink::default());
-        survive(&deaths, |run| ordered(&rows, tasks[run], spec(by_sequence(true, None), LatePolicy::Side), [&sink, &side]));
+        let order = spec(by_sequence(true, None), LatePolicy::Side);
+        let order = if little_memory { on_disk(order) } else { order };
+        survive(&deaths, |run| ordered(&rows, tasks[run], order.clone(), [&sink, &side]));
         for key in keys {
             let got: Vec<String> = sink.committed().into_iter().filter(|row| row.1 == key).map(|row| row.2).collect();
-            prop_assert_eq!(got, (0..500).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
+            prop_assert_eq!(got, (0..512).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
         }
         prop_assert_eq!(side.committed(), []);
     }

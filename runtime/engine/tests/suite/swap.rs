@@ -56,7 +56,9 @@ async fn a_stage_behind_an_ordering_buffer_is_swapped_and_held_rows_stay() {
     let bound = TimeBound::Fixed(Period::from_micros(2_000));
     let by = OrderBy::Time(TimeOrder { bound, most: Period::from_micros(i64::MAX as u64) });
     let bytes_max = ByteSize::from_bytes(1 << 30);
-    graph.orders.insert((stage, 0), OrderSpec { by, late: LatePolicy::Side, rows_max: 1_000_000, bytes_max });
+    graph
+        .orders
+        .insert((stage, 0), OrderSpec { by, late: LatePolicy::Side, rows_max: 1_000_000, spill: None, bytes_max });
     let (old, new) = swapped(graph, &sink).await;
     let mut expected: Vec<i64> = disordered.iter().map(|row| row.0).collect();
     expected.sort_unstable();

@@ -1,11 +1,13 @@
 //! The rows that an ordering buffer holds.
 //!
 //! # Bounds
-//! A batch stays as long as one of its rows is held, and counts whole.
+//! A batch stays as long as one of its rows is held, and counts whole. A batch may wait elsewhere: then what is
+//! known of its rows stays here, some 50 bytes a row with what the buffer knows, and they are held as before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use wasmill_model::{Batch, Bitmap, Column, ColumnBuilder, Lineage, PartitionId};
+use wasmill_model::{Batch, Bitmap, Column, Lineage, PartitionId};
 
 /// Where a row is held: its batch, and its place there.
 pub type Place = (u32, u32);
@@ -15,15 +17,30 @@ pub type Place = (u32, u32);
 pub struct HeldRows {
     batches: Vec<Option<HeldBatch>>,
     free: Vec<u32>,
+    /// Rows that are held, and those of them whose batch is not in memory.
     rows: u64,
+    away: u64,
+    /// Bytes of batches in memory, and of those of them that are nowhere else.
     bytes: u64,
+    fresh: u64,
+    /// Every batch by its earliest row, and those in memory that are elsewhere, too.
+    earliest: BTreeSet<(i64, u32)>,
+    copies: BTreeSet<(i64, u32)>,
     /// Rows that a cut holds and that are gone since.
     gone: Vec<GoneRow>,
+    /// Batches elsewhere that hold nothing any more.
+    done: Vec<u32>,
+    /// By batch, its place among those that rows are taken of.
+    parts: Vec<u32>,
 }
 
 #[derive(Debug)]
 struct HeldBatch {
-    batch: Batch,
+    /// `None` while it is away.
+    batch: Option<Batch>,
+    bytes: u64,
+    /// Whether it is elsewhere.
+    elsewhere: bool,
     /// What the buffer calls each row.
     numbers: Vec<u64>,
     held: Bitmap,
@@ -54,6 +71,9 @@ pub struct StoredRow {
     pub origin: Option<(PartitionId, u64)>,
 }
 
+/// No batch of those that rows are taken of.
+const NO_PART: u32 = u32::MAX;
+
 impl HeldRows {
     /// Rows held.
     #[must_use]
@@ -61,10 +81,22 @@ impl HeldRows {
         self.rows
     }
 
-    /// Bytes of batches that have a row which is held.
+    /// Those of them whose batch is away.
+    #[must_use]
+    pub fn away(&self) -> u64 {
+        self.away
+    }
+
+    /// Bytes of batches in memory that have a row which is held.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of those of them that are nowhere else.
+    #[must_use]
+    pub fn fresh_bytes(&self) -> u64 {
+        self.fresh
     }
 
     /// Whether none is.
@@ -86,8 +118,10 @@ impl HeldRows {
             return;
         }
         let slot = self.next_slot();
+        let bytes = batch.byte_len() as u64;
         self.rows += u64::from(left);
-        self.bytes += batch.byte_len() as u64;
+        self.bytes += bytes;
+        self.fresh += bytes;
         let mut held = Bitmap::filled(batch.len(), true);
         if left as usize != batch.len() {
             for (row, _) in numbers.iter().enumerate().filter(|(_, number)| number.is_none()) {
@@ -97,7 +131,9 @@ impl HeldRows {
         let of_held = |(time, number): (&i64, &Option<u64>)| number.map(|_| *time);
         let earliest = batch.times().iter().zip(numbers).filter_map(of_held).min().unwrap_or(i64::MAX);
         let numbers = numbers.iter().map(|number| number.unwrap_or_default()).collect();
-        let batch = Some(HeldBatch { batch, numbers, held, left, earliest, stored });
+        self.earliest.insert((earliest, slot));
+        let batch = Some(batch);
+        let batch = Some(HeldBatch { batch, bytes, elsewhere: false, numbers, held, left, earliest, stored });
         match self.free.pop() {
             Some(_) => self.batches[slot as usize] = batch,
             None => self.batches.push(batch),
@@ -107,94 +143,216 @@ impl HeldRows {
     /// The rows of these places, in this order. They are held no more.
     ///
     /// # Panics
-    /// Where a place holds no row: a bug of ours.
+    /// Where a place holds no row, or its batch is away: a bug of ours.
     pub fn take(&mut self, places: &[Place]) -> Option<Batch> {
-        let first = places.first()?;
-        let batch = self.gather(places, *first);
-        for &(slot, row) in places {
-            let Some(held) = &mut self.batches[slot as usize] else { continue };
-            held.held.set(row as usize, false);
-            held.left -= 1;
-            self.rows -= 1;
-            if held.stored {
-                let key = held.batch.keys().row(row as usize).into();
-                self.gone.push((key, held.numbers[row as usize]));
-            }
-            if held.left == 0 {
-                self.bytes -= held.batch.byte_len() as u64;
-                self.batches[slot as usize] = None;
-                self.free.push(slot);
-            }
+        let batch = self.gather(places)?;
+        for &place in places {
+            self.release(place, true);
         }
         Some(batch)
     }
 
-    fn gather(&self, places: &[Place], (slot, _): Place) -> Batch {
-        let of = |slot: u32| {
-            let held = self.batches[slot as usize].as_ref();
-            &held.expect("a buffer names only rows that it holds").batch
-        };
-        if places.iter().all(|place| place.0 == slot) {
-            let rows: Vec<u32> = places.iter().map(|place| place.1).collect();
-            return of(slot).gather(&rows);
+    /// A row is held no more. `gone`: it has left, rather than moved.
+    fn release(&mut self, (slot, row): Place, gone: bool) {
+        let Some(held) = &mut self.batches[slot as usize] else { return };
+        held.held.set(row as usize, false);
+        held.left -= 1;
+        self.rows -= 1;
+        if let Some(batch) = held.batch.as_ref().filter(|_| gone && held.stored) {
+            self.gone.push((batch.keys().row(row as usize).into(), held.numbers[row as usize]));
         }
-        let mut times = Vec::with_capacity(places.len());
-        let (mut keys, mut values) = (ColumnBuilder::default(), ColumnBuilder::default());
-        let mut arrived = u64::MAX;
-        let (mut has_headers, mut partition) = (false, Some(None));
-        let mut last = u32::MAX;
-        let mut maker = of(slot).maker();
-        for &(slot, row) in places {
-            let batch = of(slot);
-            let row = row as usize;
-            times.push(batch.times()[row]);
-            keys.push(batch.keys().row(row));
-            values.push(batch.values().row(row));
-            if slot != last {
-                last = slot;
-                arrived = arrived.min(batch.arrived_nanos());
-                has_headers |= batch.headers().is_some();
-                maker = maker.filter(|maker| batch.maker() == Some(*maker));
-                let own = batch.lineage().map(|lineage| lineage.partition);
-                partition = match partition {
-                    Some(None) => own.map(Some),
-                    Some(known) if known == own => Some(known),
-                    _ => None,
-                };
-            }
+        if held.left > 0 {
+            return;
         }
-        let column = |column: ColumnBuilder| Arc::new(column.finish());
-        let batch = Batch::new(Arc::new(times), column(keys), column(values), arrived);
-        let headers = has_headers.then(|| {
-            let header = |&(slot, row): &Place| of(slot).headers().map_or(&b""[..], |column| column.row(row as usize));
-            Arc::new(places.iter().map(header).collect::<Column>())
-        });
-        let lineage = partition.flatten().map(|partition| {
-            let offset = |&(slot, row): &Place| of(slot).lineage().map_or(0, |lineage| lineage.offsets[row as usize]);
-            Lineage { partition, offsets: Arc::new(places.iter().map(offset).collect()) }
-        });
-        batch.with_headers(headers).with_lineage(lineage).with_maker(maker)
+        self.bytes -= held.bytes;
+        self.earliest.remove(&(held.earliest, slot));
+        if held.elsewhere {
+            self.copies.remove(&(held.earliest, slot));
+            self.done.push(slot);
+        } else {
+            self.fresh -= held.bytes;
+        }
+        self.batches[slot as usize] = None;
+        self.free.push(slot);
     }
 
-    /// The key of a row that is held.
+    fn gather(&mut self, places: &[Place]) -> Option<Batch> {
+        let (first, _) = *places.first()?;
+        let of = |slot: u32| {
+            let held = self.batches[slot as usize].as_ref().and_then(|held| held.batch.as_ref());
+            held.expect("a buffer names only rows that it holds, and whoever takes them has brought them back")
+        };
+        if places.iter().all(|&(slot, _)| slot == first) {
+            let rows: Vec<u32> = places.iter().map(|&(_, row)| row).collect();
+            return Some(of(first).gather(&rows));
+        }
+        self.parts.resize(self.batches.len(), NO_PART);
+        let (mut parts, mut slots, mut rows) = (Vec::new(), Vec::new(), Vec::with_capacity(places.len()));
+        for &(slot, row) in places {
+            let part = &mut self.parts[slot as usize];
+            if *part == NO_PART {
+                *part = parts.len() as u32;
+                parts.push(of(slot).clone());
+                slots.push(slot);
+            }
+            rows.push((*part, row));
+        }
+        slots.into_iter().for_each(|slot| self.parts[slot as usize] = NO_PART);
+        Some(Batch::weave(&parts, &rows))
+    }
+
+    /// Puts rows that are in memory into batches of their own, in this order, of at most so many rows and, but for
+    /// the last of each, bytes. Those that a cut has and others do not mix. Gives the new place of each, and hands each
+    /// batch to `made`.
+    ///
+    /// # Panics
+    /// As [`Self::take`].
+    ///
+    /// # Errors
+    /// What `made` says. Then what is held is of no more use.
+    pub fn regroup<E>(
+        &mut self,
+        places: &[Place],
+        (rows_max, bytes_max): (usize, usize),
+        mut made: impl FnMut(&mut Self, u32) -> Result<(), E>,
+    ) -> Result<Vec<Place>, E> {
+        let mut moved = vec![(0, 0); places.len()];
+        let mut chunk = Vec::new();
+        for stored in [false, true] {
+            let mut bytes = 0;
+            let of_cut: Vec<usize> = (0..places.len()).filter(|&at| self.is_stored(places[at]) == stored).collect();
+            for (nth, &at) in of_cut.iter().enumerate() {
+                bytes += self.row_bytes(places[at]);
+                chunk.push(at);
+                if nth + 1 < of_cut.len() && chunk.len() < rows_max && bytes < bytes_max {
+                    continue;
+                }
+                let from: Vec<Place> = chunk.iter().map(|&at| places[at]).collect();
+                let Some(batch) = self.gather(&from) else { continue };
+                let numbers: Vec<Option<u64>> = from.iter().map(|&place| self.number(place)).collect();
+                from.iter().for_each(|&place| self.release(place, false));
+                let slot = self.next_slot();
+                self.put(batch, &numbers, stored);
+                for (row, at) in chunk.drain(..).enumerate() {
+                    moved[at] = (slot, row as u32);
+                }
+                bytes = 0;
+                made(self, slot)?;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn held(&self, (slot, _): Place) -> Option<&HeldBatch> {
+        self.batches.get(slot as usize)?.as_ref()
+    }
+
+    fn is_stored(&self, place: Place) -> bool {
+        self.held(place).is_some_and(|held| held.stored)
+    }
+
+    fn number(&self, place: Place) -> Option<u64> {
+        self.held(place).map(|held| held.numbers[place.1 as usize])
+    }
+
+    /// Bytes of key and value of a row in memory.
     #[must_use]
-    pub fn key(&self, (slot, row): Place) -> Option<&[u8]> {
-        let held = self.batches.get(slot as usize)?.as_ref()?;
-        held.held.get(row as usize).then(|| held.batch.keys().row(row as usize))
+    pub fn row_bytes(&self, place: Place) -> usize {
+        let row = place.1 as usize;
+        let batch = self.held(place).and_then(|held| held.batch.as_ref());
+        batch.map_or(0, |batch| batch.keys().row(row).len() + batch.values().row(row).len() + 24)
+    }
+
+    /// Whether the batch of a row is in memory and nowhere else.
+    #[must_use]
+    pub fn is_fresh(&self, place: Place) -> bool {
+        self.held(place).is_some_and(|held| !held.elsewhere)
+    }
+
+    /// The bytes of the batch of a row, where that is away.
+    #[must_use]
+    pub fn is_away(&self, place: Place) -> Option<u64> {
+        self.held(place).filter(|held| held.batch.is_none()).map(|held| held.bytes)
+    }
+
+    /// A batch in memory.
+    #[must_use]
+    pub fn batch(&self, slot: u32) -> Option<&Batch> {
+        self.held((slot, 0))?.batch.as_ref()
+    }
+
+    /// A batch is elsewhere now, and leaves memory.
+    pub fn send_away(&mut self, slot: u32) {
+        let Some(held) = self.batches.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if held.batch.take().is_none() {
+            return;
+        }
+        self.away += u64::from(held.left);
+        self.bytes -= held.bytes;
+        if held.elsewhere {
+            self.copies.remove(&(held.earliest, slot));
+        } else {
+            self.fresh -= held.bytes;
+            held.elsewhere = true;
+        }
+    }
+
+    /// Of the batches in memory that are elsewhere, too, the one that is likely to be needed last.
+    #[must_use]
+    pub fn last_copy(&self) -> Option<u32> {
+        self.copies.last().map(|&(_, slot)| slot)
+    }
+
+    /// A batch that is away is in memory, too.
+    pub fn bring_back(&mut self, slot: u32, batch: Batch) {
+        let Some(held) = self.batches.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if held.batch.replace(batch).is_none() {
+            self.away -= u64::from(held.left);
+            self.bytes += held.bytes;
+            self.copies.insert((held.earliest, slot));
+        }
+    }
+
+    /// Batches elsewhere of which no row is held any more. To be asked for before anything else is put.
+    pub fn take_done(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// The key of a row that is held and in memory.
+    #[must_use]
+    pub fn key(&self, place: Place) -> Option<&[u8]> {
+        let held = self.held(place)?;
+        let batch = held.batch.as_ref()?;
+        held.held.get(place.1 as usize).then(|| batch.keys().row(place.1 as usize))
     }
 
     /// A time that no row is earlier than.
     #[must_use]
     pub fn earliest(&self) -> Option<i64> {
-        self.batches.iter().flatten().map(|held| held.earliest).min()
+        self.earliest.first().map(|&(time, _)| time)
     }
 
-    /// What came and went since the last cut: rows that no cut has, and those that are gone.
-    pub fn changes(&mut self) -> (Vec<StoredRow>, Vec<GoneRow>) {
+    /// What came and went since the last cut: rows that no cut has, and those that are gone. `load` reads a batch
+    /// that is away.
+    ///
+    /// # Errors
+    /// What `load` says.
+    pub fn changes<E>(
+        &mut self,
+        mut load: impl FnMut(u32) -> Result<Batch, E>,
+    ) -> Result<(Vec<StoredRow>, Vec<GoneRow>), E> {
         let mut rows = Vec::new();
-        for held in self.batches.iter_mut().flatten().filter(|held| !held.stored) {
+        for (slot, held) in self.batches.iter_mut().enumerate() {
+            let Some(held) = held.as_mut().filter(|held| !held.stored) else { continue };
             held.stored = true;
-            let batch = &held.batch;
+            let away;
+            let batch = match &held.batch {
+                Some(batch) => batch,
+                None => {
+                    away = load(slot as u32)?;
+                    &away
+                }
+            };
             for row in held.held.ones() {
                 let row = row as usize;
                 rows.push(StoredRow {
@@ -207,7 +365,7 @@ impl HeldRows {
                 });
             }
         }
-        (rows, std::mem::take(&mut self.gone))
+        Ok((rows, std::mem::take(&mut self.gone)))
     }
 }
 
@@ -309,10 +467,60 @@ mod tests {
         assert_eq!((taken.len(), taken.arrived_nanos()), (2, 3));
         assert_eq!(*taken.lineage().expect("one partition").offsets, [2, 1]);
         assert_eq!(**taken.headers().expect("one has some"), ["h", ""].iter().collect());
-        let (stored, gone) = rows.changes();
-        assert_eq!((stored, gone), (vec![row(0, None, origin(0))], vec![]));
+        let none_away = |_: u32| -> Result<Batch, ()> { Err(()) };
+        assert_eq!(rows.changes(none_away), Ok((vec![row(0, None, origin(0))], vec![])));
         rows.take(&[(0, 0)]);
-        assert_eq!(rows.changes(), (vec![], vec![(b"k".as_slice().into(), 0)]));
+        assert_eq!(rows.changes(none_away), Ok((vec![], vec![(b"k".as_slice().into(), 0)])));
         assert_eq!((rows.len(), rows.bytes(), rows.next_slot()), (0, 0, 0));
+    }
+    #[test]
+    fn batches_that_are_away_are_held_as_before() {
+        let mut rows = HeldRows::default();
+        let batch = |number, time| StoredRow::batch(&[StoredRow { time, ..row(number, None, None) }], 0);
+        for (number, time) in [(0, 5), (1, 9), (2, 7)] {
+            rows.put(batch(number, time), &[Some(number)], false);
+        }
+        let bytes = rows.bytes();
+        assert_eq!(rows.fresh_bytes(), bytes);
+        rows.send_away(1);
+        rows.send_away(2);
+        assert_eq!((rows.len(), rows.away(), rows.earliest(), rows.last_copy()), (3, 2, Some(5), None));
+        assert!(rows.bytes() < bytes && rows.is_away((1, 0)).is_some() && rows.is_fresh((0, 0)));
+        let (stored, gone) = rows.changes(|slot| Ok::<_, ()>(batch(slot.into(), 9))).expect("read");
+        assert_eq!((stored.len(), gone.len()), (3, 0), "a cut has all of them");
+        rows.bring_back(1, batch(1, 9));
+        rows.bring_back(2, batch(2, 7));
+        assert_eq!((rows.bytes(), rows.away(), rows.last_copy()), (bytes, 0, Some(1)), "the latest goes first");
+        rows.send_away(1);
+        assert_eq!(rows.take(&[(0, 0), (2, 0)]).map(|batch| batch.times().to_vec()), Some(vec![5, 7]));
+        assert_eq!((rows.take_done(), rows.take_done()), (vec![2], vec![]));
+        rows.bring_back(1, batch(1, 9));
+        assert_eq!(rows.take(&[(1, 0)]).map(|batch| batch.times().to_vec()), Some(vec![9]));
+        assert_eq!((rows.len(), rows.bytes(), rows.fresh_bytes(), rows.take_done()), (0, 0, 0, vec![1]));
+    }
+
+    #[test]
+    fn rows_are_put_together_anew_without_being_gone() {
+        let mut rows = HeldRows::default();
+        for (batch, stored) in [(0, true), (1, false), (2, true)] {
+            let numbers = [batch * 2, batch * 2 + 1];
+            let of = StoredRow::batch(&numbers.map(|number| row(number, None, None)), 0);
+            rows.put(of, &numbers.map(Some), stored);
+        }
+        let places = [(2, 0), (1, 1), (0, 0), (0, 1), (1, 0)];
+        let mut made = Vec::new();
+        let moved = rows.regroup(&places, (2, 1_000), |rows, slot| -> Result<(), ()> {
+            made.push(rows.batch(slot).expect("in memory").len());
+            Ok(())
+        });
+        assert_eq!(made, [2, 2, 1]);
+        let moved = moved.expect("nothing fails");
+        assert_eq!(rows.len(), 6);
+        let numbers: Vec<_> = moved.iter().map(|&place| rows.number(place)).collect();
+        assert_eq!(numbers, [4, 3, 0, 1, 2].map(Some));
+        let (stored, gone) = rows.changes(|_| Err(())).expect("none is away");
+        assert_eq!((stored.iter().map(|row| row.number).collect::<Vec<_>>(), gone), (vec![3, 2], vec![]));
+        assert_eq!(rows.take(&moved).map(|batch| batch.len()), Some(5));
+        assert_eq!((rows.len(), rows.changes(|_| Err::<Batch, ()>(())).expect("none is away").1.len()), (1, 5));
     }
 }

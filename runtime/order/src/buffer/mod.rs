@@ -14,6 +14,6 @@ mod time;
 
 pub use aq::{AqKSlack, Quality};
 pub use held::{GoneRow, HeldRows, Place, StoredRow};
-pub use sequence::{Gap, Numbered, SequenceBuffer, SequenceSettings};
+pub use sequence::{Gap, Numbered, SavedSequence, SequenceBuffer, SequenceSettings};
 pub use slack::Slack;
 pub use time::TimeBuffer;

@@ -164,7 +164,17 @@ impl<T: Copy + Ord> TimeBuffer<T> {
         self.next = self.next.max(other.next);
     }
 
-    /// Puts a row back that was held when it was saved.
+    /// Takes those rows out whose place is wanted, the first to go first. They may be put back at other places.
+    pub fn take_out(&mut self, is_wanted: impl Fn(T) -> bool) -> Vec<(i64, u64, T)> {
+        let held = std::mem::take(&mut self.held).into_vec();
+        let (mut wanted, others): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|Reverse((.., place))| is_wanted(*place));
+        self.held = others.into();
+        wanted.sort_unstable_by(|one, other| other.cmp(one));
+        wanted.into_iter().map(|Reverse(row)| row).collect()
+    }
+
+    /// Puts a row back that was taken out, or held when it was saved.
     pub fn put_back(&mut self, time: i64, number: u64, place: T) {
         self.next = self.next.max(number.saturating_add(1));
         self.held.push(Reverse((time, number, place)));
@@ -230,6 +240,9 @@ mod tests {
                     }
                 }
                 drain(&mut buffer, &mut out);
+                for (time, number, place) in buffer.take_out(|place| place % 3 == 0) {
+                    buffer.put_back(time, number, place);
+                }
                 if restart {
                     let mut other = TimeBuffer::new(slack.clone());
                     prop_assert!(other.restore(&buffer.save()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut, OperatorFactory, TimerChange};
 use wasmill_engine::{JobHandle, JobParts, JobSettings, NodePart, start};
-use wasmill_env::{Clock as HostClock, RealClock};
+use wasmill_env::{Clock as HostClock, Disk, RealClock, SimulatedDisk};
 use wasmill_model::{Clock, Column, Emission, Epoch, JobName, Outcome, Output, Rows, WindowSpec};
 use wasmill_plan::FaultPolicy;
 use wasmill_plan::{Chain, Convoy, Edge, Extraction, Node, NodeKind, OrderSpec, Plan, Routing, Watermarks};
@@ -24,11 +24,14 @@ pub(crate) struct Graph {
     pub(crate) convoys: BTreeMap<usize, Convoy>,
     /// Ordering buffers by stage and port.
     pub(crate) orders: BTreeMap<(usize, u16), OrderSpec>,
+    /// Where their rows may wait.
+    pub(crate) disk: SimulatedDisk,
 }
 
 impl Graph {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), edges: Vec::new(), convoys: BTreeMap::new(), orders: BTreeMap::new() }
+        let (convoys, orders, disk) = (BTreeMap::new(), BTreeMap::new(), SimulatedDisk::default());
+        Self { nodes: Vec::new(), edges: Vec::new(), convoys, orders, disk }
     }
 
     pub(crate) fn node(&mut self, kind: NodeKind, part: NodePart, parallelism: u16) -> usize {
@@ -143,7 +146,9 @@ impl Graph {
         }
         let plan =
             Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains, orders: self.orders };
-        JobParts { plan, nodes: parts, recovered, states: StageStates::default(), committer, clock, settings }
+        let spill: (Arc<dyn Disk>, _) = (Arc::new(self.disk), "/spill".into());
+        let states = StageStates { spill: Some(spill), ..StageStates::default() };
+        JobParts { plan, nodes: parts, recovered, states, committer, clock, settings }
     }
 
     pub(crate) async fn run(self) -> (JobHandle, Vec<Committed>) {
