@@ -7,6 +7,7 @@ mod faults;
 mod ingest;
 mod jobs;
 mod migrate;
+mod order;
 mod pictures;
 mod plugins;
 mod project;
