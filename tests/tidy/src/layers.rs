@@ -8,7 +8,7 @@ use crate::workspace::{hold, members, root};
 const ROWS: [&[&str]; 7] = [
     &["model", "scan"],
     &["env"],
-    &["spec", "order", "store"],
+    &["spec", "order", "store", "tenancy"],
     &["plan", "contract"],
     &["engine", "wasm", "connectors", "toolchain"],
     &["control"],
