@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use wasmill_control::service::blob;
 use wasmill_env::kill_point;
 
 const FOLDER: &str = "plugins";
@@ -13,7 +14,7 @@ const FOLDER: &str = "plugins";
 const PARTIAL: &str = ".part";
 
 fn path(state: &Path, digest: &str) -> PathBuf {
-    state.join(FOLDER).join(format!("{}.wasm", digest.replace(':', "-")))
+    blob(&state.join(FOLDER), &digest)
 }
 
 /// Keeps a plugin. It is durable when this returns.

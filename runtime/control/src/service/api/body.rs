@@ -107,3 +107,37 @@ pub(super) fn page(limit: Option<u64>, max: usize) -> Result<usize, Problem> {
             .ok_or_else(|| Problem::bad(format!("`limit` is 1 to {max}, not {limit}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use wasmill_env::SimulatedClock;
+    use wasmill_model::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up_after_a_minute() {
+        let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
+        let first = futures_util::stream::iter([Ok::<_, std::io::Error>("{")]);
+        let body = Body::from_stream(first.chain(futures_util::stream::pending()));
+        let reading = {
+            let clock = Arc::clone(&clock);
+            tokio::spawn(async move { read(body, JSON_BYTES_MAX, &*clock).await })
+        };
+        while clock.sleepers() == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(BODY_PATIENCE);
+        let problem = reading.await.expect("it ends").expect_err("given up");
+        assert_eq!((problem.status, problem.detail.as_str()), (408, "the body had not come after 60 s"));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_counted_as_it_comes() {
+        let clock = SimulatedClock::new(Timestamp(0));
+        assert_eq!(read(Body::from("1234"), 4, &clock).await.expect("fits"), b"1234");
+        assert_eq!(read(Body::from("12345"), 4, &clock).await.expect_err("too large").status, 413);
+    }
+}
