@@ -9,6 +9,7 @@ mod demo;
 mod document;
 mod figures;
 mod flights;
+mod neighbours;
 mod nexmark;
 mod planted;
 mod plugins;
@@ -129,6 +130,18 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
+    /// Measure what one tenant of a service feels of another one that wants everything
+    Neighbours {
+        /// How long each measurement takes, in seconds
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Print the result as a JSON object
+        #[arg(long)]
+        json: bool,
+        /// The binary that serves
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Let bugs in, one after the other, and see that each is caught
     Planted {
         /// A part of the names of those to let in
@@ -170,6 +183,7 @@ fn main() -> ExitCode {
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
         Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
         Task::Swaps { n, seed, json, wasmill } => swaps::swaps(n, seed, &wasmill, json),
+        Task::Neighbours { seconds, json, wasmill } => neighbours::neighbours(seconds, &wasmill, json),
         Task::Planted { filter, json, wasmill } => planted::planted(filter.as_deref(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
