@@ -266,6 +266,7 @@ mod tests {
             splits: 0,
             counts: Default::default(),
             busy_nanos: 0,
+            guest_cpu_nanos: 0,
             read: 0,
             read_total: 0,
             watermark: Timestamp::MIN,

@@ -259,6 +259,7 @@ pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
         "held": node.counts.held,
         "duplicates": node.counts.duplicates,
         "busy_nanos": node.busy_nanos,
+        "guest_cpu_nanos": node.guest_cpu_nanos,
         "watermark_micros": time(node.watermark),
         "skewed": node.skewed,
         "ordering": node.ordering.as_ref().map(ordering_json),

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use tracing::Span;
 use wasmill_model::{Clock, Column, LogLevel, NodeName, Timestamp};
 use wasmill_store::{MemoryState, StateBackend};
+use wasmill_tenancy::Account;
 
 use crate::Share;
 
@@ -34,6 +35,12 @@ pub struct OperatorContext {
     pub metrics: Vec<MetricUpdate>,
     /// Where log lines go.
     pub span: Span,
+    /// Whose budgets it counts against, in a process of several tenants.
+    pub account: Option<Arc<Account>>,
+    /// Whether a call repeats one that was accepted: budgets do not refuse what it wants.
+    pub repeats: bool,
+    /// CPU time that calls have used and nobody has taken note of, nanoseconds.
+    pub cpu_nanos: u64,
 }
 
 impl OperatorContext {
@@ -51,13 +58,23 @@ impl OperatorContext {
             log: Vec::new(),
             metrics: Vec::new(),
             span,
+            account: None,
+            repeats: false,
+            cpu_nanos: 0,
         }
+    }
+
+    /// The account whose budgets a call has to keep to.
+    #[must_use]
+    pub fn bounded_by(&self) -> Option<&Account> {
+        self.account.as_deref().filter(|_| !self.repeats)
     }
 
     /// Takes the context out, with the state; one without any state stays.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let nothing = Self::new(self.stage.clone(), self.share, Box::new(MemoryState::default()));
+        let mut nothing = Self::new(self.stage.clone(), self.share, Box::new(MemoryState::default()));
+        nothing.account.clone_from(&self.account);
         std::mem::replace(self, nothing)
     }
 

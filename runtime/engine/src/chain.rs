@@ -21,6 +21,7 @@ use wasmill_model::{
 use wasmill_plan::LATE;
 use wasmill_spec::NewKey;
 use wasmill_store::LetterId;
+use wasmill_tenancy::Account;
 
 use crate::convoy::{LaneOutput, Splitter};
 use crate::error::JobError;
@@ -124,6 +125,9 @@ pub(crate) struct Chain {
     /// In a lane: rows belong to a ticket.
     in_ticket: bool,
     orders: Orders,
+    /// Whose budgets its rows count against, and whether those hold it back.
+    account: Option<Arc<Account>>,
+    rests: bool,
 }
 
 /// The ordering buffers in front of a chain.
@@ -168,6 +172,8 @@ impl Chain {
             replayed: Vec::new(),
             in_ticket: false,
             orders: Orders::default(),
+            account: None,
+            rests: false,
         }
     }
 
@@ -196,6 +202,30 @@ impl Chain {
     pub(crate) fn with_orders(mut self, orders: Orders) -> Self {
         self.orders = orders;
         self
+    }
+
+    /// The same chain, of a tenant.
+    pub(crate) fn with_account(mut self, account: Option<Arc<Account>>) -> Self {
+        self.account = account;
+        self
+    }
+
+    /// Counts rows that its source has read.
+    pub(crate) fn has_read(&self, rows: usize) {
+        if let Some(account) = &self.account {
+            account.events(rows);
+        }
+    }
+
+    /// Until when its source is to read nothing and its timers are to rest: the tenant is over a budget.
+    pub(crate) fn rests_until(&mut self) -> Option<u64> {
+        let account = self.account.as_ref()?;
+        let until = account.rests_until();
+        if until.is_some() && !self.rests {
+            account.throttled();
+        }
+        self.rests = until.is_some();
+        until
     }
 
     /// The name of the first node.
@@ -394,6 +424,9 @@ impl Chain {
         for (port, batch) in produced.outputs {
             let batch = if maker.is_some() { batch.with_maker(maker) } else { batch };
             self.slots[place].metrics.out(batch.len());
+            if let Some(account) = self.account.as_ref().filter(|_| maker.is_some()) {
+                account.rows_out(batch.len());
+            }
             self.slots[place].metrics.show(&batch);
             for output in self.outputs[place].iter_mut().filter(|output| output.port == port) {
                 let batch = match &output.key {

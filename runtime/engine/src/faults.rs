@@ -112,7 +112,8 @@ impl Plugin {
             context.log.clear();
             return Ok(context);
         }
-        log_lines(&context.span, std::mem::take(&mut context.log));
+        let log = std::mem::take(&mut context.log);
+        log_lines(&context, log);
         Err(self.failed(cause))
     }
 
@@ -153,12 +154,12 @@ impl Plugin {
     pub(crate) fn verdict(
         &mut self,
         fault: Fault,
-        span: &tracing::Span,
+        context: &OperatorContext,
         subject: LetterSubject,
         rows: Batch,
     ) -> Result<DeadLetter, JobError> {
         let Fault { cause, log } = fault;
-        log_lines(span, log);
+        log_lines(context, log);
         if self.in_a_row >= self.policy.in_a_row_max {
             let node = self.name.clone();
             return Err(match self.in_a_row {
@@ -192,13 +193,14 @@ pub(crate) fn settle<T>(
     quiet: bool,
 ) -> Result<T, Fault> {
     let log = std::mem::take(&mut context.log);
+    metrics.guest_cpu(std::mem::take(&mut context.cpu_nanos));
     match result {
         Ok(value) => {
             let updates = std::mem::take(&mut context.metrics);
             if !quiet {
-                log_lines(&context.span, log);
+                log_lines(context, log);
                 if !updates.is_empty() {
-                    metrics.guest(updates);
+                    metrics.guest(updates, context.account.as_deref());
                 }
             }
             Ok(value)
@@ -210,12 +212,15 @@ pub(crate) fn settle<T>(
     }
 }
 
-/// Log lines of a plugin, with the stage they come from.
-pub(crate) fn log_lines(span: &tracing::Span, lines: Vec<LogLine>) {
+/// Log lines of a plugin, with the stage they come from, as many as its tenant may say.
+pub(crate) fn log_lines(context: &OperatorContext, mut lines: Vec<LogLine>) {
     if lines.is_empty() {
         return;
     }
-    span.in_scope(|| {
+    if let Some(account) = &context.account {
+        lines.truncate(account.log_lines(lines.len()));
+    }
+    context.span.in_scope(|| {
         for line in lines {
             match line.level {
                 LogLevel::Debug => tracing::debug!(target: "plugin", "{}", line.message),

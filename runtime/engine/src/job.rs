@@ -11,6 +11,7 @@ use wasmill_model::NodeName;
 use wasmill_plan::Plan;
 use wasmill_spec::Delivery;
 use wasmill_store::{Recovered, StageStates};
+use wasmill_tenancy::Account;
 
 use crate::coordinator::{Coordinator, Telling, Wish};
 use crate::error::JobError;
@@ -80,6 +81,8 @@ pub struct JobParts {
     pub clock: Arc<dyn Clock>,
     /// How it runs.
     pub settings: JobSettings,
+    /// Whose budgets it counts against, in a process of several tenants.
+    pub account: Option<Arc<Account>>,
 }
 
 /// A running job. Dropping it cancels the job.

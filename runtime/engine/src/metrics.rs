@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hdrhistogram::Histogram;
 use wasmill_contract::{MetricUpdate, SourceCounts};
 use wasmill_model::{Batch, NodeName, Timestamp};
+use wasmill_tenancy::{Account, Held};
 
 use crate::tap::{Tap, Taps};
 
@@ -146,14 +147,34 @@ pub struct NodeMetrics {
     held: AtomicU64,
     duplicates: AtomicU64,
     busy_nanos: AtomicU64,
+    guest_cpu_nanos: AtomicU64,
     read: AtomicU64,
     read_total: AtomicU64,
     watermark: AtomicI64,
-    guest: Mutex<BTreeMap<String, f64>>,
+    guest: Mutex<Guest>,
     /// Of each task that has ordering buffers.
     ordering: Mutex<BTreeMap<u16, OrderingSnapshot>>,
     skewed: AtomicU64,
     taps: Taps,
+}
+
+/// An operator's own metrics.
+#[derive(Debug, Default)]
+struct Guest {
+    values: BTreeMap<String, f64>,
+    /// The same, as part of what the tenant may have.
+    held: Option<Held>,
+}
+
+impl Guest {
+    /// Whether there is a metric of this name now.
+    fn has(&mut self, name: &str, account: Option<&Account>) -> bool {
+        if self.values.contains_key(name) {
+            return true;
+        }
+        let room = self.values.len() < GUEST_METRICS_MAX;
+        room && account.is_none_or(|account| self.held.get_or_insert_with(|| account.metrics.held()).try_add(1).is_ok())
+    }
 }
 
 /// What ordering buffers hold and have counted: of one task, or of all tasks of a node.
@@ -227,6 +248,8 @@ pub struct NodeSnapshot {
     pub counts: SourceCounts,
     /// Time spent in the operator or the sink.
     pub busy_nanos: u64,
+    /// CPU time of the guest.
+    pub guest_cpu_nanos: u64,
     /// How far a source has read, in its own unit.
     pub read: u64,
     /// How much there is to read, 0 where that is not known.
@@ -257,6 +280,7 @@ impl NodeMetrics {
             held: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
+            guest_cpu_nanos: AtomicU64::new(0),
             read: AtomicU64::new(0),
             read_total: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
@@ -319,6 +343,10 @@ impl NodeMetrics {
         self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
+    pub(crate) fn guest_cpu(&self, nanos: u64) {
+        self.guest_cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
     pub(crate) fn has_read(&self, more: u64) {
         self.read.fetch_add(more, Ordering::Relaxed);
     }
@@ -343,25 +371,26 @@ impl NodeMetrics {
         self.skewed.fetch_add(more, Ordering::Relaxed);
     }
 
-    pub(crate) fn guest(&self, updates: impl IntoIterator<Item = MetricUpdate>) {
+    /// Counts on what an operator counts. Names that there is no room for are dropped.
+    pub(crate) fn guest(&self, updates: impl IntoIterator<Item = MetricUpdate>, account: Option<&Account>) {
         let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
         for update in updates {
             let (name, add, value) = match update {
                 MetricUpdate::Add(name, delta) => (name, true, delta as f64),
                 MetricUpdate::Set(name, value) => (name, false, value),
                 MetricUpdate::Observe(name, value) => {
-                    if guest.len() < GUEST_METRICS_MAX || guest.contains_key(&format!("{name}_sum")) {
-                        *guest.entry(format!("{name}_sum")).or_default() += value;
-                        *guest.entry(format!("{name}_count")).or_default() += 1.0;
+                    for (name, more) in [(format!("{name}_sum"), value), (format!("{name}_count"), 1.0)] {
+                        if guest.has(&name, account) {
+                            *guest.values.entry(name).or_default() += more;
+                        }
                     }
                     continue;
                 }
             };
-            if guest.len() >= GUEST_METRICS_MAX && !guest.contains_key(&name) {
-                continue;
+            if guest.has(&name, account) {
+                let slot = guest.values.entry(name).or_default();
+                *slot = if add { *slot + value } else { value };
             }
-            let slot = guest.entry(name).or_default();
-            *slot = if add { *slot + value } else { value };
         }
     }
 
@@ -382,10 +411,11 @@ impl NodeMetrics {
                 duplicates: self.duplicates.load(Ordering::Relaxed),
             },
             busy_nanos: self.busy_nanos.load(Ordering::Relaxed),
+            guest_cpu_nanos: self.guest_cpu_nanos.load(Ordering::Relaxed),
             read: self.read.load(Ordering::Relaxed),
             read_total: self.read_total.load(Ordering::Relaxed),
             watermark: Timestamp(self.watermark.load(Ordering::Relaxed)),
-            guest: self.guest.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            guest: self.guest.lock().unwrap_or_else(PoisonError::into_inner).values.clone(),
             ordering: {
                 let tasks = self.ordering.lock().unwrap_or_else(PoisonError::into_inner);
                 tasks.values().copied().reduce(OrderingSnapshot::and)
@@ -402,8 +432,8 @@ mod tests {
     #[test]
     fn metrics_of_an_operator_are_bounded() {
         let node = NodeMetrics::new(NodeName::new("n").expect("a name"));
-        node.guest((0..10_000).map(|i| MetricUpdate::Add(format!("m{i}"), 1)));
-        node.guest([MetricUpdate::Add("m0".into(), 2), MetricUpdate::Observe("o".into(), 1.0)]);
+        node.guest((0..10_000).map(|i| MetricUpdate::Add(format!("m{i}"), 1)), None);
+        node.guest([MetricUpdate::Add("m0".into(), 2), MetricUpdate::Observe("o".into(), 1.0)], None);
         let guest = node.snapshot().guest;
         assert_eq!(guest.len(), GUEST_METRICS_MAX);
         assert_eq!(guest["m0"], 3.0);

@@ -46,7 +46,7 @@ pub(crate) async fn migrate(
             let context = operator.context();
             context.state.rewrite(space, &entries, &migrated).map_err(host)?;
             let log = std::mem::take(&mut context.log);
-            log_lines(&context.span, log);
+            log_lines(context, log);
             context.forget_call();
             kill_point("state-migrated");
             // Other tasks of this thread wait for a step at most.

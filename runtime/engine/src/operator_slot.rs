@@ -25,6 +25,7 @@ use wasmill_model::{
 };
 use wasmill_order::{TimerEntry, Timers};
 use wasmill_store::EntryChange;
+use wasmill_tenancy::Held;
 
 use crate::error::JobError;
 use crate::faults::{Attempts, Fault, Plugin, log_lines, settle};
@@ -76,6 +77,8 @@ pub(crate) struct OperatorSlot {
     unflushed: usize,
     pending: Pending,
     swap: swap::Swap,
+    /// What it holds of what its tenant may: state and timers.
+    held: Option<[Held; 2]>,
 }
 
 /// The instance, or what is left of one that could not be replaced.
@@ -92,7 +95,9 @@ impl Instance {
 }
 
 impl OperatorSlot {
-    pub(crate) fn new(plugin: Plugin, operator: Box<dyn Operator>, timers: Timers) -> Self {
+    pub(crate) fn new(plugin: Plugin, mut operator: Box<dyn Operator>, timers: Timers) -> Self {
+        let account = operator.context().account.as_ref();
+        let held = account.map(|account| [account.state.held(), account.timers.held()]);
         let descriptor = plugin.factory().descriptor();
         let (watermarks, stateful) = (descriptor.watermarks, !descriptor.spaces.is_empty());
         let history = stateful.then(History::default);
@@ -105,6 +110,7 @@ impl OperatorSlot {
             unflushed: 0,
             pending: Pending::default(),
             swap: swap::Swap::default(),
+            held,
         }
     }
 
@@ -117,7 +123,8 @@ impl OperatorSlot {
             Ok(entries) => entries,
             Err(cause) => {
                 let context = self.instance.context();
-                log_lines(&context.span, std::mem::take(&mut context.log));
+                let log = std::mem::take(&mut context.log);
+                log_lines(context, log);
                 return Err(self.plugin.failed(cause));
             }
         };
@@ -178,6 +185,7 @@ impl OperatorSlot {
     async fn attempt(&mut self, call: &Call, at: Moment, quiet: bool) -> Result<Outcome, Fault> {
         let operator = self.instance.get();
         operator.context().begin_call(at.watermark, at.wall);
+        operator.context().repeats = quiet;
         let result = match call {
             Call::Rows(port, rows) => operator.process(*port, rows).await,
             Call::Fired(clock, fired) => operator.on_timers(*clock, fired).await,
@@ -193,15 +201,28 @@ impl OperatorSlot {
                 }
             }
         }
+        self.count_held();
         Ok(outcome)
+    }
+
+    /// Behind a call: what is held now.
+    fn count_held(&mut self) {
+        if let Some([state, timers]) = &mut self.held {
+            state.set(self.instance.context().state.bytes());
+            timers.set(self.timers.len() as u64);
+        }
     }
 
     async fn flush(&mut self, at: Moment, quiet: bool) -> Result<(), Fault> {
         self.unflushed = 0;
         let operator = self.instance.get();
         operator.context().begin_call(at.watermark, at.wall);
+        // Also behind calls that were repeated: it may write more than they did.
+        operator.context().repeats = false;
         let result = operator.flush().await;
-        settle(operator.context(), self.plugin.metrics(), result, quiet)
+        let settled = settle(operator.context(), self.plugin.metrics(), result, quiet);
+        self.count_held();
+        settled
     }
 
     /// A call succeeded for the first time: what came of it goes on, and it is remembered.
@@ -300,7 +321,7 @@ impl OperatorSlot {
     fn verdict(&mut self, call: Call, fault: Fault, at: Moment) -> Result<DeadLetter, JobError> {
         let (subject, rows) = call.into_letter(at);
         let Self { plugin, instance, .. } = self;
-        plugin.verdict(fault, &instance.context().span, subject, rows)
+        plugin.verdict(fault, instance.context(), subject, rows)
     }
 
     /// A fresh instance where the one before stood after its last call that succeeded.
@@ -318,6 +339,7 @@ impl OperatorSlot {
     async fn rewind(&mut self) -> Result<(), JobError> {
         self.instance.context().state.revert();
         self.timers.revert();
+        self.count_held();
         self.restart().await
     }
 
@@ -403,7 +425,7 @@ impl OperatorSlot {
     async fn isolate_flush(&mut self, fault: Fault) -> Result<Vec<DeadLetter>, JobError> {
         let steps = self.history.as_mut().map(History::take).unwrap_or_default();
         if !steps.iter().any(|(_, step)| matches!(step, Step::Called(_))) {
-            log_lines(&self.instance.context().span, fault.log);
+            log_lines(self.instance.context(), fault.log);
             return Err(self.plugin.failed(fault.cause));
         }
         self.rewind().await?;

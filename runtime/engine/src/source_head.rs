@@ -127,11 +127,13 @@ impl SourceHead {
         self.send_watermark(chain).await
     }
 
-    /// Whether it is too far ahead of sources that it keeps pace with. As with a pause, no partition is
-    /// idle for that.
-    pub(crate) fn is_held(&mut self) -> bool {
-        let Some(pace) = self.pace.as_mut().filter(|_| self.reading) else { return false };
-        let held = pace.holds().is_some();
+    /// Whether it `rests` for a budget, or is too far ahead of sources that it keeps pace with. As with a
+    /// pause, no partition is idle for that.
+    pub(crate) fn is_held(&mut self, rests: bool) -> bool {
+        if !self.reading {
+            return false;
+        }
+        let held = self.pace.as_mut().is_some_and(|pace| pace.holds().is_some()) || rests;
         if self.held && !held {
             self.watermarks.stay_awake(self.clock.monotonic_nanos());
         }
@@ -219,6 +221,7 @@ impl SourceHead {
             SourceEvent::Rows(batch) => {
                 let partition = batch.lineage().map_or(PartitionId(0), |lineage| lineage.partition);
                 let rows = batch.len();
+                chain.has_read(rows);
                 self.epoch_bytes.0 += batch.byte_len() as u64;
                 let extracted = extract::extract(batch, &self.extraction);
                 if let Some((rows, reasons)) = extracted.rejected {

@@ -273,11 +273,12 @@ impl Task {
 
     async fn next(&mut self) -> Next {
         let now = self.clock.monotonic_nanos();
+        let rests = self.chain.rests_until();
         let held = match &mut self.head {
-            Head::Source(source) => source.is_held(),
+            Head::Source(source) => source.is_held(rests.is_some()),
             Head::Inputs(_) => false,
         };
-        let wake = self.wake_nanos(now);
+        let wake = self.wake_nanos(now, rests);
         let ended = self.ended;
         let untidy = !ended && self.chain.is_untidy();
         let incoming = async {
@@ -305,19 +306,20 @@ impl Task {
     }
 
     /// When the task has something to do though nothing comes in.
-    fn wake_nanos(&self, now: u64) -> Option<u64> {
+    fn wake_nanos(&self, now: u64, rests: Option<u64>) -> Option<u64> {
         if self.ended {
             return None;
         }
         let timer = self.chain.next_deadline().map(|deadline| {
             let micros = deadline.0.saturating_sub(self.clock.wall().0).max(0).unsigned_abs();
-            now.saturating_add(micros.saturating_mul(1_000))
+            now.saturating_add(micros.saturating_mul(1_000)).max(rests.unwrap_or(0))
         });
-        let idle = match &self.head {
-            Head::Source(source) => source.next_idle_nanos(),
+        let other = match &self.head {
+            // One that rests reads on without being told.
+            Head::Source(source) => source.next_idle_nanos().into_iter().chain(rests).min(),
             Head::Inputs(_) => None,
         };
-        timer.into_iter().chain(idle).min()
+        timer.into_iter().chain(other).min()
     }
 
     async fn inject(&mut self, barrier: Barrier) -> Result<(), Stopped> {

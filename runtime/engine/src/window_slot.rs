@@ -219,8 +219,9 @@ impl WindowSlot {
     }
 
     fn verdict(&mut self, fault: Fault, subject: LetterSubject, rows: Batch) -> Result<DeadLetter, JobError> {
-        let span = self.aggregate().context().span.clone();
-        self.plugin.verdict(fault, &span, subject, rows)
+        let Self { plugin, aggregate, .. } = self;
+        let aggregate = aggregate.as_mut().expect("an aggregate is there but while another is opened in its place");
+        plugin.verdict(fault, aggregate.context(), subject, rows)
     }
 
     /// Fires windows that are due, at most one call's worth of panes. `None` once none is.

@@ -188,7 +188,9 @@ pub(crate) async fn wire(parts: &mut JobParts, metrics: &Arc<JobMetrics>) -> Res
             wired.links.push(TaskLink { head: name, nodes, share: index, orders, is_source });
             wired.tasks.push(Task {
                 id: wired.tasks.len(),
-                chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics)).with_orders(buffers),
+                chain: Chain::new(slots, share, Arc::clone(&parts.clock), Arc::clone(metrics))
+                    .with_orders(buffers)
+                    .with_account(parts.account.clone()),
                 head,
                 orders: receive_orders,
                 reports: report.clone(),
@@ -329,7 +331,8 @@ async fn open_slot(
             let held = dealt.stages.remove(&(name.clone(), share.index)).unwrap_or_default();
             let spaces = &factory.descriptor().spaces;
             let state = parts.states.open(&name, (share.index, share.of), epoch, spaces, held.state);
-            let context = OperatorContext::new(name.clone(), share, state);
+            let mut context = OperatorContext::new(name.clone(), share, state);
+            context.account.clone_from(&parts.account);
             let (clock, metrics) = (Arc::clone(&parts.clock), metrics.node(node));
             let plugin = Plugin::new(name.clone(), Arc::clone(factory), *faults, clock, metrics);
             match window {

@@ -1,11 +1,11 @@
 //! What the host keeps beside a guest: its context, what it has used, what the running call did.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmill_contract::OperatorContext;
+use wasmill_tenancy::{Held, Turn};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::InstanceLimits;
@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) log_dropped: u64,
     pub(crate) observations: u32,
     pub(crate) timers: usize,
+    /// Bytes by which it has made the state grow.
+    pub(crate) state_bytes: u64,
     /// The memory or table limit that a growth ran into.
     pub(crate) growth_refused: Option<String>,
     /// The errors that the guest logged: what a panic says before it traps.
@@ -56,11 +58,39 @@ pub(crate) struct Guest {
     pub(crate) call: Call,
     pub(crate) metric_names: MetricNames,
     memory_bytes: u64,
+    /// The same, as part of what its tenant holds.
+    memory_held: Option<Held>,
     table_elements: u64,
-    tick: Duration,
-    /// CPU time of the thread when the guest last went on after a yield, in nanoseconds; 0 if it
-    /// has not yielded in this call.
-    resumed: Arc<AtomicU64>,
+    slice: Arc<Mutex<Slice>>,
+}
+
+/// What of a call runs without a pause.
+#[derive(Debug, Default)]
+struct Slice {
+    /// CPU time of the thread when it began, in nanoseconds.
+    began: u64,
+    /// The right of its tenant to run it.
+    turn: Option<Turn>,
+}
+
+fn locked(slice: &Mutex<Slice>) -> std::sync::MutexGuard<'_, Slice> {
+    slice.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slice {
+    fn began(turn: Option<Turn>) -> Self {
+        Self { began: thread_cpu_nanos(), turn }
+    }
+
+    /// CPU time since it began, in nanoseconds.
+    fn nanos(&self) -> u64 {
+        thread_cpu_nanos().saturating_sub(self.began)
+    }
+
+    /// CPU time of the slice, and the turn that it ends.
+    fn end(&mut self) -> (u64, Option<Turn>) {
+        (self.nanos(), self.turn.take())
+    }
 }
 
 impl Guest {
@@ -68,10 +98,11 @@ impl Guest {
     pub(crate) fn store(
         engine: &wasmtime::Engine,
         limits: Arc<InstanceLimits>,
-        tick: Duration,
         context: Option<OperatorContext>,
     ) -> Store<Self> {
         let (call_bytes, handles) = (limits.call_bytes, limits.handles);
+        let account = context.as_ref().and_then(|context| context.account.as_ref());
+        let memory_held = account.map(|account| account.memory.held());
         let mut store = Store::new(
             engine,
             Self {
@@ -80,9 +111,9 @@ impl Guest {
                 call: Call::default(),
                 metric_names: MetricNames::default(),
                 memory_bytes: 0,
+                memory_held,
                 table_elements: 0,
-                tick,
-                resumed: Arc::default(),
+                slice: Arc::default(),
             },
         );
         store.limiter(|guest| guest);
@@ -92,11 +123,33 @@ impl Guest {
         store
     }
 
+    /// The right to run, where somebody has to be asked for it.
+    pub(crate) fn turn(&self) -> Option<impl Future<Output = Turn> + Send + use<>> {
+        let account = self.context.as_ref().and_then(|context| context.account.clone())?;
+        Some(async move { account.turn().await })
+    }
+
     /// Starts a call. Its time counts from here; the store's epoch deadline must be one tick.
-    pub(crate) fn begin(&mut self, name: &'static str, deadline: Duration) {
-        self.resumed.store(0, Ordering::Relaxed);
+    pub(crate) fn begin(&mut self, name: &'static str, deadline: Duration, turn: Option<Turn>) {
         self.metric_names.begin_call();
         self.call = Call { name, deadline, ..Call::default() };
+        *locked(&self.slice) = Slice::began(turn);
+    }
+
+    /// Ends a call: what it has used is counted.
+    pub(crate) fn end(&mut self) {
+        let (nanos, turn) = locked(&self.slice).end();
+        self.count(nanos);
+        if let Some(turn) = turn {
+            turn.end(nanos);
+        }
+    }
+
+    fn count(&mut self, nanos: u64) {
+        self.call.ran += Duration::from_nanos(nanos);
+        if let Some(context) = &mut self.context {
+            context.cpu_nanos += nanos;
+        }
     }
 
     /// Counts a call of a host function.
@@ -124,22 +177,26 @@ impl Guest {
     /// A tick of the engine while the guest runs: its time is counted, then others have a turn.
     ///
     /// Time is that of the thread's CPU from where the guest last went on, so neither waiting for
-    /// other tasks nor a loaded machine counts against it. The first tick of a call counts as one.
+    /// other tasks nor a loaded machine counts against it.
     fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        let since = self.resumed.load(Ordering::Relaxed);
-        self.call.ran += match since {
-            0 => self.tick,
-            since => Duration::from_nanos(thread_cpu_nanos().saturating_sub(since)),
-        };
-        if self.call.ran >= self.call.deadline {
+        let ran = self.call.ran + Duration::from_nanos(locked(&self.slice).nanos());
+        if ran >= self.call.deadline {
             return Err(Violation::Deadline.into());
         }
-        let resumed = Arc::clone(&self.resumed);
+        let (nanos, turn) = locked(&self.slice).end();
+        self.count(nanos);
+        let slice = Arc::clone(&self.slice);
         Ok(UpdateDeadline::YieldCustom(
             1,
             Box::pin(async move {
-                tokio::task::yield_now().await;
-                resumed.store(thread_cpu_nanos().max(1), Ordering::Relaxed);
+                let turn = match turn {
+                    Some(turn) => Some(turn.go_on(nanos).await),
+                    None => {
+                        tokio::task::yield_now().await;
+                        None
+                    }
+                };
+                *locked(&slice) = Slice::began(turn);
             }),
         ))
     }
@@ -158,6 +215,12 @@ impl ResourceLimiter for Guest {
             return Ok(false);
         }
         if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if let Some(held) = &mut self.memory_held
+            && let Err(refused) = held.try_add((desired - current) as u64)
+        {
+            self.call.growth_refused = Some(refused);
             return Ok(false);
         }
         self.memory_bytes = sum;

@@ -172,7 +172,7 @@ impl WasmHost {
             aggregate: world.is_aggregate(),
             timed: world.is_timed(),
         };
-        let mold = Mold { engine: self.engine.clone(), pre, world, limits, tick: self.settings.tick };
+        let mold = Mold { engine: self.engine.clone(), pre, world, limits };
         Ok(LoadedPlugin { mold: Arc::new(mold), info: Arc::new(info) })
     }
 }

@@ -27,7 +27,6 @@ pub(crate) struct Mold {
     pub(crate) pre: InstancePre<Guest>,
     pub(crate) world: World,
     pub(crate) limits: Arc<InstanceLimits>,
-    pub(crate) tick: Duration,
 }
 
 /// A store with a live instance in it.
@@ -41,7 +40,7 @@ pub(crate) struct Live {
 impl Live {
     /// A store that nothing runs in yet.
     fn new(mold: &Mold, context: Option<OperatorContext>) -> Self {
-        let store = Guest::store(&mold.engine, Arc::clone(&mold.limits), mold.tick, context);
+        let store = Guest::store(&mold.engine, Arc::clone(&mold.limits), context);
         Self { store, dead: false }
     }
 
@@ -54,18 +53,28 @@ impl Live {
         deadline: Duration,
         bind: impl FnOnce(&World, &mut Bind<'_>) -> wasmtime::Result<E>,
     ) -> Result<E, OperatorError> {
+        self.begin(call, deadline).await;
         let store = &mut self.store;
-        store.data_mut().begin(call, deadline);
-        store.set_epoch_deadline(1);
         let made = match mold.pre.instantiate_async(&mut *store).await {
             Ok(instance) => bind(&mold.world, &mut Bind { store, instance }),
             Err(error) => Err(error),
         };
+        self.store.data_mut().end();
         made.map_err(|error| match explain(self.store.data(), call, deadline, &error) {
             // Nothing of the guest ran and no limit of it was met: the pool is exhausted.
             OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
             error => error,
         })
+    }
+
+    /// Waits for the right to run, and starts a call.
+    async fn begin(&mut self, name: &'static str, deadline: Duration) {
+        let turn = match self.store.data().turn() {
+            Some(turn) => Some(turn.await),
+            None => None,
+        };
+        self.store.data_mut().begin(name, deadline, turn);
+        self.store.set_epoch_deadline(1);
     }
 
     async fn call<P, R>(
@@ -82,10 +91,10 @@ impl Live {
         if std::mem::replace(&mut self.dead, true) {
             return Err(OperatorError::Instance(format!("{name} of an instance that a call before has ended")));
         }
-        self.store.data_mut().begin(name, deadline);
-        self.store.set_epoch_deadline(1);
+        self.begin(name, deadline).await;
         let returned = function.call_async(&mut self.store, params).await;
         let guest = self.store.data_mut();
+        guest.end();
         guest.close_log();
         match returned {
             Ok((result,)) => {

@@ -4,8 +4,10 @@ mod client;
 mod hostile;
 mod isolation;
 mod jobs;
+mod neighbours;
 mod plugins;
 mod tenants;
+mod tls;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -85,7 +85,7 @@ pub(super) fn print_status(answer: &Value, terminal: &Terminal) -> Result<(), Fa
         duration(uptime),
         answer["epoch"],
     );
-    let mut table = Table::new(&["node", "kind", "rows in", "rows out", "rejected", "late", "plugin"]);
+    let mut table = Table::new(&["node", "kind", "rows in", "rows out", "rejected", "late", "cpu", "plugin"]);
     for node in answer["nodes"].as_array().into_iter().flatten() {
         let number = |key: &str| node[key].as_u64().map_or_else(String::new, grouped);
         table.row([
@@ -95,6 +95,7 @@ pub(super) fn print_status(answer: &Value, terminal: &Terminal) -> Result<(), Fa
             number("rows_out"),
             number("rejected"),
             number("late"),
+            node["guest_cpu_nanos"].as_u64().filter(|cpu| *cpu > 0).map_or_else(String::new, duration),
             short_digest(text(&node["plugin"])).to_owned(),
         ]);
     }

@@ -97,6 +97,7 @@ async fn job(
         control: control.clone(),
         fresh: args.fresh,
         allow_dropped: args.allow_dropped,
+        account: None,
     };
     let serve = async {
         match &control {

@@ -63,9 +63,10 @@ async fn run(
     data: tokio::runtime::Handle,
 ) -> Result<(), Failure> {
     let mut stops = stop_signals()?;
+    let workers = u32::try_from(data.metrics().num_workers()).unwrap_or(u32::MAX);
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data));
-    let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs);
+    let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs, workers);
     let OpenedService { service, token_file } = opened.map_err(|error| match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::wrong(error.to_string()),
         _ => Failure::file("serve", &args.data, &error),
@@ -93,7 +94,10 @@ async fn run(
     });
     let working = async {
         service.start().await;
-        stop_asked(&mut stops).await;
+        tokio::select! {
+            () = stop_asked(&mut stops) => {}
+            () = service.watch() => {}
+        }
         terminal.note("every job ends at its next epoch; once more to cut off");
         tokio::select! {
             () = service.stop() => {}

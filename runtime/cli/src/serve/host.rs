@@ -81,6 +81,7 @@ impl JobHost {
             control: Some(Arc::clone(&control)),
             fresh: false,
             allow_dropped: false,
+            account: Some(Arc::clone(&order.account)),
         };
         let kinds = roles(&assembled).into_iter().map(|role| match role {
             Role::Source { .. } => "source",

@@ -61,6 +61,7 @@ impl Supervised {
             committer: letters.committer(committer),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             settings: assembled.settings(),
+            account: self.account.clone(),
         };
         let began = self.clock.monotonic_nanos();
         let handle = tokio::select! {

@@ -53,6 +53,9 @@ fn stage_hint(stage: &NodeName, error: &OperatorError) -> Option<String> {
         OperatorError::Deadline { .. } => {
             Some(format!("if the call is only slow, give it more time: [stage.{stage}] limits = {{ call = \"5s\" }}"))
         }
+        OperatorError::Limit { limit, .. } if limit.starts_with(wasmill_tenancy::OVER_BUDGET) => {
+            Some("remove something, or ask the operator of the service for more".into())
+        }
         OperatorError::Limit { .. } => Some(format!(
             "if it is memory and the plugin needs it, give it more: [stage.{stage}] limits = {{ memory = \"512MiB\" }}"
         )),

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use wasmill_engine::{JobHandle, NodeSnapshot};
 use wasmill_env::{Clock, RealClock};
 use wasmill_model::{Epoch, NodeName};
+use wasmill_tenancy::Account;
 
 use crate::assemble::Assembled;
 use crate::control::Control;
@@ -39,6 +40,8 @@ pub(crate) struct Supervised {
     pub(crate) fresh: bool,
     /// Forget the state of what the job has no more.
     pub(crate) allow_dropped: bool,
+    /// Whose budgets it counts against.
+    pub(crate) account: Option<Arc<Account>>,
 }
 
 /// How a job ended, where it did not fail.

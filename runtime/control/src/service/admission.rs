@@ -32,8 +32,12 @@ pub(super) fn parse(text: &[u8]) -> Result<JobSpec, Problem> {
     })
 }
 
-/// Says what a job needs, and finds its plugins. Signatures are verified here, so at every start.
-pub(super) fn admit(spec: &JobSpec, record: &TenantRecord) -> Result<Admitted, Problem> {
+/// What names of plugins stood for when a job was deployed.
+pub(super) type Pins = BTreeMap<String, String>;
+
+/// Says what a job needs, and finds its plugins: `pinned` ones first. Signatures are verified here, so at
+/// every start.
+pub(super) fn admit(spec: &JobSpec, record: &TenantRecord, pinned: &Pins) -> Result<Admitted, Problem> {
     let nodes = spec.nodes().count();
     if nodes > NODES_MAX {
         return Err(Problem::wrong(format!("the job has {nodes} nodes, a job of the service at most {NODES_MAX}")));
@@ -62,7 +66,8 @@ pub(super) fn admit(spec: &JobSpec, record: &TenantRecord) -> Result<Admitted, P
             }
             PluginRef::Path(named) => named.clone(),
         };
-        let found = plugins::resolve(record, &named).and_then(|digest| match digest {
+        let meant = pinned.get(&named).unwrap_or(&named);
+        let found = plugins::resolve(record, meant).and_then(|digest| match digest {
             Some(digest) => plugins::verify(record, &digest).map(|()| digest),
             None => Err(Problem::bad("no plugin")),
         });
@@ -152,7 +157,7 @@ mod tests {
     }
 
     fn admitted(text: &str, record: &TenantRecord) -> Result<Admitted, Problem> {
-        admit(&parse(text.as_bytes())?, record)
+        admit(&parse(text.as_bytes())?, record, &Pins::new())
     }
 
     #[test]

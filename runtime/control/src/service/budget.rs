@@ -1,10 +1,16 @@
 //! What a tenant may use. Reserving is one step with the change that needs it, under the lock of the
-//! tenant's record; rates are counted here.
-
-use std::time::Duration;
+//! tenant's record; what jobs use while they run is counted in the tenant's [`Account`].
+//!
+//! [`Account`]: wasmill_tenancy::Account
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use wasmill_tenancy::{Allowance, Share};
+
+use super::problem::Problem;
+
+/// A ceiling below this is a job that never gets anywhere.
+const CEILING_MIN: u32 = 10;
 
 /// What a tenant may have at a time, and how often it may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,6 +41,23 @@ pub struct Budget {
     pub changes_per_minute: u32,
     /// Taps at a time.
     pub taps: u32,
+    /// Weight of its plugins against those of other tenants, where all want the CPU.
+    pub cpu_share: u32,
+    /// Thousandths of a core that its plugins get at most, whether others want the CPU or not; as much as
+    /// there is where it is null.
+    pub cpu_ceiling_millicores: Option<u32>,
+    /// Timers that are set, of all its jobs together.
+    pub timers: u64,
+    /// Metrics that plugins of all its jobs name.
+    pub metric_series: u64,
+    /// Rows that sources of all its jobs read a second: beyond that they are held back.
+    pub events_per_second: u32,
+    /// Rows that stages of all its jobs put out a second: beyond that sources and timers are held back.
+    pub rows_out_per_second: u32,
+    /// Lines that plugins log a second: what is more is dropped and counted.
+    pub log_lines_per_second: u32,
+    /// Seconds an hour that its plugins are compiled for.
+    pub compile_seconds_per_hour: u32,
 }
 
 impl Default for Budget {
@@ -52,72 +75,48 @@ impl Default for Budget {
             requests_per_second: 100,
             changes_per_minute: 120,
             taps: 8,
+            cpu_share: 100,
+            cpu_ceiling_millicores: None,
+            timers: 1_000_000,
+            metric_series: 2_000,
+            events_per_second: 10_000_000,
+            rows_out_per_second: 20_000_000,
+            log_lines_per_second: 1_000,
+            compile_seconds_per_hour: 600,
         }
     }
 }
 
-/// A token bucket: so many a period, and a burst of so many at once.
-#[derive(Debug)]
-pub struct Rate {
-    /// Nanoseconds that one costs.
-    cost: u64,
-    /// Nanoseconds of credit at most.
-    burst: u64,
-    credit: u64,
-    at_nanos: u64,
-}
-
-impl Rate {
-    /// `each` a `period`, and `burst` at once. A rate of nothing lets nothing through.
-    #[must_use]
-    pub fn new(each: u32, period: Duration, burst: u32, now_nanos: u64) -> Self {
-        let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
-        let cost = period.checked_div(u64::from(each)).unwrap_or(u64::MAX).max(1);
-        let burst = cost.saturating_mul(u64::from(burst.max(1)));
-        let credit = if each == 0 { 0 } else { burst };
-        Self { cost, burst, credit, at_nanos: now_nanos }
-    }
-
-    /// Takes one, or says for how long there is none.
-    ///
-    /// # Errors
-    /// How long to wait.
-    pub fn decide(&mut self, now_nanos: u64) -> Result<(), Duration> {
-        let passed = now_nanos.saturating_sub(self.at_nanos);
-        self.at_nanos = self.at_nanos.max(now_nanos);
-        if self.cost < u64::MAX {
-            self.credit = self.credit.saturating_add(passed).min(self.burst);
+impl Budget {
+    /// Refuses what no job could run with.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        if self.cpu_share == 0 {
+            return Err(Problem::bad("`cpu_share` is a weight of at least 1"));
         }
-        match self.credit.checked_sub(self.cost) {
-            Some(left) => {
-                self.credit = left;
-                Ok(())
+        if self.cpu_ceiling_millicores.is_some_and(|ceiling| ceiling < CEILING_MIN) {
+            return Err(Problem::bad(format!("`cpu_ceiling_millicores` is at least {CEILING_MIN}, or null")));
+        }
+        for (name, rate) in
+            [("events_per_second", self.events_per_second), ("rows_out_per_second", self.rows_out_per_second)]
+        {
+            if rate == 0 {
+                return Err(Problem::bad(format!("`{name}` is at least 1: to have a job rest, pause it")));
             }
-            None => Err(Duration::from_nanos(self.cost - self.credit)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_burst_passes_and_then_the_rate() {
-        let second = 1_000_000_000;
-        let mut rate = Rate::new(10, Duration::from_secs(1), 30, 0);
-        assert_eq!((0..100).filter(|_| rate.decide(0).is_ok()).count(), 30);
-        assert_eq!(rate.decide(0), Err(Duration::from_millis(100)));
-        // Over ten seconds, asked every millisecond, ten a second pass.
-        let passed = (0..10_000).filter(|tick| rate.decide(tick * second / 1_000).is_ok()).count();
-        assert!((98..=100).contains(&passed), "{passed}");
-        // However long it was quiet, the burst is the most at once.
-        assert_eq!((0..100).filter(|_| rate.decide(1_000 * second).is_ok()).count(), 30);
+        Ok(())
     }
 
-    #[test]
-    fn a_rate_of_nothing_lets_nothing_through() {
-        let mut rate = Rate::new(0, Duration::from_secs(1), 3, 0);
-        assert!(rate.decide(u64::MAX / 2).is_err());
+    /// What of it is asked while jobs run.
+    pub(super) fn allowance(&self) -> Allowance {
+        Allowance {
+            cpu: Share { weight: self.cpu_share, ceiling_millicores: self.cpu_ceiling_millicores },
+            memory_bytes: self.memory_bytes,
+            state_bytes: self.state_bytes,
+            timers: self.timers,
+            metric_series: self.metric_series,
+            events_per_second: self.events_per_second,
+            rows_out_per_second: self.rows_out_per_second,
+            log_lines_per_second: self.log_lines_per_second,
+        }
     }
 }

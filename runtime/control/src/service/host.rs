@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use wasmill_contract::BoxFuture;
 use wasmill_model::{JobName, PluginDigest, TenantName};
+use wasmill_tenancy::Account;
 
 use super::plugins::Inspected;
 use super::record::Egress;
@@ -39,6 +40,8 @@ pub struct JobOrder {
     pub egress: Egress,
     /// Whether sources read nothing at first.
     pub paused: bool,
+    /// What it uses while it runs counts against this.
+    pub account: Arc<Account>,
 }
 
 /// A request to a job, and who waits for the answer.

@@ -11,11 +11,12 @@ use wasmill_env::kill_point;
 use wasmill_model::{JobName, NodeName};
 use wasmill_spec::JobSpec;
 
-use super::admission::{self, Admitted};
+use super::admission::{self, Admitted, Pins};
+use super::blocking::blocking;
 use super::host::JobOrder;
 use super::plugins;
 use super::problem::Problem;
-use super::record::{Desired, JobRecord, Reserved};
+use super::record::{Desired, Reserved};
 use super::savepoints;
 use super::slot::{Phase, Run, Slot};
 use super::state::remove_all;
@@ -34,6 +35,9 @@ pub(super) struct JobView {
     pub(super) phase: Phase,
     /// Why it does not run, where something is wrong.
     pub(super) reason: Option<String>,
+    /// Why it reads nothing although it runs: which budget of the tenant is used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) over_budget: Option<String>,
     /// What to do about that.
     pub(super) hints: Vec<String>,
     /// How often it was deployed.
@@ -108,8 +112,7 @@ impl Tenant {
         }
         // Signers and plugins may have changed since it was deployed.
         let order = admission::parse(wanted.text.as_bytes()).and_then(|spec| {
-            let mut admitted = admission::admit(&spec, &pinned(&record, wanted))?;
-            admitted.pins = pins(wanted);
+            let admitted = admission::admit(&spec, &record, &wanted.pins)?;
             Ok(self.order(&admitted, &wanted.text, wanted.desired == Desired::Paused))
         });
         match order {
@@ -132,17 +135,18 @@ impl Tenant {
             files: self.dir.join("files"),
             state: dir.join("state"),
             dead_letters: dir.join("dead-letters.jsonl"),
-            topics: self.dir.join("topics"),
+            topics: self.topics_dir(),
             plugins: self.plugin_dir(),
             egress: self.record().egress.clone(),
             paused,
+            account: Arc::clone(&self.account),
         }
     }
 
     /// Finds everything that is wrong with a job file.
     pub(super) async fn check(&self, text: &str) -> Result<Value, Problem> {
         let (_, order) = self.admitted(None, text)?;
-        Ok(self.parts.host.check(&order).await?)
+        self.compile(self.parts.host.check(&order)).await
     }
 
     fn admitted(&self, job: Option<&JobName>, text: &str) -> Result<(Admitted, JobOrder), Problem> {
@@ -151,7 +155,7 @@ impl Tenant {
             let message = format!("the job file says `name = \"{}\"`, the request is for job {job}", spec.name);
             return Err(Problem::bad(message));
         }
-        let admitted = admission::admit(&spec, &self.record())?;
+        let admitted = admission::admit(&spec, &self.record(), &Pins::new())?;
         let order = self.order(&admitted, text, false);
         Ok((admitted, order))
     }
@@ -159,12 +163,9 @@ impl Tenant {
     /// Deploys a job: a new one, or another file for one that there is, which goes on from its state.
     pub(super) async fn deploy(self: &Arc<Self>, job: JobName, text: String) -> Result<(JobView, bool), Problem> {
         self.admit_change()?;
-        self.has_room()?;
+        self.has_room().await?;
         let (admitted, order) = self.admitted(Some(&job), &text)?;
-        {
-            let _one_at_a_time = self.compiling.acquire().await.map_err(|_| Problem::unavailable("it ends"))?;
-            self.parts.host.check(&order).await?;
-        }
+        self.compile(self.parts.host.check(&order)).await?;
         let tenant = Arc::clone(self);
         to_the_end(async move {
             let slot = tenant.slot_or_new(&job);
@@ -270,9 +271,8 @@ impl Tenant {
 
     async fn remove_job_dir(&self, job: &JobName) -> Result<(), Problem> {
         let dir = self.job_dir(job);
-        let removed = tokio::task::spawn_blocking(move || remove_all(&dir)).await;
-        let removed = removed.map_err(std::io::Error::other).and_then(|removed| removed);
-        removed.map_err(|error| Problem::internal(format!("cannot remove the state of the job: {error}")))
+        let failed = |error| Problem::internal(format!("cannot remove the state of the job: {error}"));
+        blocking(move || remove_all(&dir).map_err(failed)).await
     }
 
     /// Puts another plugin into a stage while the job runs.
@@ -319,13 +319,14 @@ impl Tenant {
     fn view(&self, job: &JobName, slot: &Slot) -> Result<JobView, Problem> {
         let record = self.record();
         let wanted = record.jobs.get(job).ok_or_else(|| no_job(job))?;
-        let wrong = slot.board.wrong();
+        let (wrong, phase) = (slot.board.wrong(), slot.board.phase());
         Ok(JobView {
             job: job.clone(),
             desired: wanted.desired,
-            phase: slot.board.phase(),
+            phase,
             reason: wrong.as_ref().map(|wrong| wrong.message.clone()),
             hints: wrong.map(|wrong| wrong.hints).unwrap_or_default(),
+            over_budget: self.account.held().filter(|_| phase == Phase::Running),
             revision: wanted.revision,
             deployed: wanted.deployed,
             reserved: wanted.reserved,
@@ -354,16 +355,17 @@ impl Tenant {
             let mut run = slot.run.lock().await;
             slot.stop(&mut run, at_once).await;
             let dir = tenant.job_dir(&job);
-            let done = tokio::task::spawn_blocking(move || act(dir)).await;
+            let done = blocking(move || act(dir)).await;
             tenant.start(&job, &slot, &mut run);
-            done.map_err(|error| Problem::internal(format!("a thread ended early: {error}")))?
+            done
         })
         .await
     }
 
     /// Refuses where the jobs of the tenant have as much state as they may.
-    pub(super) fn has_room(&self) -> Result<(), Problem> {
-        let (most, has) = (self.record().budget.state_bytes, bytes_in(&self.dir.join("jobs")));
+    pub(super) async fn has_room(&self) -> Result<(), Problem> {
+        let (most, dir) = (self.record().budget.state_bytes, self.dir.join("jobs"));
+        let has = blocking(move || Ok(bytes_in(&dir))).await?;
         if has >= most {
             return Err(Problem::over_budget(format!(
                 "state of the tenant's jobs takes {has} bytes, it may take {most}"
@@ -372,10 +374,11 @@ impl Tenant {
         Ok(())
     }
 
-    /// What a job says of itself in numbers, for `GET /v1/usage`.
+    /// What the tenant has, for `GET /v1/usage`. Blocks.
     pub(super) fn holdings(&self) -> Value {
         let record = self.record();
         let reserved = |of: fn(&Reserved) -> u64| record.jobs.values().map(|job| of(&job.reserved)).sum::<u64>();
+        let now = self.account.spent();
         json!({
             "jobs": record.jobs.len(),
             "tasks": reserved(|reserved| u64::from(reserved.tasks)),
@@ -384,23 +387,15 @@ impl Tenant {
             "plugin_bytes": record.plugins.values().map(|plugin| plugin.bytes).sum::<u64>(),
             "tokens": record.tokens.len(),
             "state_bytes": bytes_in(&self.dir.join("jobs")),
-            "topic_bytes": bytes_in(&self.dir.join("topics")),
+            "topic_bytes": bytes_in(&self.topics_dir()),
+            "timers": now.timers,
+            "metric_series": now.metric_series,
+            "memory_bytes_now": now.memory_bytes,
+            "state_bytes_now": now.state_bytes,
+            "cpu_waited_nanos": now.cpu_waited_nanos,
+            "refused": now.refused,
+            "throttled": now.throttled,
+            "log_lines_dropped": now.log_lines_dropped,
         })
     }
-}
-
-/// Digests as the record has them.
-fn pins(wanted: &JobRecord) -> BTreeMap<String, wasmill_model::PluginDigest> {
-    wanted.pins.iter().filter_map(|(name, digest)| Some((name.clone(), digest.parse().ok()?))).collect()
-}
-
-/// The record with the names of plugins standing for what they stood for when the job was deployed.
-fn pinned(record: &super::record::TenantRecord, wanted: &JobRecord) -> super::record::TenantRecord {
-    let mut record = record.clone();
-    for (name, digest) in &wanted.pins {
-        if let Ok(tag) = plugins::tag(name) {
-            record.tags.insert(tag, digest.clone());
-        }
-    }
-    record
 }

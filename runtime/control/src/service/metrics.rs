@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use wasmill_engine::NodeSnapshot;
 use wasmill_model::Timestamp;
+use wasmill_tenancy::Spent;
 
 use super::problem::Problem;
 use super::slot::Phase;
@@ -41,9 +42,19 @@ struct Scrape {
     dropped: Family<Labels, Counter>,
     held: Family<Labels, Counter>,
     busy: Family<Labels, Counter<f64, AtomicU64>>,
+    guest_cpu: Family<Labels, Counter<f64, AtomicU64>>,
     lag: Family<Labels, Number>,
     guest: Family<Labels, Number>,
     requests: Family<Labels, Counter>,
+    cpu: Family<Labels, Counter<f64, AtomicU64>>,
+    cpu_waited: Family<Labels, Counter<f64, AtomicU64>>,
+    memory: Family<Labels, Gauge>,
+    state: Family<Labels, Gauge>,
+    timers: Family<Labels, Gauge>,
+    series: Family<Labels, Gauge>,
+    refused: Family<Labels, Counter>,
+    throttled: Family<Labels, Counter>,
+    log_dropped: Family<Labels, Counter>,
 }
 
 impl Scrape {
@@ -72,9 +83,19 @@ impl Scrape {
             dropped: family!("node_dropped", "Rows that a source dropped because the job was too slow"),
             held: family!("node_held", "How often senders had to wait for the job"),
             busy: family!("node_busy_seconds", "Time in the plugin or the sink"),
+            guest_cpu: family!("node_guest_cpu_seconds", "CPU time of the plugin"),
             lag: family!("node_watermark_lag_seconds", "How far the watermark is behind the clock"),
             guest: family!("plugin_metric", "Counters and gauges of plugins"),
             requests: family!("tenant_requests", "Requests of the tenant since it was made"),
+            cpu: family!("tenant_cpu_seconds", "CPU time of plugins since the service was started"),
+            cpu_waited: family!("tenant_cpu_waited_seconds", "Time that plugins waited for the CPU"),
+            memory: family!("tenant_memory_bytes", "Linear memory of plugins"),
+            state: family!("tenant_state_bytes", "Keys and values of stages"),
+            timers: family!("tenant_timers", "Timers that are set"),
+            series: family!("tenant_metric_series", "Metrics that plugins have named"),
+            refused: family!("tenant_refused", "Memory, state, timers and metrics refused for the budget"),
+            throttled: family!("tenant_throttled", "How often tasks were held back for the budget"),
+            log_dropped: family!("tenant_log_lines_dropped", "Lines of plugins dropped for the budget"),
             registry,
         }
     }
@@ -82,6 +103,7 @@ impl Scrape {
     fn tenant(&self, tenant: &Tenant, now: Timestamp) {
         let name = tenant.name.to_string();
         self.requests.get_or_create(&vec![("tenant", name.clone())]).inc_by(tenant.usage().requests);
+        self.spent(&tenant.account.spent(), &vec![("tenant", name.clone())]);
         for (job, slot) in tenant.slots() {
             let of_job = vec![("tenant", name.clone()), ("job", job.to_string())];
             let board = &slot.board;
@@ -106,6 +128,26 @@ impl Scrape {
         }
     }
 
+    fn spent(&self, spent: &Spent, labels: &Labels) {
+        self.cpu.get_or_create(labels).inc_by(spent.cpu_nanos as f64 / 1e9);
+        self.cpu_waited.get_or_create(labels).inc_by(spent.cpu_waited_nanos as f64 / 1e9);
+        for (family, value) in [
+            (&self.memory, spent.memory_bytes),
+            (&self.state, spent.state_bytes),
+            (&self.timers, spent.timers),
+            (&self.series, spent.metric_series),
+        ] {
+            family.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        for (family, value) in [
+            (&self.refused, spent.refused),
+            (&self.throttled, spent.throttled),
+            (&self.log_dropped, spent.log_lines_dropped),
+        ] {
+            family.get_or_create(labels).inc_by(value);
+        }
+    }
+
     fn node(&self, node: &NodeSnapshot, labels: &Labels, now: Timestamp) {
         for (family, value) in [
             (&self.rows_in, node.rows_in),
@@ -120,6 +162,7 @@ impl Scrape {
             family.get_or_create(labels).inc_by(value);
         }
         self.busy.get_or_create(labels).inc_by(node.busy_nanos as f64 / 1e9);
+        self.guest_cpu.get_or_create(labels).inc_by(node.guest_cpu_nanos as f64 / 1e9);
         if !matches!(node.watermark, Timestamp::MIN | Timestamp::MAX) {
             let behind = now.0.saturating_sub(node.watermark.0);
             self.lag.get_or_create(labels).set(behind as f64 / 1e6);

@@ -18,6 +18,7 @@
 
 mod admission;
 pub mod api;
+mod blocking;
 mod budget;
 mod host;
 mod jobs;
@@ -38,8 +39,9 @@ mod tenant;
 mod tokens;
 mod topics;
 mod usage;
+mod watch;
 
-pub use budget::{Budget, Rate};
+pub use budget::Budget;
 pub use host::{Command, Host, JobEnd, JobOrder, Ties, Wrong};
 pub use logs::{JobLogs, LogLine, LogRing};
 pub use plugins::{Inspected, blob};

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use wasmill_model::PluginDigest;
 
+use super::blocking::blocking;
 use super::host::Wrong;
 use super::problem::Problem;
 use super::record::{self, PluginRecord, TenantRecord};
@@ -50,9 +51,9 @@ pub(super) struct PluginView {
     pub(super) about: Option<Value>,
 }
 
-/// The file of a plugin in a folder of plugins.
+/// The file of a plugin in a folder of plugins, by its digest.
 #[must_use]
-pub fn blob(dir: &Path, digest: &PluginDigest) -> PathBuf {
+pub fn blob(dir: &Path, digest: &impl ToString) -> PathBuf {
     dir.join(format!("{}.wasm", digest.to_string().replace(':', "-")))
 }
 
@@ -145,9 +146,8 @@ impl Tenant {
     /// Its bytes, held against its digest.
     pub(super) async fn plugin_bytes(&self, digest: PluginDigest) -> Result<Vec<u8>, Problem> {
         let path = blob(&self.plugin_dir(), &digest);
-        let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-        let read = read.map_err(std::io::Error::other).and_then(|read| read);
-        let bytes = read.map_err(|error| Problem::internal(format!("cannot read plugin {digest}: {error}")))?;
+        let failed = move |error| Problem::internal(format!("cannot read plugin {digest}: {error}"));
+        let bytes = blocking(move || std::fs::read(path).map_err(failed)).await?;
         if PluginDigest(Sha256::digest(&bytes).into()) != digest {
             return Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again")));
         }
@@ -161,14 +161,10 @@ impl Tenant {
         let text = digest.to_string();
         let bytes: Arc<[u8]> = bytes.into();
         let length = bytes.len() as u64;
-        let inspected = {
-            let _one_at_a_time = self.compiling.acquire().await.map_err(|_| Problem::unavailable("it ends"))?;
-            self.parts.host.inspect(Arc::clone(&bytes)).await?
-        };
+        let inspected = self.compile(self.parts.host.inspect(Arc::clone(&bytes))).await?;
         let (path, disk) = (blob(&self.plugin_dir(), &digest), Arc::clone(&self.parts.disk));
-        let kept = tokio::task::spawn_blocking(move || record::keep(&*disk, &path, &bytes)).await;
-        let kept = kept.map_err(std::io::Error::other).and_then(|kept| kept);
-        kept.map_err(|error| Problem::internal(format!("cannot keep the plugin: {error}")))?;
+        let failed = |error| Problem::internal(format!("cannot keep the plugin: {error}"));
+        blocking(move || record::keep(&*disk, &path, &bytes).map_err(failed)).await?;
         let pushed = self.parts.clock.wall().0;
         let Inspected { name, version, about } = inspected;
         let made = self.change({

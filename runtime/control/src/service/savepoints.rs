@@ -10,6 +10,7 @@ use wasmill_env::RealDisk;
 use wasmill_model::JobName;
 use wasmill_store::{JobStore, StoreOptions};
 
+use super::blocking::blocking;
 use super::problem::Problem;
 use super::slot::Phase;
 use super::state::remove_all;
@@ -54,11 +55,6 @@ fn list(job_dir: &Path) -> Result<Vec<SavepointView>, Problem> {
     Ok(found)
 }
 
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    let done = tokio::task::spawn_blocking(act).await;
-    done.map_err(|error| Problem::internal(format!("a thread ended early: {error}")))?
-}
-
 /// Writes what a job that rests has committed to a file.
 fn export(state: &Path, file: &Path) -> Result<(), Problem> {
     if !state.join("lock").exists() {
@@ -87,7 +83,7 @@ impl Tenant {
         name: Option<String>,
     ) -> Result<SavepointView, Problem> {
         self.admit_change()?;
-        self.has_room()?;
+        self.has_room().await?;
         let slot = self.slot(&job)?;
         let name = name.unwrap_or_else(|| format!("at-{}", self.parts.clock.wall().0 / 1_000));
         let dir = self.job_dir(&job);

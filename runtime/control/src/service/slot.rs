@@ -300,3 +300,106 @@ async fn keep_running(
         retry = (retry * 2).min(RETRY_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use serde_json::Value;
+    use wasmill_contract::BoxFuture;
+    use wasmill_env::SimulatedClock;
+    use wasmill_model::{JobName, TenantName, Timestamp};
+    use wasmill_tenancy::{Account, Processor};
+
+    use super::super::Budget;
+    use super::super::plugins::Inspected;
+    use super::super::record::Egress;
+    use super::*;
+
+    /// Runs a job that ends the `after`-th time that it is asked to.
+    struct Stubborn {
+        after: u32,
+        asked: AtomicU32,
+    }
+
+    impl Host for Stubborn {
+        fn inspect(&self, _: Arc<[u8]>) -> BoxFuture<'_, Result<Inspected, Wrong>> {
+            unreachable!("no plugin is pushed")
+        }
+
+        fn check<'a>(&'a self, _: &'a JobOrder) -> BoxFuture<'a, Result<Value, Wrong>> {
+            unreachable!("no job is deployed")
+        }
+
+        fn run<'a>(&'a self, _: &'a JobOrder, ties: &'a mut Ties) -> BoxFuture<'a, JobEnd> {
+            Box::pin(async move {
+                while self.asked.load(Ordering::Relaxed) < self.after && ties.stops.recv().await.is_some() {
+                    self.asked.fetch_add(1, Ordering::Relaxed);
+                }
+                JobEnd::Stopped
+            })
+        }
+
+        fn rescaled(&self, _: &str, _: &str, _: u16) -> Result<String, Wrong> {
+            unreachable!("nothing is rescaled")
+        }
+    }
+
+    /// Stops a job. Returns how often it was asked to end, its phase, and what its log says.
+    async fn stopped(after: u32, at_once: bool) -> (u32, Phase, String) {
+        let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
+        let logs = Arc::new(LogRing::default());
+        let slot = Arc::new(Slot::new(Board::new(Arc::clone(&logs), Arc::clone(&clock) as _)));
+        let host = Arc::new(Stubborn { after, asked: AtomicU32::new(0) });
+        let account = Account::new(&Processor::new(1, Arc::clone(&clock) as _), &Budget::default().allowance());
+        let order = JobOrder {
+            tenant: TenantName::new("acme").expect("a name"),
+            job: JobName::new("job").expect("a name"),
+            text: "".into(),
+            pins: BTreeMap::new(),
+            files: Default::default(),
+            state: Default::default(),
+            dead_letters: Default::default(),
+            topics: Default::default(),
+            plugins: Default::default(),
+            egress: Egress::default(),
+            paused: false,
+            account,
+        };
+        let stopping = tokio::spawn({
+            let (slot, host, clock) = (Arc::clone(&slot), Arc::clone(&host), Arc::clone(&clock));
+            async move {
+                let mut run = slot.run.lock().await;
+                slot.start(&mut run, host, order, clock as _, |_| {});
+                slot.stop(&mut run, at_once).await;
+            }
+        });
+        // Until it has ended by itself, or waits for the end of patience.
+        while !stopping.is_finished() && host.asked.load(Ordering::Relaxed) < after {
+            tokio::task::yield_now().await;
+            if clock.sleepers() > 0 && host.asked.load(Ordering::Relaxed) > 0 {
+                clock.advance(STOP_PATIENCE);
+            }
+        }
+        stopping.await.expect("it ends");
+        let said = logs.page(None, 10).into_iter().map(|line| line.message).collect::<Vec<_>>().join("; ");
+        (host.asked.load(Ordering::Relaxed), slot.board.phase(), said)
+    }
+
+    #[tokio::test]
+    async fn a_job_that_does_not_end_at_an_epoch_is_cut_off_after_twenty_seconds() {
+        let (asked, phase, said) = stopped(2, false).await;
+        assert_eq!((asked, phase), (2, Phase::Stopped));
+        assert!(said.contains("cut off: it had not ended after 20 s"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_ends_by_itself_is_not_cut_off() {
+        for (after, at_once) in [(1, false), (2, true)] {
+            let (asked, phase, said) = stopped(after, at_once).await;
+            assert_eq!((asked, phase), (after, Phase::Stopped));
+            assert!(!said.contains("cut off"), "{said}");
+        }
+    }
+}

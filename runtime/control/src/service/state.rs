@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use wasmill_env::{Clock, Disk, DiskLock};
 use wasmill_model::TenantName;
+use wasmill_tenancy::{Processor, Rate};
 
-use super::budget::{Budget, Rate};
+use super::blocking::blocking;
+use super::budget::Budget;
 use super::host::Host;
 use super::logs::JobLogs;
 use super::problem::Problem;
@@ -58,7 +60,8 @@ pub struct Opened {
 }
 
 impl Service {
-    /// Opens the folder of a service, which is made where there is none. Nothing runs yet. Blocks.
+    /// Opens the folder of a service, which is made where there is none. Nothing runs yet. Plugins of all
+    /// tenants share `workers` threads. Blocks.
     ///
     /// # Errors
     /// Where the folder cannot be used, or another process has it.
@@ -68,6 +71,7 @@ impl Service {
         clock: Arc<dyn Clock>,
         host: Arc<dyn Host>,
         logs: JobLogs,
+        workers: u32,
     ) -> io::Result<Opened> {
         // Nobody else looks into it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -87,7 +91,8 @@ impl Service {
         };
         let now = clock.monotonic_nanos();
         let registry = Registry::new(Arc::clone(&disk), path, KIND, record);
-        let parts = Parts { disk, clock, host, logs };
+        let processor = Processor::new(workers, Arc::clone(&clock));
+        let parts = Parts { disk, clock, host, logs, processor };
         let tenants = tenants(dir, &parts)?;
         let service = Self {
             dir: dir.to_owned(),
@@ -190,13 +195,12 @@ impl Service {
         };
         let (dir, disk) = (self.tenant_dir(&name), Arc::clone(&self.parts.disk));
         let tenant = Arc::new(Tenant::new(dir.clone(), record.clone(), self.parts.clone()));
-        let made = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             // What is left of one whose removal was cut off.
-            remove_all(&dir)?;
-            Tenant::make(&dir, &record, &*disk)
-        });
-        let made = made.await.map_err(io::Error::other).and_then(|made| made);
-        made.map_err(|error| Problem::internal(format!("cannot make the folder of the tenant: {error}")))?;
+            let made = remove_all(&dir).and_then(|()| Tenant::make(&dir, &record, &*disk));
+            made.map_err(|error| Problem::internal(format!("cannot make the folder of the tenant: {error}")))
+        })
+        .await?;
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&tenant));
         Ok(tenant)
     }
@@ -209,14 +213,13 @@ impl Service {
         let tenant = removed.ok_or_else(missing)?;
         tenant.cut_off_all().await;
         let (dir, disk) = (self.tenant_dir(name), Arc::clone(&self.parts.disk));
-        let removed = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             // Without its record it is no tenant; the rest may take a while.
-            disk.remove(&dir.join(tenant::FILE))?;
-            disk.sync_dir(&dir)?;
-            remove_all(&dir)
-        });
-        let removed = removed.await.map_err(io::Error::other).and_then(|removed| removed);
-        removed.map_err(|error| Problem::internal(format!("cannot remove the folder of the tenant: {error}")))
+            let removed = disk.remove(&dir.join(tenant::FILE)).and_then(|()| disk.sync_dir(&dir));
+            let removed = removed.and_then(|()| remove_all(&dir));
+            removed.map_err(|error| Problem::internal(format!("cannot remove the folder of the tenant: {error}")))
+        })
+        .await
     }
 
     fn tenant_dir(&self, name: &TenantName) -> PathBuf {

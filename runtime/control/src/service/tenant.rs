@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use wasmill_env::{Clock, Disk};
 use wasmill_model::{JobName, TenantName};
 use wasmill_store::Topics;
+use wasmill_tenancy::{Account, Processor, Rate};
 
-use super::budget::Rate;
-use super::host::Host;
+use super::host::{Host, Wrong};
 use super::logs::JobLogs;
 use super::problem::Problem;
 use super::record::{self, TenantRecord};
@@ -32,6 +32,15 @@ pub(super) struct Parts {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) host: Arc<dyn Host>,
     pub(super) logs: JobLogs,
+    /// What plugins of all tenants run on.
+    pub(super) processor: Arc<Processor>,
+}
+
+impl Parts {
+    fn slot(&self, tenant: &TenantName, job: &JobName) -> Arc<Slot> {
+        let logs = self.logs.of(tenant.as_str(), job.as_str());
+        Arc::new(Slot::new(Board::new(logs, Arc::clone(&self.clock))))
+    }
 }
 
 /// A tenant.
@@ -42,10 +51,14 @@ pub(super) struct Tenant {
     pub(super) topics: Topics,
     registry: Registry<TenantRecord>,
     slots: Mutex<BTreeMap<JobName, Arc<Slot>>>,
+    /// What its jobs use while they run.
+    pub(super) account: Arc<Account>,
     requests: Mutex<Rate>,
     changes: Mutex<Rate>,
+    /// Milliseconds of compiling.
+    compiled: Mutex<Rate>,
     /// One plugin of the tenant is compiled at a time: others wait, and so no tenant fills the queue.
-    pub(super) compiling: Semaphore,
+    compiling: Semaphore,
     /// Taps that are open.
     pub(super) taps: Mutex<u32>,
     /// What was used and is not in the record yet.
@@ -61,15 +74,11 @@ impl Tenant {
     pub(super) fn new(dir: PathBuf, record: TenantRecord, parts: Parts) -> Self {
         let now = parts.clock.monotonic_nanos();
         let budget = record.budget;
-        let (requests, changes) = rates(&budget, now);
+        let [requests, changes, compiled] = rates(&budget, now).map(Mutex::new);
+        let account = Account::new(&parts.processor, &budget.allowance());
         let name = record.name.clone();
         let topics = Topics::new(Arc::clone(&parts.disk), &dir.join("topics"), Arc::clone(&parts.clock));
-        let slots = (record.jobs.keys())
-            .map(|job| {
-                let logs = parts.logs.of(name.as_str(), job.as_str());
-                (job.clone(), Arc::new(Slot::new(Board::new(logs, Arc::clone(&parts.clock)))))
-            })
-            .collect();
+        let slots = record.jobs.keys().map(|job| (job.clone(), parts.slot(&name, job))).collect();
         let registry = Registry::new(Arc::clone(&parts.disk), dir.join(FILE), KIND, record);
         Self {
             name,
@@ -78,8 +87,10 @@ impl Tenant {
             topics,
             registry,
             slots: Mutex::new(slots),
-            requests: Mutex::new(requests),
-            changes: Mutex::new(changes),
+            account,
+            requests,
+            changes,
+            compiled,
             compiling: Semaphore::new(1),
             taps: Mutex::new(0),
             used: Mutex::default(),
@@ -119,9 +130,28 @@ impl Tenant {
 
     /// The budget was changed.
     pub(super) fn set_rates(&self) {
-        let (requests, changes) = rates(&self.record().budget, self.parts.clock.monotonic_nanos());
+        let budget = self.record().budget;
+        let [requests, changes, compiled] = rates(&budget, self.parts.clock.monotonic_nanos());
         *locked(&self.requests) = requests;
         *locked(&self.changes) = changes;
+        *locked(&self.compiled) = compiled;
+        self.account.allow(&budget.allowance());
+    }
+
+    /// Compiles a plugin, one at a time, and counts how long that takes.
+    pub(super) async fn compile<T>(&self, work: impl Future<Output = Result<T, Wrong>>) -> Result<T, Problem> {
+        let _one_at_a_time = self.compiling.acquire().await.map_err(|_| Problem::unavailable("it ends"))?;
+        let clock = &self.parts.clock;
+        let began = clock.monotonic_nanos();
+        if let Some(until) = locked(&self.compiled).in_debt_until(began) {
+            let wait = Duration::from_nanos(until.saturating_sub(began));
+            let message = "plugins of the tenant were compiled for as long as its budget allows in an hour";
+            return Err(Problem::too_many(message, seconds(wait)));
+        }
+        let done = work.await;
+        let ended = clock.monotonic_nanos();
+        locked(&self.compiled).charge(ended.saturating_sub(began) / 1_000_000, ended);
+        Ok(done?)
     }
 
     /// Counts a request.
@@ -159,10 +189,7 @@ impl Tenant {
 
     /// A job of the tenant, made where there is none.
     pub(super) fn slot_or_new(&self, job: &JobName) -> Arc<Slot> {
-        let make = || {
-            let logs = self.parts.logs.of(self.name.as_str(), job.as_str());
-            Arc::new(Slot::new(Board::new(logs, Arc::clone(&self.parts.clock))))
-        };
+        let make = || self.parts.slot(&self.name, job);
         Arc::clone(locked(&self.slots).entry(job.clone()).or_insert_with(make))
     }
 
@@ -181,6 +208,11 @@ impl Tenant {
         self.dir.join("jobs").join(job.as_str())
     }
 
+    /// Where topics are.
+    pub(super) fn topics_dir(&self) -> PathBuf {
+        self.dir.join("topics")
+    }
+
     /// Where plugins are.
     pub(super) fn plugin_dir(&self) -> PathBuf {
         self.dir.join("plugins")
@@ -191,7 +223,8 @@ pub(super) fn no_job(job: &JobName) -> Problem {
     Problem::missing(format!("there is no job {job}"))
 }
 
-fn rates(budget: &super::Budget, now: u64) -> (Rate, Rate) {
+/// Of requests, of changes, and of milliseconds of compiling.
+fn rates(budget: &super::Budget, now: u64) -> [Rate; 3] {
     let requests = Rate::new(
         budget.requests_per_second,
         Duration::from_secs(1),
@@ -199,7 +232,9 @@ fn rates(budget: &super::Budget, now: u64) -> (Rate, Rate) {
         now,
     );
     let changes = Rate::new(budget.changes_per_minute, Duration::from_secs(60), budget.changes_per_minute / 2, now);
-    (requests, changes)
+    let compiled = budget.compile_seconds_per_hour.saturating_mul(1_000);
+    let compiled = Rate::new(compiled, Duration::from_secs(3_600), compiled, now);
+    [requests, changes, compiled]
 }
 
 /// Whole seconds, at least one.

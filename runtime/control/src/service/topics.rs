@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use wasmill_model::{BatchBuilder, TopicName};
 use wasmill_store::{Append, ReadLimit, Topic, TopicConfig};
 
+use super::blocking::blocking;
 use super::problem::Problem;
 use super::tenant::{Tenant, bytes_in};
 use crate::records;
@@ -91,11 +92,6 @@ pub(super) struct Produced {
     pub(super) records: u64,
 }
 
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    let done = tokio::task::spawn_blocking(act).await;
-    done.map_err(|error| Problem::internal(format!("a thread ended early: {error}")))?
-}
-
 fn view(topic: &Topic) -> Result<TopicView, Problem> {
     let partitions = topic.stats()?.into_iter().zip(0..).map(|(stats, partition)| PartitionView {
         partition,
@@ -155,12 +151,14 @@ impl Tenant {
 
     /// Appends records: lines of JSON, as `wasmill topic produce --envelope` reads them.
     pub(super) async fn produce(&self, name: TopicName, lines: Vec<u8>) -> Result<Produced, Problem> {
-        let (most, has) = (self.record().budget.topic_bytes, bytes_in(&self.dir.join("topics")));
-        if has >= most {
-            return Err(Problem::over_budget(format!("topics of the tenant take {has} bytes, they may take {most}")));
-        }
         let (topics, now) = (self.topics.clone(), self.parts.clock.wall());
+        let (most, dir) = (self.record().budget.topic_bytes, self.topics_dir());
         blocking(move || {
+            let has = bytes_in(&dir);
+            if has >= most {
+                let message = format!("topics of the tenant take {has} bytes, they may take {most}");
+                return Err(Problem::over_budget(message));
+            }
             let topic = topics.open(&name)?;
             let mut batch = BatchBuilder::default();
             let lines = lines.split(|byte| *byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());

@@ -20,6 +20,8 @@ pub(super) struct Usage {
     pub rejected: u64,
     /// Time in stages and sinks, nanoseconds.
     pub busy_nanos: u64,
+    /// CPU time of plugins, nanoseconds.
+    pub guest_cpu_nanos: u64,
     /// Epochs committed.
     pub epochs: u64,
 }
@@ -36,6 +38,7 @@ impl Usage {
             usage.rows_out += node.rows_out;
             usage.rejected += node.rejected;
             usage.busy_nanos += node.busy_nanos;
+            usage.guest_cpu_nanos += node.guest_cpu_nanos;
         }
         usage
     }
@@ -50,6 +53,7 @@ impl Usage {
             rows_out: self.rows_out.saturating_add(other.rows_out),
             rejected: self.rejected.saturating_add(other.rejected),
             busy_nanos: self.busy_nanos.saturating_add(other.busy_nanos),
+            guest_cpu_nanos: self.guest_cpu_nanos.saturating_add(other.guest_cpu_nanos),
             epochs: self.epochs.saturating_add(other.epochs),
         }
     }

@@ -1,3 +1,4 @@
+use wasmill_contract::OperatorContext;
 use wasmill_model::{self as model, ColumnBuilder};
 use wasmill_store::StateError;
 use wasmtime::component::Linker;
@@ -20,8 +21,7 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         let (keys, subkeys) = keyed("state.put-many", keys, subkeys)?;
         let values = column("state.put-many", "values", values)?;
         rows_within("state.put-many", "a value", &values, VALUE_BYTES_MAX)?;
-        let state = &mut guest.context("state.put-many")?.state;
-        state.put_many(space, &keys, &subkeys, &values).map_err(violation)
+        guest.put_many(space, [&keys, &subkeys, &values])
     })?;
     define_action(&mut state, "delete-many", |guest, (space, keys, subkeys): (u16, Column, Column)| {
         let (keys, subkeys) = keyed("state.delete-many", keys, subkeys)?;
@@ -34,6 +34,20 @@ pub(super) fn add_to(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 }
 
 impl Guest {
+    /// Puts entries, where the tenant has room for what is new in them.
+    fn put_many(&mut self, space: u16, [keys, subkeys, values]: [&model::Column; 3]) -> Result<(), Violation> {
+        let context = self.context("state.put-many")?;
+        let before = context.state.bytes();
+        context.state.put_many(space, keys, subkeys, values).map_err(violation)?;
+        let grown = context.state.bytes().saturating_sub(before);
+        self.call.state_bytes += grown;
+        // What is held is counted behind each call, so what this one has added comes on top.
+        match self.context.as_ref().and_then(OperatorContext::bounded_by) {
+            Some(account) if grown > 0 => account.state.room_for(self.call.state_bytes).map_err(Violation::Limit),
+            _ => Ok(()),
+        }
+    }
+
     fn get_many(&mut self, space: u16, keys: Column, subkeys: Column) -> Result<(Vec<u64>, Column), Violation> {
         let (keys, subkeys) = keyed("state.get-many", keys, subkeys)?;
         let state = &mut self.context("state.get-many")?.state;

@@ -55,7 +55,11 @@ impl Guest {
         if self.call.timers > TIMERS_PER_CALL_MAX {
             return Err(Violation::Limit(format!("{TIMERS_PER_CALL_MAX} timers in one call")));
         }
+        let set = self.call.timers as u64;
         let context = self.context(call)?;
+        if let Some(account) = context.bounded_by().filter(|_| times.is_some()) {
+            account.timers.room_for(set).map_err(Violation::Limit)?;
+        }
         context.timers.push(TimerChange { clock: clock.into(), keys: Arc::new(keys), tags: Arc::new(tags), times });
         Ok(())
     }

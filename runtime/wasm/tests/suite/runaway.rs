@@ -1,6 +1,10 @@
 //! Guests that take too much: time, memory, host calls, rows, bytes.
 
+use std::sync::Arc;
+
 use wasmill_contract::OperatorError;
+use wasmill_env::RealClock;
+use wasmill_tenancy::{Account, Allowance, Processor, Share};
 
 use crate::support::{Guest, Host, batch, call, context};
 
@@ -111,4 +115,69 @@ async fn more_instances_than_the_pool_holds() {
     drop(first);
     factory.open(context(&[])).await.expect("room again");
     call(&mut *second, &batch(&["x"])).await.expect("the second still runs");
+}
+
+/// An account of a tenant that is not alone, and may have so many bytes of memory.
+fn account(memory_bytes: u64) -> [Arc<Account>; 2] {
+    let processor = Processor::new(1, Arc::new(RealClock::default()));
+    let allowance = Allowance {
+        cpu: Share { weight: 1, ceiling_millicores: None },
+        memory_bytes,
+        state_bytes: 1 << 20,
+        timers: 1_000,
+        metric_series: 10,
+        events_per_second: u32::MAX,
+        rows_out_per_second: u32::MAX,
+        log_lines_per_second: u32::MAX,
+    };
+    [(); 2].map(|()| Account::new(&processor, &allowance))
+}
+
+#[tokio::test]
+async fn more_memory_than_the_tenant_has_left() {
+    let grow = "(loop $again (br_if $again (i32.ne (i32.const -1) (memory.grow (i32.const 16))))) (unreachable)";
+    let guest = Guest::doing("stateless", "process", grow);
+    let factory = Host::shared().factory(&guest).await.expect("loads");
+    let [account, _other] = account(8 << 20);
+    let open = || {
+        let mut context = context(&[]);
+        context.account = Some(Arc::clone(&account));
+        factory.open(context)
+    };
+    let (first, mut second) = (open().await.expect("opens"), open().await.expect("opens"));
+    assert_limit(call(&mut *second, &batch(&["x"])).await, "over-budget: ");
+    assert!(account.memory.used() <= 8 << 20 && account.memory.refused() > 0);
+    drop((first, second));
+    assert_eq!(account.memory.used(), 0, "it is given back");
+}
+
+#[tokio::test]
+async fn time_in_guests_counts_whatever_becomes_of_a_call() {
+    let guest = Guest::doing("stateless", "process", "(loop $again (br $again)) (unreachable)");
+    let factory = Host::shared().factory(&guest).await.expect("loads");
+    let [account, _other] = account(u64::MAX);
+    let mut context = context(&[]);
+    context.account = Some(Arc::clone(&account));
+    let mut operator = factory.open(context).await.expect("opens");
+    assert_eq!(call(&mut *operator, &batch(&["x"])).await, Err(deadline("process")));
+    let (counted, spent) = (operator.context().cpu_nanos, account.spent().cpu_nanos);
+    assert!(counted >= 100_000_000, "{counted} ns of 100 ms");
+    assert_eq!(counted, spent);
+    // A call that is dropped in the middle gives its turn back.
+    let mut operator = {
+        let mut context = crate::support::context(&[]);
+        context.account = Some(Arc::clone(&account));
+        factory.open(context).await.expect("opens")
+    };
+    {
+        let rows = batch(&["x"]);
+        let mut calling = std::pin::pin!(call(&mut *operator, &rows));
+        tokio::select! {
+            biased;
+            _ended = &mut calling => panic!("it loops for 100 ms"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    drop(operator);
+    account.turn().await.end(0);
 }

@@ -135,6 +135,9 @@ pub(in crate::commands) fn status(job: &str, server: &ServerArgs, terminal: &Ter
         return terminal.print_json(&view);
     }
     if view["status"].is_object() {
+        if let Some(why) = view["over_budget"].as_str() {
+            terminal.note(why);
+        }
         return print_status(&view["status"], terminal);
     }
     let mut said = format!("{}: {}\n", terminal.out.bold(text(&view["job"])), text(&view["phase"]));

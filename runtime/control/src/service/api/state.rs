@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::auth::{Caller, Reader};
+use crate::service::blocking::blocking;
 use crate::service::problem::Problem;
 use crate::service::tokens::Scope;
 
@@ -69,9 +70,12 @@ pub(super) async fn whoami(caller: Caller) -> Json<WhoAmI> {
 /// What the tenant has used since it was made, has now, and may have.
 #[utoipa::path(get, path = "/v1/usage", tag = "service", responses((status = 200, body = Object)))]
 pub(super) async fn usage(Reader(tenant): Reader) -> Result<Json<Value>, Problem> {
-    let found = tokio::task::spawn_blocking(move || {
+    let found = blocking(move || {
         let (used, budget) = (tenant.usage(), tenant.record().budget);
-        json!({"tenant": tenant.name, "used": used, "has": tenant.holdings(), "budget": budget})
+        Ok(json!({
+            "tenant": tenant.name, "used": used, "has": tenant.holdings(), "budget": budget,
+            "over_budget": tenant.account.held(),
+        }))
     });
-    found.await.map(Json).map_err(|error| Problem::internal(error.to_string()))
+    found.await.map(Json)
 }

@@ -166,6 +166,7 @@ pub(super) async fn make(
     Json(new): Json<NewTenant>,
 ) -> Result<(StatusCode, Answer<TenantView>), Problem> {
     check_egress(&new.egress)?;
+    new.budget.check()?;
     let made =
         crate::service::jobs::to_the_end(async move { service.make_tenant(new.tenant, new.budget, new.egress).await });
     Ok((StatusCode::CREATED, Answer(view(&*made.await?))))
@@ -199,6 +200,7 @@ pub(super) async fn change(
     let name = named(&tenant, TenantName::new)?;
     let tenant = service.tenant(&name).ok_or_else(|| Problem::missing(format!("there is no tenant {name}")))?;
     change.egress.as_ref().map_or(Ok(()), check_egress)?;
+    change.budget.as_ref().map_or(Ok(()), Budget::check)?;
     tenant
         .change(move |record| {
             record.budget = change.budget.unwrap_or(record.budget);

@@ -148,7 +148,7 @@ impl Graph {
             Plan { job: JobName::new("job").expect("a name"), nodes, edges: self.edges, chains, orders: self.orders };
         let spill: (Arc<dyn Disk>, _) = (Arc::new(self.disk), "/spill".into());
         let states = StageStates { spill: Some(spill), ..StageStates::default() };
-        JobParts { plan, nodes: parts, recovered, states, committer, clock, settings }
+        JobParts { plan, nodes: parts, recovered, states, committer, clock, settings, account: None }
     }
 
     pub(crate) async fn run(self) -> (JobHandle, Vec<Committed>) {
