@@ -17,6 +17,7 @@ pub(crate) enum Config {
     },
     Window {
         size: String,
+        every: Option<String>,
         #[serde(default)]
         outer: Outer,
         #[serde(default, rename = "as")]

@@ -41,12 +41,16 @@ impl Operator for Join {
                 }
                 timed(Span::Interval { from, to }, outer, names)
             }
-            Config::Window { size, outer, names } => {
+            Config::Window { size, every, outer, names } => {
                 let size = micros("size", &size)?;
                 if size == 0 {
                     return Err(ConfigError::at("size", "a window has a length"));
                 }
-                timed(Span::Window { size }, outer, names)
+                let every = every.map_or(Ok(size), |every| micros("every", &every))?;
+                if !(1..=size).contains(&every) {
+                    return Err(ConfigError::at("every", "is longer than nothing, and at most `size`"));
+                }
+                timed(Span::Window { size, every }, outer, names)
             }
             Config::Table { left, right, keep, changes, names } => {
                 let ids = [pointer("left", left)?, pointer("right", right)?];

@@ -107,6 +107,25 @@ fn a_window_join_pairs_rows_of_one_window() {
 }
 
 #[test]
+fn a_join_of_sliding_windows_gives_a_pair_once_where_some_window_holds_both() {
+    for seed in 0..40 {
+        let (size, every) = [(5, 2), (6, 3), (7, 1), (4, 4)][seed as usize % 4];
+        let outer = [("none", [false, false]), ("both", [true, true])][seed as usize % 2];
+        let windows = format!(r#""size":"{size}ms","every":"{every}ms""#);
+        let config = format!(r#"{{"kind":"window",{windows},"outer":"{}"}}"#, outer.0);
+        let (sent, rows) = run(&config, seed, 4_000);
+        let (size, every) = (size * 1_000, every * 1_000);
+        let starts = |time: i64| {
+            let begun = (time - size).div_euclid(every) * every..=time;
+            begun.step_by(every as usize).filter(move |at| (*at..at + size).contains(&time))
+        };
+        let together = |l: i64, r: i64| starts(l).any(|at| (at..at + size).contains(&r));
+        let last = |_: usize, time: i64| starts(time).max().expect("a window") + size - 1;
+        assert_eq!(rows, model(&sent, outer.1, together, last), "{config}, seed {seed}");
+    }
+}
+
+#[test]
 fn a_row_finds_the_version_of_its_time() {
     for seed in 0..40 {
         let (sent, rows) = run(r#"{"kind":"version","outer":"left"}"#, seed, 3_000);
@@ -194,6 +213,10 @@ fn wrong_configurations_say_where() {
         (r#"{"kind":"interval","from":"5","to":"1s"}"#, "config: `from`: expected a time such as \"-5s\""),
         (r#"{"kind":"interval","from":"5s","to":"1s"}"#, "config: `to`: is before `from`"),
         (r#"{"kind":"window","size":"0s"}"#, "config: `size`: a window has a length"),
+        (
+            r#"{"kind":"window","size":"1s","every":"2s"}"#,
+            "config: `every`: is longer than nothing, and at most `size`",
+        ),
         (r#"{"kind":"window","size":"1s","as":["x","x"]}"#, "config: `as`: both sides are called \"x\""),
         (r#"{"kind":"version","outer":"both"}"#, "config: `outer`: versions do not leave alone"),
         (r#"{"kind":"table","left":"id"}"#, "config: `left`: \"id\" is not a JSON pointer"),

@@ -13,8 +13,8 @@ use crate::pair::{Held, Pairs, Rows, sides, value};
 pub(crate) enum Span {
     /// The right row is from this much to that much later than the left one.
     Interval { from: i64, to: i64 },
-    /// Both are in one window of this length, counted from the Unix epoch.
-    Window { size: i64 },
+    /// Some window holds both: they have this length, and one begins every so often, counted from the Unix epoch.
+    Window { size: i64, every: i64 },
 }
 
 impl Span {
@@ -23,9 +23,11 @@ impl Span {
         match (self, side) {
             (Self::Interval { from, to }, 0) => (time.saturating_add(from), time.saturating_add(to)),
             (Self::Interval { from, to }, _) => (time.saturating_sub(to), time.saturating_sub(from)),
-            (Self::Window { size }, _) => {
-                let start = time.saturating_sub(time.rem_euclid(size));
-                (start, start.saturating_add(size - 1))
+            (Self::Window { size, every }, _) => {
+                // The last window that holds the time, and the first.
+                let last = time.saturating_sub(time.rem_euclid(every));
+                let first = last.saturating_sub((size - 1 - (time - last)) / every * every);
+                (first, last.saturating_add(size - 1))
             }
         }
     }
@@ -36,9 +38,9 @@ impl Span {
             _ if watermark == i64::MAX => i64::MAX,
             (Self::Interval { to, .. }, 0) => watermark.saturating_sub(to),
             (Self::Interval { from, .. }, _) => watermark.saturating_add(from),
-            (Self::Window { size }, _) => {
-                let next = watermark + 1;
-                next.saturating_sub(next.rem_euclid(size)).saturating_sub(1)
+            (Self::Window { size, every }, _) => {
+                let begun = (watermark + 1).saturating_sub(size);
+                begun.saturating_sub(begun.rem_euclid(every)).saturating_add(every - 1)
             }
         }
     }
