@@ -88,7 +88,7 @@ fn open(
     let shares = stateful_shares(plan, parts).max(1);
     let rows = |bytes: u64| usize::try_from(bytes / 2 / shares).unwrap_or(usize::MAX);
     let files = store.state().cloned().zip(options.state_cache_bytes.map(rows));
-    let states = StageStates { files, spill: Some(store.spill()?), numbers: numbers.clone(), migrations };
+    let states = StageStates { files, spill: Some(store.spill()), numbers: numbers.clone(), migrations };
     let (savepoints, wanted) = Savepoints::new();
     let committer = StoreCommitter::new(store, facts, stages, identity::sources(plan), numbers, removed, wanted);
     Ok(Opened { finished, recovered, states, committer, savepoints })

@@ -99,6 +99,8 @@ impl JobStore {
         disk.create_dir_all(dir).map_err(StoreError::io("create", dir))?;
         let lock = take_lock(&*disk, dir)?;
         kill_point("store-locked");
+        // First of all: a full disk has room again.
+        clear_spill(&*disk, dir)?;
         let layout = Layout::read(&*disk, dir)?;
         let (mut files, mut bases, mut epoch) = (Vec::new(), Vec::new(), 0);
         let base = layout.base.map(|sequence| (FileKind::Base, (1, sequence)));
@@ -255,21 +257,11 @@ impl JobStore {
         self.state.as_ref()
     }
 
-    /// A folder for rows that wait on disk, without what an earlier run has left there: what holds is in
-    /// the epochs. Blocks.
-    ///
-    /// # Errors
-    /// Where such a file cannot be removed.
-    pub fn spill(&self) -> Result<(Arc<dyn Disk>, PathBuf), StoreError> {
-        let dir = self.dir.join(SPILL);
-        let left = match self.disk.list(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            left => left.map_err(StoreError::io("list", &dir))?,
-        };
-        for name in left {
-            remove(&*self.disk, &dir.join(name))?;
-        }
-        Ok((Arc::clone(&self.disk), dir))
+    /// A folder for rows that wait on disk. What is there when the store is opened is removed: what holds is
+    /// in the epochs.
+    #[must_use]
+    pub fn spill(&self) -> (Arc<dyn Disk>, PathBuf) {
+        (Arc::clone(&self.disk), self.dir.join(SPILL))
     }
 
     /// The last sequence number that sorted files hold.
@@ -519,6 +511,16 @@ impl JobStore {
     pub fn restored_at(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, StoreError> {
         restored_at(disk, dir)
     }
+}
+
+/// Removes rows that an earlier run has had wait on disk.
+fn clear_spill(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+    let dir = dir.join(SPILL);
+    let left = match disk.list(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        left => left.map_err(StoreError::io("list", &dir))?,
+    };
+    left.iter().try_for_each(|name| remove(disk, &dir.join(name)))
 }
 
 /// Puts together what sources hold.
