@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use wasmill_contract::TimerChange;
 use wasmill_engine::{JobSettings, NodePart};
 use wasmill_env::{RealClock, SimulatedClock};
-use wasmill_model::{Bitmap, Clock, Column, Emission, Epoch, Outcome, Output, Rejected, Rows, Timestamp, WindowShape};
+use wasmill_model::{
+    Bitmap, Clock, Column, Emission, Epoch, ErrorKind, Outcome, Output, Rejected, Rows, Timestamp, WindowShape,
+};
 use wasmill_plan::{Extraction, NodeKind, Routing, TimeExtraction, TimeUnit, Watermarks};
 
 use crate::support::graph::{CutLog, Graph, counter, delayed, identity, rows, tumbling_model};
@@ -169,6 +171,29 @@ async fn what_is_late_does_not_depend_on_the_size_of_batches() {
         graph.edge((window, 0), (out, 0), Routing::Local);
         let (job, _) = graph.run().await;
         assert_eq!((sink.committed(), job.metrics().nodes()[1].late), (expected.clone(), late), "batches of {batch}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_open_windows_hold_too_much_fails_and_says_what_to_change() {
+    for (keys, is_too_many) in [(&["a", "b", "c"][..], false), (&["a", "b", "c", "d"], true)] {
+        let (mut graph, sink) = (Graph::new(), KeepSink::default());
+        let source = graph.source(vec![rows(100, keys)], true, 1);
+        // A session of each key is open until the end.
+        let window = graph.window(WindowShape::Session { gap_micros: 1_000 }, 1);
+        let out = graph.sink(&sink);
+        graph.edge((source, 0), (window, 0), Routing::Local);
+        graph.edge((window, 0), (out, 0), Routing::Local);
+        let settings = JobSettings { accumulators_max: 3, ..JobSettings::default() };
+        let mut job = graph.start_with(settings, Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
+        let said = job.wait().await.map_err(|error| (error.kind(), error.to_string()));
+        match said {
+            Ok(()) => assert!(!is_too_many),
+            Err((kind, text)) => {
+                assert!(is_too_many && kind == ErrorKind::Config, "{text}");
+                assert!(text.contains("4 accumulators of open windows are held in one task, 3 may be"), "{text}");
+            }
+        }
     }
 }
 
