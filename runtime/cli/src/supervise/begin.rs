@@ -34,15 +34,18 @@ impl Supervised {
     /// Takes the state directory, or does without.
     pub(super) async fn begin(&self, nodes: &mut [NodePart], fresh: bool, again: bool) -> Result<Beginning, Failure> {
         let assembled = &self.assembled;
+        if self.state.is_none()
+            && let Some(stage) = spilling(assembled)
+        {
+            let at = ["stage", stage.as_str(), "input"];
+            let wrong = assembled.spec.error(&at, "`spill` of an ordering buffer needs a directory");
+            return Err(Failure::Job(vec![wrong.hint("run the job with --state DIR, or delete `spill`")]));
+        }
         match (&self.state, &self.control) {
             (Some(dir), Some(control)) => self.begin_with_state(nodes, dir, (fresh, again), control).await,
             _ if assembled.spec.state != StateSpec::Memory => {
                 let wrong = assembled.spec.error(&["state", "backend"], "state on disk needs a directory");
                 Err(Failure::Job(vec![wrong.hint("run the job with --state DIR")]))
-            }
-            _ if assembled.planned.plan.orders.values().any(|order| order.spill.is_some()) => {
-                let wrong = assembled.spec.error(&["stage"], "`spill` of an ordering buffer needs a directory");
-                Err(Failure::Job(vec![wrong.hint("run the job with --state DIR, or delete `spill`")]))
             }
             _ => Ok(Beginning {
                 letters: DeadLetters::fresh(assembled.dead_letters(), sources(assembled))?,
@@ -116,4 +119,11 @@ fn erase(dir: &Path) -> Result<(), Failure> {
 /// The source of each node that has one only.
 fn sources(assembled: &Assembled) -> BTreeMap<NodeName, NodeName> {
     wasmill_control::identity::sources(&assembled.planned.plan)
+}
+
+/// A stage with an ordering buffer whose rows may wait on disk.
+fn spilling(assembled: &Assembled) -> Option<&NodeName> {
+    let plan = &assembled.planned.plan;
+    let mut spilling = plan.orders.iter().filter(|(_, order)| order.spill.is_some());
+    spilling.next().map(|(&(stage, _), _)| &plan.nodes[stage].name)
 }
