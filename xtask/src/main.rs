@@ -9,6 +9,7 @@ mod demo;
 mod document;
 mod figures;
 mod flights;
+mod hostile;
 mod neighbours;
 mod nexmark;
 mod planted;
@@ -142,6 +143,20 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
+    /// Attack a service with plugins, requests and files that mean harm, beside a tenant who works
+    Hostile {
+        /// Only these rows of docs/hostile.md
+        rows: Vec<u16>,
+        /// Leave out what takes long, and time nobody
+        #[arg(long)]
+        quick: bool,
+        /// Print one JSON object an attack
+        #[arg(long)]
+        json: bool,
+        /// The binary that serves
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Let bugs in, one after the other, and see that each is caught
     Planted {
         /// A part of the names of those to let in
@@ -184,6 +199,9 @@ fn main() -> ExitCode {
         Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
         Task::Swaps { n, seed, json, wasmill } => swaps::swaps(n, seed, &wasmill, json),
         Task::Neighbours { seconds, json, wasmill } => neighbours::neighbours(seconds, &wasmill, json),
+        Task::Hostile { rows, quick, json, wasmill } => {
+            hostile::hostile(&hostile::Options { rows, quick, json, wasmill })
+        }
         Task::Planted { filter, json, wasmill } => planted::planted(filter.as_deref(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
