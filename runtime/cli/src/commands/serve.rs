@@ -19,6 +19,8 @@ use crate::terminal::Terminal;
 
 /// Threads that answer requests, and commit: they never move data.
 const CONTROL_THREADS: usize = 2;
+/// Threads that wait for disks. Each keeps memory of its own, so a storm of requests must not make hundreds.
+const BLOCKING_THREADS_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 #[command(after_help = "The first start writes a token of the operator to DIR/admin.token, readable by its owner \
@@ -45,6 +47,7 @@ pub(super) fn serve(args: ServeArgs, terminal: &Terminal, clock: Arc<RealClock>,
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("wasmill-control")
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;

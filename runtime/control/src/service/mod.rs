@@ -25,6 +25,7 @@ mod jobs;
 mod letters;
 mod logs;
 mod metrics;
+mod patient;
 mod plugins;
 mod problem;
 mod record;

@@ -1,6 +1,7 @@
 //! Plugins of a tenant: known by their digest, found by a name and a tag as well.
 
 use std::collections::BTreeSet;
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -152,6 +153,25 @@ impl Tenant {
             return Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again")));
         }
         Ok(bytes)
+    }
+
+    /// Its file from the first byte on, which was held against its digest, and how long it is. Files of plugins
+    /// change by rename only, so it stays what it is.
+    pub(super) async fn plugin_file(&self, digest: PluginDigest) -> Result<(u64, tokio::fs::File), Problem> {
+        let path = blob(&self.plugin_dir(), &digest);
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut file = std::fs::File::open(path)?;
+            let mut hasher = Sha256::new();
+            let length = std::io::copy(&mut file, &mut hasher)?;
+            file.rewind()?;
+            Ok((length, PluginDigest(hasher.finalize().into()), file))
+        });
+        let opened = opened.await.map_err(std::io::Error::other).and_then(|opened| opened);
+        match opened {
+            Ok((length, found, file)) if found == digest => Ok((length, tokio::fs::File::from_std(file))),
+            Ok(_) => Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again"))),
+            Err(error) => Err(Problem::internal(format!("cannot read plugin {digest}: {error}"))),
+        }
     }
 
     /// Takes a plugin in: checks it, compiles it, keeps it.

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use wasmill_env::Clock;
 
 use super::api;
+use super::patient::Patient;
 use super::state::Service;
 
 /// Connections at a time, and of one address.
@@ -31,6 +32,8 @@ const CONNECTIONS_OF_ONE_MAX: usize = 2_048;
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 32 << 10;
+/// A peer that takes nothing of an answer for so long is cut off.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// Requests under way when the service ends get so long.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -165,7 +168,7 @@ pub async fn serve(
         let clock = Arc::clone(&clock);
         tokio::spawn(async move {
             let _place = place;
-            connection(stream, tls, router, ended, &*clock).await;
+            connection(stream, tls, router, ended, clock).await;
         });
     }
     drop(socket);
@@ -182,10 +185,11 @@ async fn connection(
     tls: Option<TlsAcceptor>,
     router: Router,
     ended: watch::Receiver<bool>,
-    clock: &dyn Clock,
+    clock: Arc<dyn Clock>,
 ) {
     // Answers are small, and are waited for.
     let _slower = stream.set_nodelay(true).is_err();
+    let stream = Patient::new(stream, Arc::clone(&clock), READER_PATIENCE);
     let Some(tls) = tls else { return converse(stream, router, ended).await };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,

@@ -25,6 +25,9 @@ pub(super) const KIND: &str = "wasmill-tenant";
 /// Their name in the folder of the tenant.
 pub(super) const FILE: &str = "tenant.json";
 
+/// Bytes of bodies of requests that may be on their way at a time: whoever sends slowly holds no more memory.
+pub(super) const BODIES_BYTES_MAX: usize = 64 << 20;
+
 /// What a tenant needs of the service.
 #[derive(Clone)]
 pub(super) struct Parts {
@@ -61,6 +64,8 @@ pub(super) struct Tenant {
     compiling: Semaphore,
     /// Taps that are open.
     pub(super) taps: Mutex<u32>,
+    /// Room for bodies of requests that are on their way, in bytes.
+    pub(super) bodies: Arc<Semaphore>,
     /// What was used and is not in the record yet.
     used: Mutex<Usage>,
 }
@@ -93,6 +98,7 @@ impl Tenant {
             compiled,
             compiling: Semaphore::new(1),
             taps: Mutex::new(0),
+            bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
             used: Mutex::default(),
         }
     }

@@ -2,6 +2,8 @@
 
 mod auth;
 mod body;
+#[cfg(test)]
+mod fuzz;
 mod jobs;
 mod letters;
 mod plugins;

@@ -6,13 +6,17 @@ use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::auth::{Deployer, Reader};
-use super::body::{self, Asked, Json};
+use super::body::{self, Asked, BodyRoom, Json};
 use crate::service::plugins::PluginView;
 use crate::service::problem::Problem;
+
+/// Bytes of a plugin that are read at a time, to be sent.
+const PIECE_BYTES: u64 = 32 << 10;
 
 /// What a plugin is to be called.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -38,7 +42,7 @@ pub(super) async fn list(Reader(tenant): Reader) -> Answer<Vec<PluginView>> {
 }
 
 /// A body that is read once it is known whose it is, and how large it may be.
-pub(super) struct Unread(Body);
+pub(super) struct Unread(Body, Option<BodyRoom>);
 
 impl FromRequest<Shared> for Unread {
     type Rejection = Problem;
@@ -46,7 +50,7 @@ impl FromRequest<Shared> for Unread {
     async fn from_request(request: Request, _: &Shared) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         body::is_plain(&parts)?;
-        Ok(Self(body))
+        Ok(Self(body, parts.extensions.get().cloned()))
     }
 }
 
@@ -64,10 +68,10 @@ pub(super) async fn push(
     Deployer(tenant): Deployer,
     State(service): State<Shared>,
     Asked(asked): Asked<PushAsked>,
-    Unread(body): Unread,
+    Unread(body, room): Unread,
 ) -> Result<(StatusCode, Answer<PluginView>), Problem> {
     tenant.admit_change()?;
-    let bytes = body::read(body, tenant.record().budget.plugin_bytes, service.clock()).await?;
+    let bytes = body::read(body, tenant.record().budget.plugin_bytes, service.clock(), room.as_ref()).await?;
     let pushing = async move { tenant.push(bytes, asked.name).await };
     let (view, is_new) = crate::service::jobs::to_the_end(pushing).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
@@ -102,8 +106,21 @@ pub(super) async fn remove(Deployer(tenant): Deployer, Path(plugin): Path<String
 )]
 pub(super) async fn content(Reader(tenant): Reader, Path(plugin): Path<String>) -> Result<Response, Problem> {
     let (digest, _) = tenant.plugin(&plugin)?;
-    let bytes = tenant.plugin_bytes(digest).await?;
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"))], bytes).into_response())
+    let (length, file) = tenant.plugin_file(digest).await?;
+    // Piece by piece: who reads slowly holds one of them.
+    let pieces = futures_util::stream::unfold(file, |mut file| async move {
+        let mut piece = Vec::new();
+        match (&mut file).take(PIECE_BYTES).read_to_end(&mut piece).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(piece), file)),
+            Err(error) => Some((Err(error), file)),
+        }
+    });
+    let head = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/wasm")),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+    ];
+    Ok((head, Body::from_stream(pieces)).into_response())
 }
 
 /// Adds a signature of one of the tenant's signers.
