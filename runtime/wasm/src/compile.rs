@@ -1,14 +1,15 @@
-//! Compilation: in a worker process with limits of its own, since a few KiB of WebAssembly can
-//! keep a compiler busy for minutes.
+//! Compilation, and before it what makes a component of a core module: in a worker process with limits of
+//! its own and a low priority, since a few KiB of WebAssembly can keep either busy for minutes.
 //!
 //! ```text
-//! parent ── CPU seconds, address space bytes (u64 LE each), component ──▶ stdin
-//! parent ◀── stdout ── artifact                    exit code 0
+//! parent ── CPU seconds, address space bytes, task (u64 LE each), plugin ──▶ stdin
+//! parent ◀── stdout ── artifact, or component      exit code 0
 //! parent ◀── stderr ── why not                     exit code 1
 //! ```
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -25,6 +26,15 @@ const COMPLAINT_BYTES_MAX: u64 = 8 << 10;
 /// that shares a busy machine.
 const WALL_PER_CPU: u32 = 10;
 
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// An artifact of a component.
+    Compile,
+    /// A component of a core module that names its world.
+    Componentize,
+}
+
 /// Compiles a component to an artifact for `engine`.
 pub(crate) async fn compile(
     engine: &Engine,
@@ -35,12 +45,48 @@ pub(crate) async fn compile(
     match mode {
         CompileMode::Worker { program, arguments } => {
             let worker = Worker::for_plugin(limits, component.len() as u64);
-            worker.run(program, arguments, &component).await
+            worker.run(program, arguments, Task::Compile, &component).await
         }
         CompileMode::InProcess => {
             let engine = engine.clone();
             crate::host::blocking(move || precompile(&engine, &component)).await
         }
+    }
+}
+
+/// Makes a component of a core module that names its world. No adapter: a module that wants WASI is refused.
+pub(crate) async fn componentize(
+    mode: &CompileMode,
+    limits: &CompileLimits,
+    module: Arc<[u8]>,
+) -> Result<Arc<[u8]>, PluginError> {
+    match mode {
+        CompileMode::Worker { program, arguments } => {
+            let worker = Worker::for_plugin(limits, module.len() as u64);
+            let made = worker.run(program, arguments, Task::Componentize, &module).await?;
+            if !made.starts_with(b"\0asm") {
+                return Err(PluginError::Componentize { reason: "the worker made no component".into() });
+            }
+            Ok(made.into())
+        }
+        CompileMode::InProcess => {
+            let made = crate::host::blocking(move || {
+                encode(&module).map_err(|reason| PluginError::Componentize { reason: text::clean(reason, 1 << 10) })
+            });
+            Ok(made.await?.into())
+        }
+    }
+}
+
+fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encode = || {
+        let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(module)?;
+        encoder.encode()
+    };
+    // The encoder is written for the author's own tools: a hostile module may make it panic.
+    match catch_unwind(AssertUnwindSafe(encode)) {
+        Ok(encoded) => encoded.map_err(|error| format!("{error:#}")),
+        Err(_) => Err("the encoder panicked".into()),
     }
 }
 
@@ -70,7 +116,8 @@ impl Worker {
         &self,
         program: &Path,
         arguments: &[std::ffi::OsString],
-        component: &[u8],
+        task: Task,
+        plugin: &[u8],
     ) -> Result<Vec<u8>, PluginError> {
         let failed = |source| PluginError::Worker { program: program.to_owned(), source };
         let mut child = tokio::process::Command::new(program)
@@ -89,13 +136,11 @@ impl Worker {
         };
         let (mut artifact, mut complaint) = (Vec::new(), Vec::new());
         let send = async {
-            let mut header = [0; 16];
-            header[..8].copy_from_slice(&self.cpu_seconds.to_le_bytes());
-            header[8..].copy_from_slice(&self.memory_bytes.to_le_bytes());
+            let header = [self.cpu_seconds, self.memory_bytes, task as u64].map(u64::to_le_bytes);
             // A worker that dies early says why by its status, not by a broken pipe.
             let sent = async {
-                stdin.write_all(&header).await?;
-                stdin.write_all(component).await?;
+                stdin.write_all(header.as_flattened()).await?;
+                stdin.write_all(plugin).await?;
                 stdin.shutdown().await
             };
             drop(sent.await);
@@ -118,10 +163,10 @@ impl Worker {
         if artifact.len() as u64 > self.artifact_bytes_max {
             return Err(PluginError::CompileLimit { limit: format!("{} bytes of artifact", self.artifact_bytes_max) });
         }
-        if status.success() { Ok(artifact) } else { Err(self.explain(status, &complaint)) }
+        if status.success() { Ok(artifact) } else { Err(self.explain(status, task, &complaint)) }
     }
 
-    fn explain(&self, status: ExitStatus, complaint: &[u8]) -> PluginError {
+    fn explain(&self, status: ExitStatus, task: Task, complaint: &[u8]) -> PluginError {
         let said = String::from_utf8_lossy(complaint);
         let signal = status.signal().and_then(rustix::process::Signal::from_named_raw);
         if signal == Some(rustix::process::Signal::XCPU) || signal == Some(rustix::process::Signal::KILL) {
@@ -131,12 +176,16 @@ impl Worker {
             return PluginError::CompileLimit { limit: format!("{} bytes of memory", self.memory_bytes) };
         }
         let said = text::clean(said.trim().to_owned(), 2 << 10);
-        PluginError::Compile { reason: if said.is_empty() { format!("the worker ended with {status}") } else { said } }
+        let reason = if said.is_empty() { format!("the worker ended with {status}") } else { said };
+        match task {
+            Task::Compile => PluginError::Compile { reason },
+            Task::Componentize => PluginError::Componentize { reason },
+        }
     }
 }
 
-/// The body of a compile worker: reads its limits and a component from standard input, writes the
-/// artifact to standard output.
+/// The body of a compile worker: reads its limits, its task and a plugin from standard input, writes the
+/// artifact or component to standard output.
 ///
 /// The program named by [`CompileMode::Worker`] calls this before anything else.
 #[must_use]
@@ -166,16 +215,22 @@ fn work() -> Result<(), String> {
         stdin.read_exact(&mut word).map_err(|error| format!("no {what} on standard input: {error}"))?;
         Ok::<u64, String>(u64::from_le_bytes(word))
     };
-    let (cpu_seconds, memory_bytes) = (limit("CPU limit")?, limit("memory limit")?);
+    let (cpu_seconds, memory_bytes, task) = (limit("CPU limit")?, limit("memory limit")?, limit("task")?);
     // The allocator of the program may have reserved address space before it had anything to do.
     let memory_bytes = memory_bytes.saturating_add(mapped_bytes());
     let ceiling = |most| Rlimit { current: Some(most), maximum: Some(most) };
     for (resource, most) in [(Resource::Cpu, cpu_seconds), (Resource::As, memory_bytes), (Resource::Core, 0)] {
         setrlimit(resource, ceiling(most)).map_err(|error| format!("cannot limit {resource:?} to {most}: {error}"))?;
     }
-    let mut component = Vec::new();
-    stdin.read_to_end(&mut component).map_err(|error| format!("no component on standard input: {error}"))?;
-    let engine = engine::compiling().map_err(|error| error.to_string())?;
-    let artifact = engine.precompile_component(&component).map_err(|error| format!("{error:#}"))?;
-    std::io::stdout().lock().write_all(&artifact).map_err(|error| format!("cannot hand over the artifact: {error}"))
+    // Jobs come first. Where that cannot be had, it is done at their side.
+    let _beside = rustix::process::nice(10).is_err();
+    let mut plugin = Vec::new();
+    stdin.read_to_end(&mut plugin).map_err(|error| format!("no plugin on standard input: {error}"))?;
+    let made = if task == Task::Componentize as u64 {
+        encode(&plugin)?
+    } else {
+        let engine = engine::compiling().map_err(|error| error.to_string())?;
+        engine.precompile_component(&plugin).map_err(|error| format!("{error:#}"))?
+    };
+    std::io::stdout().lock().write_all(&made).map_err(|error| format!("cannot hand over what was made: {error}"))
 }

@@ -1,10 +1,9 @@
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use wasmill_model::PluginDigest;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -17,14 +16,18 @@ use crate::scan::{Form, Scan, scan};
 use crate::world::{World, check_exports, check_imports};
 use crate::{Grants, HostSettings, InstanceLimits, LoadedPlugin, PluginError, PluginInfo, capability, compile, text};
 
+/// Compilations at a time.
+const COMPILING_MAX: usize = 2;
+
 /// Loads plugins and owns what their instances share. One for each process.
 pub struct WasmHost {
     engine: Engine,
     linker: Linker<Guest>,
     cache: Arc<Cache>,
     settings: HostSettings,
-    /// One compilation at a time: the second of two that want the same plugin finds it in the cache.
-    compiling: Mutex<()>,
+    /// A few compilations at a time, so that one that takes long holds up no other. Who waits looks into the
+    /// cache again before it compiles.
+    compiling: Semaphore,
     _ticker: Ticker,
 }
 
@@ -39,7 +42,14 @@ impl WasmHost {
         let linker = capability::linker(&engine)
             .map_err(|error| PluginError::Engine { reason: format!("cannot define the host functions: {error:#}") })?;
         let ticker = Ticker::start(engine.weak(), settings.tick)?;
-        Ok(Self { engine, linker, cache: Arc::new(cache), settings, compiling: Mutex::new(()), _ticker: ticker })
+        Ok(Self {
+            engine,
+            linker,
+            cache: Arc::new(cache),
+            settings,
+            compiling: Semaphore::new(COMPILING_MAX),
+            _ticker: ticker,
+        })
     }
 
     /// Checks and compiles a plugin: a component, or a core module that names its world in a
@@ -89,7 +99,7 @@ impl WasmHost {
         ceiling: Arc<InstanceLimits>,
         grants: Grants,
     ) -> Result<Component, PluginError> {
-        let _one_at_a_time = self.compiling.lock().await;
+        let _place = self.compiling.acquire().await.map_err(|_| PluginError::Engine { reason: "it ends".into() })?;
         match self.cache.find(digest)? {
             Cached::Artifact(path) => {
                 if let Some(component) = self.native(digest, &path) {
@@ -104,9 +114,10 @@ impl WasmHost {
         let component = match scan.form {
             Form::Component => bytes,
             Form::CoreModule => {
+                let (mode, within) = (&self.settings.compile, &self.settings.compile_limits);
+                let component = compile::componentize(mode, within, bytes).await?;
                 let limits = self.settings.scan_limits;
                 blocking(move || {
-                    let component = componentize(&bytes)?;
                     // Whether the world of a core module is one of ours shows only now.
                     let made = crate::scan::scan(&component, &limits, &ceiling)?;
                     check_imports(made.imports.iter().map(String::as_str), grants)?;
@@ -180,22 +191,6 @@ impl WasmHost {
 impl fmt::Debug for WasmHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WasmHost").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
-
-/// Makes a component of a core module that names its world. No adapter: a module that wants WASI
-/// is refused.
-fn componentize(module: &[u8]) -> Result<Arc<[u8]>, PluginError> {
-    let encode = || {
-        let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(module)?;
-        encoder.encode()
-    };
-    let refused = |reason: String| PluginError::Componentize { reason: text::clean(reason, 1 << 10) };
-    // The encoder is written for the author's own tools: a hostile module may make it panic.
-    match catch_unwind(AssertUnwindSafe(encode)) {
-        Ok(Ok(component)) => Ok(component.into()),
-        Ok(Err(error)) => Err(refused(format!("{error:#}"))),
-        Err(_) => Err(refused("the encoder panicked".into())),
     }
 }
 

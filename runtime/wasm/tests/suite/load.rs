@@ -311,6 +311,8 @@ async fn a_worker_that_is_not_there_or_is_something_else() {
     for program in ["/bin/true", "/bin/false", "/bin/cat"] {
         let host = with_worker(program, CompileLimits::default());
         let error = host.load(Guest::named("unchanged").module()).await;
+        assert!(matches!(error, Err(PluginError::Componentize { .. })), "{program}: {error:?}");
+        let error = host.load(Guest::named("unchanged").component()).await;
         assert!(matches!(error, Err(PluginError::Compile { .. })), "{program}: {error:?}");
     }
 }
