@@ -65,6 +65,9 @@ impl Fence {
         {
             return refused(format!("{host} is no public address"));
         }
+        if bare.parse::<IpAddr>().is_err() && is_number(bare) {
+            return refused(format!("{host} is an address in another notation"));
+        }
         if self.hosts.iter().any(|allowed| matches(allowed, bare)) {
             return Ok(());
         }
@@ -84,6 +87,16 @@ fn matches(allowed: &str, host: &str) -> bool {
     match allowed.strip_prefix("*.") {
         Some(above) => host.strip_suffix(above).is_some_and(|below| below.ends_with('.')),
         None => allowed == "*" || allowed == host,
+    }
+}
+
+/// Whether a host is a number where a name ends: libraries read `127.1`, `0x7f.1` and `2130706433` as addresses.
+fn is_number(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    match hexadecimal {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
 
@@ -260,6 +273,9 @@ mod tests {
         }
         let all = Fence { hosts: vec!["*".into()], listen: true };
         assert_eq!(all.url("https://1.1.1.1"), Ok(()));
+        for url in ["http://127.1/", "http://0x7f.1", "http://2130706433", "http://0177.0.0.1", "http://0x7f000001./"] {
+            assert!(all.url(url).is_err(), "{url}");
+        }
         for url in ["http://127.0.0.1", "http://[::1]:80/", "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/"] {
             assert!(all.url(url).is_err(), "{url}");
         }
