@@ -13,6 +13,7 @@ mod failure;
 mod first_output;
 mod golden;
 mod kept_plugins;
+mod oci;
 mod overrides;
 mod plugins;
 mod progress;

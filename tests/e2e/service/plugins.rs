@@ -3,7 +3,7 @@
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 
-use super::{Server, copy};
+use super::{Server, copy, path};
 use crate::swap::version;
 
 #[test]
@@ -104,4 +104,36 @@ fn a_plugin_that_was_changed_on_disk_does_not_run() {
     let problem = acme.deploy("changed", &copy("changed", digest, "")).is(422);
     assert!(problem.text.contains("it was changed on disk"), "{}", problem.text);
     acme.get(&format!("/v1/plugins/{digest}/content")).is(500);
+}
+
+#[test]
+fn a_plugin_goes_out_in_an_oci_layout_and_comes_in_from_one() {
+    let server = Server::start();
+    let (acme, other) = (server.tenant("acme"), server.tenant("other"));
+    let bytes = version("v1");
+    let pushed = acme.send("POST", "/v1/plugins?name=count:1.0", &bytes).is(201).body;
+    let digest = pushed["digest"].as_str().expect("a digest");
+    let out = acme.run(&["plugin", "export", "count:1.0", "--oci", "layout", "--json"]).ok().json();
+    assert_eq!(out["plugin"], digest);
+    // By its name there, by its digest, by that of its manifest.
+    let manifest = out["manifest"].as_str().expect("a digest");
+    for wanted in ["count:1.0", digest, manifest] {
+        let got = other.run(&["plugin", "import", wanted, "--oci", "layout", "--json"]).ok().json();
+        assert_eq!((&got["digest"], &got["tags"]), (&pushed["digest"], &json!(["count:1.0"])), "{wanted}");
+    }
+    let content = server.http.raw(
+        format!(
+            "GET /v1/plugins/{digest}/content HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+            other.token
+        )
+        .as_bytes(),
+    );
+    assert!(content.head.contains(&format!("content-length: {}", bytes.len())), "{}", content.head);
+    // Without a service, out of a file; and what is no plugin has no place there.
+    let folder = crate::support::Folder::new().with("x.wasm", &bytes).with("y.wasm", b"no plugin");
+    folder.run(&["plugin", "export", "x.wasm", "--oci", "layout"]).ok();
+    folder.run(&["plugin", "export", "y.wasm", "--oci", "layout"]).fails(2, &["not a WebAssembly plugin"]);
+    let blob = path(&server.folder, &format!("layout/blobs/sha256/{}", digest.trim_start_matches("sha256:")));
+    std::fs::write(blob, version("v2")).expect("written");
+    other.run(&["plugin", "import", "--oci", "layout"]).fails(2, &["was changed"]);
 }
