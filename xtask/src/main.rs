@@ -9,6 +9,7 @@ mod demo;
 mod document;
 mod figures;
 mod flights;
+mod fuzz;
 mod hostile;
 mod neighbours;
 mod nexmark;
@@ -147,7 +148,7 @@ enum Task {
     Hostile {
         /// Only these rows of docs/hostile.md
         rows: Vec<u16>,
-        /// Leave out what takes long, and time nobody
+        /// Leave out what takes long, time nobody, and weigh nothing
         #[arg(long)]
         quick: bool,
         /// Print one JSON object an attack
@@ -156,6 +157,20 @@ enum Task {
         /// The binary that serves
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
+    },
+    /// Give readers of job files, requests, results of plugins and plugins what is out of its mind
+    Fuzz {
+        /// One of jobs, requests, values, components; all of them without it
+        target: Option<String>,
+        /// Cases of each target; without it, as many as docs/hostile.md says
+        #[arg(long)]
+        cases: Option<u64>,
+        /// Decides about the cases
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print one JSON object a target
+        #[arg(long)]
+        json: bool,
     },
     /// Let bugs in, one after the other, and see that each is caught
     Planted {
@@ -202,6 +217,7 @@ fn main() -> ExitCode {
         Task::Hostile { rows, quick, json, wasmill } => {
             hostile::hostile(&hostile::Options { rows, quick, json, wasmill })
         }
+        Task::Fuzz { target, cases, seed, json } => fuzz::fuzz(target.as_deref(), cases, seed, json),
         Task::Planted { filter, json, wasmill } => planted::planted(filter.as_deref(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),

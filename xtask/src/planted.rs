@@ -2,12 +2,14 @@
 //! caught by a test, or by kills where no test of a part can tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use cargo_metadata::Message;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use wasmill_env::{PLANTED_BUGS, PLANTED_VARIABLE};
 
@@ -89,7 +91,11 @@ pub(crate) fn planted(filter: Option<&str>, wasmill: &Path, as_json: bool) -> an
     let root = root()?;
     let mut outcomes = Vec::new();
     let mut passing = BTreeSet::new();
-    let tests = executables(&root)?;
+    let wanted = CATCHES.iter().filter_map(|(_, catch)| match catch {
+        Catch::Test(package, target, _) => Some((*package, *target)),
+        Catch::Kills(..) => None,
+    });
+    let tests = executables(&root, &wanted.collect())?;
     for &(bug, does) in PLANTED_BUGS {
         let Some((_, catch)) = CATCHES.iter().find(|(name, _)| *name == bug) else {
             bail!("nothing is said to catch {bug}: add it to CATCHES in xtask/src/planted.rs");
@@ -157,10 +163,16 @@ fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// The test programs that are needed, by package and target. Builds what has changed.
-fn executables(root: &Path) -> anyhow::Result<BTreeMap<(&'static str, &'static str), PathBuf>> {
+/// Test programs by package and target. Builds what has changed.
+pub(crate) fn executables(
+    root: &Path,
+    wanted: &BTreeSet<(&'static str, &'static str)>,
+) -> anyhow::Result<BTreeMap<(&'static str, &'static str), PathBuf>> {
     let mut arguments = vec!["test", "--no-run", "--workspace", "--lib", "--message-format", "json"];
-    for target in ["suite", "durable", "e2e"] {
+    // Those of libraries have the name of the library.
+    let targets: BTreeSet<_> =
+        wanted.iter().map(|(_, target)| *target).filter(|target| !target.contains('_')).collect();
+    for target in targets {
         arguments.extend(["--test", target]);
     }
     let output = cargo(root, &arguments).stderr(Stdio::inherit()).stdin(Stdio::null()).output();
@@ -170,8 +182,7 @@ fn executables(root: &Path) -> anyhow::Result<BTreeMap<(&'static str, &'static s
     for message in Message::parse_stream(&output.stdout[..]) {
         let Message::CompilerArtifact(artifact) = message.context("cannot read what cargo says")? else { continue };
         let Some(executable) = &artifact.executable else { continue };
-        for (_, catch) in CATCHES {
-            let Catch::Test(package, target, _) = catch else { continue };
+        for (package, target) in wanted {
             let folder = if *package == "wasmill" { "cli" } else { package.trim_start_matches("wasmill-") };
             let folder = format!("/runtime/{folder}/");
             if artifact.target.name == *target && artifact.manifest_path.as_str().contains(&folder) {
@@ -203,23 +214,27 @@ fn start(program: &Path, name: &str, bug: Option<&str>) -> anyhow::Result<Child>
     if let Some(bug) = bug {
         command.env(PLANTED_VARIABLE, bug);
     }
-    command.spawn().with_context(|| format!("cannot run {}", program.display()))
+    // What a test starts is in its group, so that nothing of it stays when the test fails.
+    command.process_group(0).spawn().with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// Whether a program succeeds; `None` where it hangs.
+/// Whether a program succeeds; `None` where it hangs. Whatever it has started ends with it.
 fn ends(child: &mut Child) -> anyhow::Result<Option<bool>> {
     let began = now();
-    loop {
+    let ended = loop {
         if let Some(status) = child.try_wait().context("cannot look at a test")? {
-            return Ok(Some(status.success()));
+            break Some(status.success());
         }
         if began.elapsed() > PATIENCE {
-            child.kill().context("cannot end a test")?;
-            child.wait().context("cannot wait for a test")?;
-            return Ok(None);
+            break None;
         }
         std::thread::sleep(LOOK_EVERY);
-    }
+    };
+    // Mostly there is nobody left.
+    let group = Pid::from_child(child);
+    let _nobody = kill_process_group(group, Signal::KILL).is_err();
+    child.wait().context("cannot wait for a test")?;
+    Ok(ended)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::bindings::bindings;
 use crate::conformance::{Options, conformance};
 use crate::plugins::plugins;
 use crate::steps::{Steps, cargo, say};
-use crate::{crash, nexmark, planted, root, sdks, swaps, target};
+use crate::{crash, hostile, nexmark, planted, root, sdks, swaps, target};
 
 /// Everything but what needs the network; `fast` leaves out the slow half.
 pub(crate) fn test(fast: bool) -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
 }
 
 fn test_steps(root: &Path, fast: bool) -> usize {
-    3 + 3 * usize::from(!fast) + usize::from(guests(root)) + 4 * usize::from(guests(root) && !fast)
+    3 + 3 * usize::from(!fast) + usize::from(guests(root)) + 5 * usize::from(guests(root) && !fast)
 }
 
 fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
@@ -78,6 +78,9 @@ fn run_tests(root: &Path, steps: &mut Steps, fast: bool) -> anyhow::Result<()> {
         steps.act("kills, held to an oracle", "cargo xtask crash", crash)?;
         let swaps = || swaps::swaps(12, 1, &wasmill, false);
         steps.act("swaps, held to an oracle", "cargo xtask swaps", swaps)?;
+        let options = hostile::Options { rows: Vec::new(), quick: true, json: false, wasmill: wasmill.clone() };
+        let hostile = || hostile::hostile(&options);
+        steps.act("attacks, contained", "cargo xtask hostile --quick", hostile)?;
         let planted = || planted::planted(None, &wasmill, false);
         steps.act("planted bugs", "cargo xtask planted", planted)?;
     }

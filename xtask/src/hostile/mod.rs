@@ -40,7 +40,7 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Options {
     /// Rows; all of them where none is named.
     pub(crate) rows: Vec<u16>,
-    /// Only what is quick, and nobody is timed.
+    /// Only what is quick; nobody is timed, and nothing weighed.
     pub(crate) quick: bool,
     pub(crate) json: bool,
     pub(crate) wasmill: PathBuf,
@@ -125,11 +125,11 @@ fn attack(case: &Case, lab: &mut Lab, neighbour: &Neighbour, alone: u64, quick: 
     }
     let well = lab.is_well().and_then(|()| neighbour.is_complete());
     let (p99_micros, rows_beside) = neighbour.p99(mark);
-    let memory_after = settled(lab, memory_before)?;
+    let memory_after = if quick { lab.resident()? } else { settled(lab, memory_before)? };
     let (outcome, met) = match (done, well) {
         (_, Err(error)) => (format!("{error:#}"), false),
         (Err(error), _) => (format!("{error:#}"), false),
-        (Ok(_), _) if memory_after > most(memory_before) => {
+        (Ok(_), _) if !quick && memory_after > most(memory_before) => {
             (format!("{} MiB of memory stay", (memory_after - memory_before) >> 20), false)
         }
         (Ok(_), _) if !quick && p99_micros as f64 > alone as f64 * SLOWER_MAX => {

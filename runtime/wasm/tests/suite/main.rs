@@ -4,6 +4,7 @@ mod cache;
 mod calls;
 mod describe;
 mod effects;
+mod fuzz;
 mod load;
 mod migrate;
 mod results;

@@ -147,7 +147,7 @@ pub(super) const CASES: &[Case] = &[
         types.defined_type().primitive(PrimitiveValType::U64);
         let mut exports = ComponentExportSection::new();
         for place in 0..100_000 {
-            exports.export(&format!("export-{place}"), ComponentExportKind::Type, 0, None);
+            exports.export(format!("export-{place}"), ComponentExportKind::Type, 0, None);
         }
         let mut component = Component::new();
         component.section(&types).section(&exports);

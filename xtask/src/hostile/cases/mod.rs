@@ -74,9 +74,12 @@ fn letters(lab: &mut Lab, guest: &Guest, stage: &str, kind: &str, words: &str) -
 }
 
 fn all_letters(attacker: &Tenant, kind: &str, words: &str) -> anyhow::Result<String> {
-    let letters = attacker.letters(3)?;
+    are_letters(attacker, &attacker.letters(3)?, kind, words)
+}
+
+fn are_letters(attacker: &Tenant, letters: &[Value], kind: &str, words: &str) -> anyhow::Result<String> {
     ensure!(letters.len() == 3, "{} dead letters of 3 rows", letters.len());
-    for letter in &letters {
+    for letter in letters {
         let reason = letter["reason"].as_str().unwrap_or_default();
         ensure!(letter["kind"] == kind, "a letter of kind {} instead of {kind}: {reason}", letter["kind"]);
         ensure!(reason.contains(words), "{words:?} is not in {reason:?}");

@@ -29,7 +29,7 @@ pub(super) const CASES: &[Case] = &[
         for (signature, status) in [(SIGNATURE, 422), (&"00".repeat(64), 422), ("xx", 400), ("", 400)] {
             attacker.post(&path, &json!({"signature": signature}))?.is(status)?;
         }
-        for key in ["00", "zz", &"ff".repeat(32)] {
+        for key in ["00", "zz", &"00".repeat(32)] {
             attacker.send("PUT", &put, json!({"key": key}).to_string().as_bytes())?.is(400)?;
         }
         Ok("422: has no valid signature".to_owned())
