@@ -34,7 +34,7 @@ use crate::queue::QueueSender;
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
 use crate::sink_slot::{Meter, SinkSlot};
-use crate::swap::Offer;
+use crate::swap::{Change, Offer};
 use crate::window_slot::WindowSlot;
 
 /// Bytes of rejected rows that a task holds before it asks for an epoch.
@@ -48,12 +48,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The plugin that makes its rows.
+    /// The plugin that makes its rows. Operators say it themselves: two may share the rows.
     fn plugin(&self) -> Option<PluginDigest> {
         match &self.kind {
-            SlotKind::Operator(operator) => Some(operator.digest()),
             SlotKind::Window(window) => Some(window.digest()),
-            SlotKind::Source | SlotKind::Sink(_) => None,
+            SlotKind::Source | SlotKind::Operator(_) | SlotKind::Sink(_) => None,
         }
     }
 }
@@ -179,22 +178,33 @@ impl Chain {
 
     /// Behind a barrier: opens the plugin that was offered beside the one of its stage.
     pub(crate) async fn prepare_swap(&mut self, offer: &Offer) -> Result<(), OperatorError> {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == offer.stage) else { return Ok(()) };
-        match &mut slot.kind {
-            SlotKind::Operator(operator) => operator.prepare_swap(&*offer.factory).await,
-            SlotKind::Window(window) => window.prepare_swap(&*offer.factory).await,
-            SlotKind::Source | SlotKind::Sink(_) => Ok(()),
+        let Some(place) = self.slots.iter().position(|slot| slot.name == offer.stage) else { return Ok(()) };
+        let refused = |reason: &str| Err(OperatorError::Fatal { call: "open", reason: reason.to_owned() });
+        let in_lane = self.outputs.iter().flatten().any(|output| matches!(output.target, Target::FromLane(_)));
+        match (&mut self.slots[place].kind, &offer.change) {
+            (SlotKind::Source | SlotKind::Sink(_), _) => Ok(()),
+            (SlotKind::Operator(_), Change::Beside { .. }) if in_lane => {
+                refused("the stage has lanes (`ordered`): their keys move, and a plugin beside could not follow them")
+            }
+            (SlotKind::Operator(operator), change) => operator.prepare_change(change).await,
+            (SlotKind::Window(window), Change::Swap { factory, .. }) => window.prepare_swap(&**factory).await,
+            (SlotKind::Window(_), Change::Beside { .. }) => {
+                refused("the stage has windows, and nothing can run beside an aggregate")
+            }
+            (SlotKind::Window(_), Change::Alone) => Ok(()),
         }
     }
 
-    /// Goes on with the plugin that was prepared, or without it. `epoch` is the last of the old one.
+    /// Goes on with what was prepared, or without it. `epoch` is the last of the old plugin.
     pub(crate) fn settle_swap(&mut self, offer: &Offer, take: bool, epoch: Epoch) {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == offer.stage) else { return };
-        let trial = offer.trial.then_some(epoch);
-        match &mut slot.kind {
-            SlotKind::Operator(operator) => operator.settle_swap(&offer.factory, take, trial),
-            SlotKind::Window(window) => window.settle_swap(&offer.factory, take, trial),
-            SlotKind::Source | SlotKind::Sink(_) => {}
+        match (&mut slot.kind, &offer.change) {
+            (SlotKind::Operator(operator), change) => operator.settle_change(change, take, epoch),
+            (SlotKind::Window(window), Change::Swap { factory, trial }) => {
+                window.settle_swap(factory, take, trial.then_some(epoch));
+            }
+            (SlotKind::Window(_), Change::Beside { .. } | Change::Alone)
+            | (SlotKind::Source | SlotKind::Sink(_), _) => {}
         }
     }
 

@@ -211,6 +211,9 @@ impl Coordinator {
                         // The sooner an epoch of it is durable, the sooner the trial is over.
                         epoch_wanted = true;
                     }
+                    if let Some(swap) = swapping.take_if(|swap| swap.is_done()) {
+                        swap.end(None, None);
+                    }
                 }
                 Happening::Report(Some(Report::Finished)) => finished += 1,
                 Happening::Report(Some(Report::EpochWanted)) => epoch_wanted = true,

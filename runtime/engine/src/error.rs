@@ -60,8 +60,8 @@ pub enum JobError {
         #[source]
         cause: OperatorError,
     },
-    /// A plugin that has taken the place of another fails before an epoch of it was durable: the job
-    /// goes back to the one before.
+    /// A plugin that has taken the place of another fails before an epoch of it was durable, or one that
+    /// has a share of the keys: the job goes back to its last epoch, without it.
     #[error("stage {node:?}: the plugin that was swapped in failed: {cause}", node = node.as_str())]
     TrialFailed {
         /// The stage.

@@ -25,6 +25,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Fault {
     pub(crate) cause: OperatorError,
     pub(crate) log: Vec<LogLine>,
+    /// Whether it is a plugin that runs beside the one of the stage that failed.
+    pub(crate) beside: bool,
 }
 
 /// The plugin of a stage, and how far its failures may go.
@@ -123,11 +125,19 @@ impl Plugin {
         match &fault.cause {
             cause @ (OperatorError::Host { .. } | OperatorError::Instance(_)) => Err(self.failed(cause.clone())),
             OperatorError::Retry { .. } => Ok(()),
-            cause if self.trial.is_some() => {
-                Err(JobError::TrialFailed { node: self.name.clone(), cause: cause.clone() })
-            }
-            _ => Ok(()),
+            cause if self.trial.is_some() => Err(self.trial_failed(cause)),
+            _ => self.condemn(fault),
         }
+    }
+
+    /// The error of a fault of a plugin that runs beside that of the stage: it is no verdict on what came
+    /// in either, however often the call was made.
+    pub(crate) fn condemn(&self, fault: &Fault) -> Result<(), JobError> {
+        if fault.beside { Err(self.trial_failed(&fault.cause)) } else { Ok(()) }
+    }
+
+    pub(crate) fn trial_failed(&self, cause: &OperatorError) -> JobError {
+        JobError::TrialFailed { node: self.name.clone(), cause: cause.clone() }
     }
 
     /// Whether the call may be made again, after a while that doubles each time.
@@ -158,7 +168,7 @@ impl Plugin {
         subject: LetterSubject,
         rows: Batch,
     ) -> Result<DeadLetter, JobError> {
-        let Fault { cause, log } = fault;
+        let Fault { cause, log, .. } = fault;
         log_lines(context, log);
         if self.in_a_row >= self.policy.in_a_row_max {
             let node = self.name.clone();
@@ -207,7 +217,7 @@ pub(crate) fn settle<T>(
         }
         Err(cause) => {
             context.undo_call();
-            Err(Fault { cause, log })
+            Err(Fault { cause, log, beside: false })
         }
     }
 }

@@ -9,6 +9,7 @@ use wasmill_order::TimerEntry;
 use wasmill_store::ChangeSet;
 
 use crate::operator_slot::Moment;
+use crate::outcome::Origin;
 
 /// Bytes after which an epoch should end early, so that they may be forgotten.
 const ASK_BYTES: usize = 16 << 20;
@@ -28,8 +29,8 @@ pub(crate) enum Call {
     Rows(u16, Batch),
     /// Timers that were due.
     Fired(Clock, Arc<Firings>),
-    /// The watermark rose.
-    Watermark,
+    /// The watermark rose; in which of two plugins that run beside each other.
+    Watermark { beside: bool },
 }
 
 impl Call {
@@ -38,7 +39,16 @@ impl Call {
         match self {
             Self::Rows(_, rows) => rows.len(),
             Self::Fired(_, fired) => fired.times.len(),
-            Self::Watermark => 1,
+            Self::Watermark { .. } => 1,
+        }
+    }
+
+    /// What its rows come from.
+    pub(crate) fn origin(&self, at: Moment) -> Origin<'_> {
+        match self {
+            Self::Rows(_, rows) => Origin::Batch(rows),
+            Self::Fired(_, fired) => Origin::Firings(fired),
+            Self::Watermark { .. } => Origin::Watermark(at.watermark),
         }
     }
 
@@ -47,7 +57,7 @@ impl Call {
             + match self {
                 Self::Rows(_, rows) => rows.byte_len(),
                 Self::Fired(_, fired) => fired.keys.byte_len() + fired.tags.byte_len() + 8 * fired.times.len(),
-                Self::Watermark => 0,
+                Self::Watermark { .. } => 0,
             }
     }
 
@@ -69,7 +79,7 @@ impl Call {
                         tags: fired.tags.gather(&rows),
                     }),
                 ),
-                Self::Watermark => Self::Watermark,
+                Self::Watermark { beside } => Self::Watermark { beside: *beside },
             }
         };
         Some([part(0..half), part(half..len)])
@@ -84,7 +94,7 @@ impl Call {
                 let Firings { times, keys, tags } = Arc::unwrap_or_clone(fired);
                 (LetterSubject::Timer(clock), batch(times, Arc::new(keys), Arc::new(tags)))
             }
-            Self::Watermark => {
+            Self::Watermark { .. } => {
                 let empty = Arc::new(Column::empty_rows(1));
                 (LetterSubject::Watermark, batch(vec![at.watermark.0], Arc::clone(&empty), empty))
             }

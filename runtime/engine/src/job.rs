@@ -17,7 +17,7 @@ use crate::coordinator::{Coordinator, Telling, Wish};
 use crate::error::JobError;
 use crate::facts::JobFacts;
 use crate::metrics::JobMetrics;
-use crate::swap::{Offer, SwapError, SwapWish, Swapped};
+use crate::swap::{Beside, Change, Offer, SwapError, SwapWish, Swapped};
 use crate::task::Task;
 use crate::wiring;
 
@@ -212,8 +212,34 @@ impl JobRemote {
         factory: Arc<dyn OperatorFactory>,
         trial: bool,
     ) -> Result<Swapped, SwapError> {
+        self.change(stage, Change::Swap { factory, trial }).await
+    }
+
+    /// Has a plugin run beside the one of a stage, from an epoch on, until [`JobRemote::alone`] or a swap
+    /// of the stage, or the end of this run of the job.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn beside(
+        &self,
+        stage: &NodeName,
+        factory: Arc<dyn OperatorFactory>,
+        beside: Beside,
+    ) -> Result<Swapped, SwapError> {
+        self.change(stage, Change::Beside { factory, beside }).await
+    }
+
+    /// Has nothing run beside the plugin of a stage any more, from an epoch on.
+    ///
+    /// # Errors
+    /// Where that cannot be.
+    pub async fn alone(&self, stage: &NodeName) -> Result<Swapped, SwapError> {
+        self.change(stage, Change::Alone).await
+    }
+
+    async fn change(&self, stage: &NodeName, change: Change) -> Result<Swapped, SwapError> {
         let (done, heard) = oneshot::channel();
-        let offer = Offer { stage: stage.clone(), factory, trial };
+        let offer = Offer { stage: stage.clone(), change };
         self.wish(Wish::Swap(SwapWish { offer, done })).await;
         heard.await.unwrap_or(Err(SwapError::Ending))
     }

@@ -35,6 +35,7 @@ mod outcome;
 mod pace;
 mod queue;
 mod replay;
+mod shadow;
 mod signal;
 mod sink_slot;
 mod source_head;
@@ -52,6 +53,7 @@ pub use facts::{
 };
 pub use job::{JobHandle, JobParts, JobRemote, JobSettings, NodePart, start};
 pub use metrics::{JobMetrics, LatencySnapshot, NodeMetrics, NodeSnapshot, OrderingSnapshot};
-pub use swap::{SwapError, Swapped};
+pub use shadow::{DIFFERENCES_MAX, Difference, DifferenceKind, ShadowCounts, ShadowReport, ShownRow, Way};
+pub use swap::{Beside, KeyShare, SwapError, Swapped};
 pub use tap::Tap;
 pub use trial::{StageTrial, TrialOutput};

@@ -12,6 +12,8 @@
 //! # Ordering
 //! Halves are worked off from the left: rows go on in the order they came in.
 
+mod beside;
+mod shadow;
 mod swap;
 
 use std::collections::VecDeque;
@@ -20,8 +22,7 @@ use std::sync::Arc;
 use wasmill_contract::{DeadLetter, Operator, OperatorContext, OperatorError, Share, StageCut};
 use wasmill_env::planted;
 use wasmill_model::{
-    Batch, Clock, Entries, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, PluginDigest, SpaceMigration,
-    Timestamp,
+    Batch, Clock, Entries, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, SpaceMigration, Timestamp,
 };
 use wasmill_order::{TimerEntry, Timers};
 use wasmill_store::EntryChange;
@@ -30,8 +31,10 @@ use wasmill_tenancy::Held;
 use crate::error::JobError;
 use crate::faults::{Attempts, Fault, Plugin, log_lines, settle};
 use crate::history::{Call, History, Pending, Step};
+use crate::metrics::NodeMetrics;
 use crate::migration;
-use crate::outcome::{self, Origin};
+use crate::outcome;
+use beside::Beside;
 
 /// Timers that one call of an operator is given.
 const FIRINGS_MAX: usize = 1_024;
@@ -79,6 +82,10 @@ pub(crate) struct OperatorSlot {
     swap: swap::Swap,
     /// What it holds of what its tenant may: state and timers.
     held: Option<[Held; 2]>,
+    /// What runs beside the plugin.
+    beside: Option<Box<Beside>>,
+    /// What is about to.
+    prepared: Option<Box<Beside>>,
 }
 
 /// The instance, or what is left of one that could not be replaced.
@@ -111,6 +118,8 @@ impl OperatorSlot {
             pending: Pending::default(),
             swap: swap::Swap::default(),
             held,
+            beside: None,
+            prepared: None,
         }
     }
 
@@ -159,7 +168,7 @@ impl OperatorSlot {
             operator.context().forget_call();
             self.instance.0 = Some(operator);
         }
-        Ok(())
+        self.restart_canary().await
     }
 
     /// Takes out what it keeps of a group of keys. An epoch has just ended: there is no history. The
@@ -183,26 +192,18 @@ impl OperatorSlot {
 
     /// One call, with all of its effects or none.
     async fn attempt(&mut self, call: &Call, at: Moment, quiet: bool) -> Result<Outcome, Fault> {
-        let operator = self.instance.get();
-        operator.context().begin_call(at.watermark, at.wall);
-        operator.context().repeats = quiet;
-        let result = match call {
-            Call::Rows(port, rows) => operator.process(*port, rows).await,
-            Call::Fired(clock, fired) => operator.on_timers(*clock, fired).await,
-            Call::Watermark => operator.on_watermark(at.watermark).await,
-        };
-        let context = operator.context();
-        let outcome = settle(context, self.plugin.metrics(), result, quiet)?;
-        for change in context.timers.drain(..) {
-            for (row, (key, tag)) in change.keys.iter().zip(change.tags.iter()).enumerate() {
-                match &change.times {
-                    Some(times) => self.timers.set(change.clock, key, tag, Timestamp(times[row])),
-                    None => self.timers.delete(change.clock, key, tag),
-                }
+        let Self { plugin, instance, timers, beside, .. } = self;
+        let outcome = match beside.as_deref_mut() {
+            Some(Beside::Canary(canary)) if canary.takes(call) => {
+                let operator = canary.exchange(instance.context());
+                let result = attempt(operator, timers, plugin.metrics(), call, at, quiet).await;
+                canary.exchange(instance.context());
+                result.map_err(|fault| Fault { beside: true, ..fault })
             }
-        }
+            _ => attempt(instance.get(), timers, plugin.metrics(), call, at, quiet).await,
+        };
         self.count_held();
-        Ok(outcome)
+        outcome
     }
 
     /// Behind a call: what is held now.
@@ -215,48 +216,35 @@ impl OperatorSlot {
 
     async fn flush(&mut self, at: Moment, quiet: bool) -> Result<(), Fault> {
         self.unflushed = 0;
-        let operator = self.instance.get();
-        operator.context().begin_call(at.watermark, at.wall);
-        // Also behind calls that were repeated: it may write more than they did.
-        operator.context().repeats = false;
-        let result = operator.flush().await;
-        let settled = settle(operator.context(), self.plugin.metrics(), result, quiet);
+        let Self { plugin, instance, beside, .. } = self;
+        let mut flushed = flush(instance.get(), plugin.metrics(), at, quiet).await;
+        if let (Ok(()), Some(Beside::Canary(canary))) = (&flushed, beside.as_deref_mut()) {
+            flushed = canary.flush(instance.context(), plugin.metrics(), at, quiet).await;
+        }
         self.count_held();
-        settled
+        flushed
     }
 
     /// A call succeeded for the first time: what came of it goes on, and it is remembered.
     fn accept(&mut self, call: Call, outcome: Outcome, at: Moment, produced: &mut Produced) {
         let Outcome { emissions, rejected } = outcome;
-        match &call {
-            Call::Rows(port, rows) => {
-                if let Some((rows, reasons)) = outcome::rejected_rows(rows, &rejected) {
-                    produced.letters.push(DeadLetter {
-                        node: self.plugin.name().clone(),
-                        digest: Some(self.plugin.factory().digest()),
-                        kind: LetterKind::Rejected,
-                        subject: LetterSubject::Row { port: *port },
-                        rows,
-                        reasons,
-                        stack: Vec::new(),
-                    });
-                }
-                produced.outputs.extend(outcome::batches(
-                    emissions,
-                    &rejected,
-                    Origin::Batch(rows),
-                    at.monotonic_nanos,
-                ));
-            }
-            Call::Fired(_, fired) => {
-                produced.outputs.extend(outcome::batches(emissions, &[], Origin::Firings(fired), at.monotonic_nanos));
-            }
-            Call::Watermark => {
-                let origin = Origin::Watermark(at.watermark);
-                produced.outputs.extend(outcome::batches(emissions, &[], origin, at.monotonic_nanos));
-            }
+        let maker = self.maker(&call);
+        if let Call::Rows(port, rows) = &call
+            && let Some((rows, reasons)) = outcome::rejected_rows(rows, &rejected)
+        {
+            produced.letters.push(DeadLetter {
+                node: self.plugin.name().clone(),
+                digest: Some(maker),
+                kind: LetterKind::Rejected,
+                subject: LetterSubject::Row { port: *port },
+                rows,
+                reasons,
+                stack: Vec::new(),
+            });
         }
-        if !matches!(call, Call::Watermark) {
+        let batches = outcome::batches(emissions, &rejected, call.origin(at), at.monotonic_nanos);
+        produced.outputs.extend(batches.into_iter().map(|(port, batch)| (port, batch.with_maker(Some(maker)))));
+        if !matches!(call, Call::Watermark { .. }) {
             self.plugin.succeeded();
         }
         self.keep_last(&call, at);
@@ -275,14 +263,34 @@ impl OperatorSlot {
     /// Makes a call, whatever it takes.
     async fn call(&mut self, call: Call, at: Moment) -> Result<Produced, JobError> {
         let mut produced = Produced::default();
-        match self.attempt(&call, at, false).await {
-            Ok(outcome) => self.accept(call, outcome, at, &mut produced),
-            Err(fault) => self.isolate(call, fault, at, &mut produced).await?,
+        match self.beside.as_deref() {
+            None => self.make(call, at, &mut produced).await?,
+            Some(Beside::Canary(canary)) => {
+                for part in canary.split(call) {
+                    self.make(part, at, &mut produced).await?;
+                }
+            }
+            Some(Beside::Shadow(_)) => {
+                self.make(call.clone(), at, &mut produced).await?;
+                // Timers are its own: it fires them itself.
+                if let Some(shadow) = self.shadow().filter(|_| !matches!(call, Call::Fired(..))) {
+                    shadow.call(&call, at, &produced).await;
+                }
+            }
         }
         if self.history.as_ref().is_some_and(History::is_full) {
             produced.letters.extend(self.checkpoint(at).await?);
         }
         Ok(produced)
+    }
+
+    /// Makes a call that one plugin has all of.
+    async fn make(&mut self, call: Call, at: Moment, produced: &mut Produced) -> Result<(), JobError> {
+        match self.attempt(&call, at, false).await {
+            Ok(outcome) => self.accept(call, outcome, at, produced),
+            Err(fault) => self.isolate(call, fault, at, produced).await?,
+        }
+        Ok(())
     }
 
     /// Finds what a failed call fails on.
@@ -304,6 +312,9 @@ impl OperatorSlot {
             };
             self.plugin.blame(&fault)?;
             let again = self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await;
+            if !again {
+                self.plugin.condemn(&fault)?;
+            }
             let halves = if again { None } else { call.halves() };
             if again {
                 open.push_front(call);
@@ -395,6 +406,7 @@ impl OperatorSlot {
             if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
                 self.replay().await?;
             } else {
+                self.plugin.condemn(&fault)?;
                 return self.isolate_flush(fault).await;
             }
         }
@@ -449,6 +461,7 @@ impl OperatorSlot {
                     continue;
                 };
                 self.plugin.blame(&fault)?;
+                self.plugin.condemn(&fault)?;
                 match call.halves() {
                     Some(halves) => halves.into_iter().rev().for_each(|half| open.push_front(half)),
                     None => letters.push(self.verdict(call, fault, at)?),
@@ -466,12 +479,19 @@ impl OperatorSlot {
     /// Fires timers of one clock that are due, at most one call's worth. `None` once none is due.
     pub(crate) async fn fire(&mut self, clock: Clock, at: Moment) -> Result<Option<Produced>, JobError> {
         let fired = self.timers.due(clock, now(clock, at), FIRINGS_MAX);
-        if fired.times.is_empty() {
+        let produced = if fired.times.is_empty() {
+            None
+        } else {
+            let fired = Arc::new(fired);
+            self.remember(at, Step::Taken(clock, Arc::clone(&fired)));
+            Some(self.call(Call::Fired(clock, fired), at).await?)
+        };
+        let Some(shadow) = self.shadow() else { return Ok(produced) };
+        if produced.is_none() && !shadow.is_due(clock, at) {
             return Ok(None);
         }
-        let fired = Arc::new(fired);
-        self.remember(at, Step::Taken(clock, Arc::clone(&fired)));
-        self.call(Call::Fired(clock, fired), at).await.map(Some)
+        shadow.fire(clock, at, produced.as_ref()).await;
+        Ok(Some(produced.unwrap_or_default()))
     }
 
     /// The error of timers that never cease, once `rounds` is too many.
@@ -486,17 +506,22 @@ impl OperatorSlot {
         if !self.watermarks {
             return Ok(Produced::default());
         }
-        self.call(Call::Watermark, at).await
+        self.call(Call::Watermark { beside: false }, at).await
     }
 
     /// Whether timers of the clock are due.
     pub(crate) fn is_due(&self, clock: Clock, at: Moment) -> bool {
         self.timers.next_due(clock).is_some_and(|deadline| deadline <= now(clock, at))
+            || matches!(self.beside.as_deref(), Some(Beside::Shadow(shadow)) if shadow.is_due(clock, at))
     }
 
     /// When the next processing-time timer is due.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers.next_due(Clock::Processing)
+        let own = self.timers.next_due(Clock::Processing);
+        match self.beside.as_deref() {
+            Some(Beside::Shadow(shadow)) => own.into_iter().chain(shadow.next_deadline()).min(),
+            _ => own,
+        }
     }
 
     /// Whether it holds so much that an epoch should come early.
@@ -516,18 +541,15 @@ impl OperatorSlot {
         if planted("timers-not-in-cut") {
             timers.clear();
         }
-        if self.instance.get().is_overgrown() {
+        let overgrown = matches!(self.beside.as_deref(), Some(Beside::Canary(canary)) if canary.is_overgrown());
+        if overgrown || self.instance.get().is_overgrown() {
             // Its state is complete: a fresh one goes on with it.
             tracing::debug!(stage = %self.plugin.name(), "an instance has grown too large; replacing it");
             self.restart().await?;
         }
+        self.cut_shadow(at).await;
         let (node, plugin) = (self.plugin.name().clone(), self.swap.changed.take());
         Ok((StageCut { node, share, state, timers, windows: None, plugin }, letters))
-    }
-
-    /// The plugin that runs.
-    pub(crate) fn digest(&self) -> PluginDigest {
-        self.plugin.factory().digest()
     }
 
     /// An epoch is durable.
@@ -540,5 +562,52 @@ fn now(clock: Clock, at: Moment) -> Timestamp {
     match clock {
         Clock::Event => at.watermark,
         Clock::Processing => at.wall,
+    }
+}
+
+/// Makes a call, with its times set.
+async fn call_operator(operator: &mut dyn Operator, call: &Call, at: Moment) -> Result<Outcome, OperatorError> {
+    match call {
+        Call::Rows(port, rows) => operator.process(*port, rows).await,
+        Call::Fired(clock, fired) => operator.on_timers(*clock, fired).await,
+        Call::Watermark { .. } => operator.on_watermark(at.watermark).await,
+    }
+}
+
+/// A call of an instance that has the state, with all of its effects or none.
+async fn attempt(
+    operator: &mut dyn Operator,
+    timers: &mut Timers,
+    metrics: &NodeMetrics,
+    call: &Call,
+    at: Moment,
+    quiet: bool,
+) -> Result<Outcome, Fault> {
+    operator.context().begin_call(at.watermark, at.wall);
+    operator.context().repeats = quiet;
+    let result = call_operator(operator, call, at).await;
+    let context = operator.context();
+    let outcome = settle(context, metrics, result, quiet)?;
+    apply_timers(context, timers);
+    Ok(outcome)
+}
+
+async fn flush(operator: &mut dyn Operator, metrics: &NodeMetrics, at: Moment, quiet: bool) -> Result<(), Fault> {
+    operator.context().begin_call(at.watermark, at.wall);
+    // Also behind calls that were repeated: it may write more than they did.
+    operator.context().repeats = false;
+    let result = operator.flush().await;
+    settle(operator.context(), metrics, result, quiet)
+}
+
+/// Sets and deletes what a call has asked for.
+fn apply_timers(context: &mut OperatorContext, timers: &mut Timers) {
+    for change in context.timers.drain(..) {
+        for (row, (key, tag)) in change.keys.iter().zip(change.tags.iter()).enumerate() {
+            match &change.times {
+                Some(times) => timers.set(change.clock, key, tag, Timestamp(times[row])),
+                None => timers.delete(change.clock, key, tag),
+            }
+        }
     }
 }

@@ -8,6 +8,9 @@
 //! other shares have the same barrier on its way, and none of them waits for rows behind it, so the
 //! wait ends.
 //!
+//! A plugin that is to run beside the one of the stage ([`Beside`]), and the end of one that does, go the
+//! same way; they are done with once all tasks have gone on.
+//!
 //! Until epoch *n+1* is durable the plugin is on trial: a call that fails ends the job with
 //! [`JobError::TrialFailed`], and who runs it starts it anew from epoch *n*, which knows the old one.
 //!
@@ -22,9 +25,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wasmill_contract::OperatorFactory;
-use wasmill_model::{Epoch, NodeName};
+use wasmill_model::{Epoch, KEY_GROUPS, KeyGroup, NodeName};
 
 use crate::error::JobError;
+use crate::shadow::ShadowReport;
 
 /// A swap that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,17 +70,65 @@ pub enum SwapError {
     },
 }
 
-/// A plugin for a stage.
+/// A share of the key groups, spread evenly over all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyShare(u16);
+
+impl KeyShare {
+    /// So many percent, and at least one group.
+    #[must_use]
+    pub fn percent(percent: u8) -> Self {
+        Self((u16::from(percent.min(100)) * KEY_GROUPS / 100).clamp(1, KEY_GROUPS))
+    }
+
+    /// How many groups these are.
+    #[must_use]
+    pub fn groups(self) -> u16 {
+        self.0
+    }
+
+    /// Whether a group is among them.
+    #[must_use]
+    pub fn has(self, group: KeyGroup) -> bool {
+        // Tasks have runs of groups: an odd stride gives each its part.
+        (u32::from(group.0) * 161 % u32::from(KEY_GROUPS)) < u32::from(self.0)
+    }
+}
+
+/// How a plugin runs beside the one of a stage.
+#[derive(Debug, Clone)]
+pub enum Beside {
+    /// It is given the same calls, on a view of the state. What it does is compared, and dropped.
+    Shadow(Arc<ShadowReport>),
+    /// It has the rows, timers and state of a share of the key groups. A call of it that fails ends the
+    /// job with [`JobError::TrialFailed`].
+    Canary(KeyShare),
+}
+
+/// What is to become of a stage.
+#[derive(Clone)]
+pub(crate) enum Change {
+    /// It goes on with another plugin. `trial`: whether the job can be started anew where that fails.
+    Swap { factory: Arc<dyn OperatorFactory>, trial: bool },
+    /// A plugin runs beside its own.
+    Beside { factory: Arc<dyn OperatorFactory>, beside: Beside },
+    /// Nothing runs beside its own any more.
+    Alone,
+}
+
+/// A change of a stage.
 pub(crate) struct Offer {
     pub(crate) stage: NodeName,
-    pub(crate) factory: Arc<dyn OperatorFactory>,
-    /// Whether the job can be started anew where the plugin fails.
-    pub(crate) trial: bool,
+    pub(crate) change: Change,
 }
 
 impl std::fmt::Debug for Offer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Offer").field("stage", &self.stage).field("plugin", &self.factory.digest()).finish()
+        let plugin = match &self.change {
+            Change::Swap { factory, .. } | Change::Beside { factory, .. } => Some(factory.digest()),
+            Change::Alone => None,
+        };
+        f.debug_struct("Offer").field("stage", &self.stage).field("plugin", &plugin).finish()
     }
 }
 
@@ -104,6 +156,8 @@ enum Phase {
     Deciding { epoch: Epoch, waiting: BTreeSet<usize>, pause: Duration },
     /// Until the next epoch is durable.
     Trial(Swapped),
+    /// Nothing is left to wait for.
+    Done(Swapped),
 }
 
 /// What to do after a task has said whether it can.
@@ -171,8 +225,15 @@ impl Swapping {
         waiting.remove(&task);
         *pause = paused.max(*pause);
         if waiting.is_empty() {
-            self.phase = Phase::Trial(Swapped { epoch: *epoch, pause: *pause });
+            let swapped = Swapped { epoch: *epoch, pause: *pause };
+            let is_swap = matches!(self.offer.change, Change::Swap { .. });
+            self.phase = if is_swap { Phase::Trial(swapped) } else { Phase::Done(swapped) };
         }
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done(_))
     }
 
     /// Whether an epoch that is durable ends the trial.
@@ -183,6 +244,7 @@ impl Swapping {
     /// Tells who waits. Nobody may.
     pub(crate) fn end(self, durable: Option<Epoch>, failed: Option<&JobError>) {
         let outcome = match (self.phase, failed) {
+            (Phase::Done(swapped), _) => Ok(swapped),
             (Phase::Trial(swapped), _) if durable.is_some_and(|durable| durable > swapped.epoch) => Ok(swapped),
             (Phase::Preparing { refused: Some(reason), .. }, None) => Err(SwapError::Refused { reason }),
             (
@@ -197,14 +259,14 @@ impl Swapping {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use wasmill_contract::{Aggregate, BoxFuture, OpenError, Operator, OperatorContext};
     use wasmill_model::{Descriptor, PluginDigest};
 
     use super::*;
 
     /// A plugin that nobody opens.
-    struct Unopened;
+    pub(crate) struct Unopened;
 
     impl OperatorFactory for Unopened {
         fn descriptor(&self) -> &Descriptor {
@@ -227,7 +289,36 @@ mod tests {
     fn swapping() -> (Swapping, oneshot::Receiver<Result<Swapped, SwapError>>) {
         let (done, heard) = oneshot::channel();
         let stage = NodeName::new("s").expect("a name");
-        (Swapping::new(SwapWish { offer: Offer { stage, factory: Arc::new(Unopened), trial: true }, done }), heard)
+        let change = Change::Swap { factory: Arc::new(Unopened), trial: true };
+        (Swapping::new(SwapWish { offer: Offer { stage, change }, done }), heard)
+    }
+
+    #[test]
+    fn a_share_of_the_keys_has_its_part_in_every_task() {
+        for percent in 0..=100_u8 {
+            let share = KeyShare::percent(percent);
+            let has = |groups: std::ops::Range<u16>| groups.filter(|&group| share.has(KeyGroup(group))).count() as u16;
+            assert_eq!(has(0..KEY_GROUPS), share.groups());
+            for task in 0..4 {
+                let part = has(task * 64..(task + 1) * 64);
+                assert!(part.abs_diff(share.groups() / 4) <= 2, "{percent} % gives task {task} {part} groups");
+            }
+        }
+        assert_eq!((KeyShare::percent(0).groups(), KeyShare::percent(100).groups()), (1, KEY_GROUPS));
+    }
+
+    #[test]
+    fn a_plugin_beside_another_is_there_once_all_shares_have_gone_on() {
+        let (mut swapping, mut heard) = swapping();
+        swapping.offer = Arc::new(Offer { stage: swapping.stage().clone(), change: Change::Alone });
+        swapping.begin(Epoch(4), [1].into());
+        assert_eq!(swapping.decide(1, Ok(())), Decision::Take);
+        swapping.told([1].into());
+        assert!(!swapping.is_done());
+        swapping.went_on(1, Duration::ZERO);
+        assert!(swapping.is_done() && !swapping.is_over(Epoch(9)));
+        swapping.end(None, None);
+        assert_eq!(heard.try_recv(), Ok(Ok(Swapped { epoch: Epoch(4), pause: Duration::ZERO })));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use wasmill_model::{Clock, ColumnBuilder, Firings, KeyGroup, Timestamp, key_grou
 /// # Invariants
 /// - No order that anybody sees depends on hashes.
 /// - A timer that came and went between two [`Timers::take_changes`] leaves no change.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Timers {
     hasher: DefaultHashBuilder,
     table: HashTable<u32>,
@@ -29,7 +29,7 @@ pub struct Timers {
     bytes: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Record {
     hash: u64,
     clock: Clock,

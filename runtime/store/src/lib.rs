@@ -17,6 +17,7 @@ mod batch_bytes;
 mod compact;
 mod disk;
 mod durable;
+mod fork;
 mod memory;
 mod sequence;
 mod states;
@@ -35,6 +36,7 @@ pub use durable::{
     ProgressRecord, Recovered, RecoveredStage, SinkRecord, StageRecord, StageSummary, StateFiles, StoreError,
     StoreOptions, Summary, TimerRecord, WindowRecord,
 };
+pub use fork::Fork;
 pub use memory::MemoryState;
 pub use sequence::{SEQUENCE_COUNT_MAX, Sequence, SequenceError, Sequences};
 pub use states::StageStates;

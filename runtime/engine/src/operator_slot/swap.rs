@@ -33,7 +33,7 @@ impl OperatorSlot {
 
     /// Behind a cut: opens the new plugin on the state, and tries it. Where it fails everything is as
     /// before.
-    pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
+    pub(super) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
         let last = self.swap.last.clone();
         let migrations = factory.descriptor().migrations_from(&self.plugin.factory().descriptor().spaces);
         let context = self.instance.context().take();
@@ -51,7 +51,7 @@ impl OperatorSlot {
     }
 
     /// Goes on with the new plugin, or with the old one.
-    pub(crate) fn settle_swap(&mut self, factory: &Arc<dyn OperatorFactory>, take: bool, trial: Option<Epoch>) {
+    pub(super) fn settle_swap(&mut self, factory: &Arc<dyn OperatorFactory>, take: bool, trial: Option<Epoch>) {
         let Some(mut candidate) = self.swap.candidate.take() else { return };
         if !take {
             *self.instance.context() = undone(candidate.close());

@@ -1,6 +1,7 @@
 //! Whole jobs with native operators.
 
 mod align;
+mod beside;
 mod convoy;
 mod faults;
 mod interleaving;
