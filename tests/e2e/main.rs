@@ -1,5 +1,7 @@
 //! The binary as people use it: one file for each thing it promises.
 
+mod apply;
+mod beside;
 mod control;
 mod convoy;
 mod disk;

@@ -81,6 +81,15 @@ impl Running {
     }
 }
 
+/// A test that fails leaves no process behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _gone = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
 #[test]
 fn a_swapped_stage_goes_on_with_its_state_and_stays_swapped_after_a_crash() {
     let folder = folder();

@@ -129,6 +129,15 @@ impl Failure {
         self
     }
 
+    /// What went wrong, without what to do.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Job(diagnostics) => render(diagnostics, false).trim_end().to_owned(),
+            Self::Said { message, .. } => message.clone(),
+            Self::Reported { .. } | Self::OutputClosed => "the command ended".to_owned(),
+        }
+    }
+
     /// The code that the program exits with.
     pub(crate) fn code(&self) -> u8 {
         match self {

@@ -7,6 +7,8 @@
 //!
 //! [`mod@service`] runs jobs of many tenants, and is asked by HTTP.
 
+pub mod apply;
+pub mod beside;
 mod committer;
 pub mod compatibility;
 mod error;

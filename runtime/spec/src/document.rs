@@ -85,6 +85,14 @@ impl Value {
 }
 
 impl Document {
+    /// Its values, without their places.
+    pub(crate) fn to_toml(&self) -> toml::Table {
+        match self.root.value.to_toml() {
+            toml::Value::Table(table) => table,
+            _ => toml::Table::new(),
+        }
+    }
+
     /// Parses a TOML file.
     ///
     /// # Errors

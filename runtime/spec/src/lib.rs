@@ -10,6 +10,7 @@
 
 mod check;
 mod diagnostic;
+mod difference;
 mod document;
 mod job;
 mod keys;
@@ -21,6 +22,7 @@ mod schema;
 mod window;
 
 pub use diagnostic::{Diagnostic, Severity, SourceFile, Span, did_you_mean, listed};
+pub use difference::{JobDifference, NodeDifference};
 pub use document::{Document, JOB_BYTES_MAX};
 pub use job::{
     AlignSpec, Backpressure, Delivery, EpochSpec, FaultPolicy, InputSpec, JobSpec, LimitsSpec, NewKey, NodeSpec,

@@ -30,6 +30,7 @@ fn filled(path: &str, digest: &str, token_id: &str) -> String {
         .iter()
         .fold(path, |path, name| path.replace(name, MARK))
         .replace("{node}", "work")
+        .replace("{stage}", "work")
 }
 
 /// A body that an endpoint understands.
@@ -45,6 +46,7 @@ fn body(method: &str, path: &str) -> Vec<u8> {
         (_, path) if path.ends_with("{signer}") => json!({"key": "11".repeat(32)}),
         (_, path) if path.ends_with("/signatures") => json!({"signature": "11".repeat(64)}),
         (_, path) if path.ends_with("/swap") => json!({"stage": "work", "plugin": "std:filter"}),
+        (_, path) if path.ends_with("/promote") || path.ends_with("/rollback") => json!({"stage": "work"}),
         (_, path) if path.ends_with("/rescale") => json!({"node": "work", "parallelism": 2}),
         (_, path) if path.ends_with("/savepoints") => json!({"name": "mine"}),
         (_, path) if path.ends_with("/restore") => json!({"savepoint": MARK}),

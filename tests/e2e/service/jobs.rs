@@ -191,6 +191,83 @@ fn a_plugin_is_swapped_and_the_swap_outlives_a_kill() {
 }
 
 #[test]
+fn a_file_with_other_plugins_alone_is_deployed_in_place() {
+    let mut server = Server::start();
+    let (token, new) = {
+        let acme = server.tenant("acme");
+        acme.make_topic("in");
+        let digests = ["v1", "v2", "process"].map(|name| {
+            let pushed = acme.send("POST", "/v1/plugins", &version(name)).is(201).body;
+            pushed["digest"].as_str().expect("a digest").to_owned()
+        });
+        acme.deploy("swap", &copy("swap", &digests[0], "")).is(201);
+        acme.until_phase("swap", "running");
+        acme.produce("in", 0..1);
+        server.until("a row came", || acme.values("out").len() == 1);
+        let uptime = || acme.get("/v1/jobs/swap").is(200).body["status"]["nodes"][0]["rows_out"].as_u64();
+        assert_eq!(uptime(), Some(1));
+        let view = acme.deploy("swap", &copy("swap", &digests[1], "")).is(200).body;
+        assert_eq!((&view["revision"], &view["phase"]), (&json!(2), &json!("running")));
+        assert_eq!(view["status"]["nodes"][1]["plugin"], digests[1].as_str(), "{view}");
+        assert_eq!(uptime(), Some(1), "the job was not started again: it counts on");
+        // One that fails changes nothing, the file neither.
+        let refused = acme.deploy("swap", &copy("swap", &digests[2], "")).is(409);
+        assert!(refused.text.contains("cannot process anything"), "{}", refused.text);
+        assert_eq!(acme.get("/v1/jobs/swap").is(200).body["revision"], 2);
+        (acme.token, digests[1].clone())
+    };
+    server.signal(Signal::KILL);
+    server.wait();
+    server.launch(&[]);
+    let acme = server.with_token(&token);
+    acme.until_phase("swap", "running");
+    acme.produce("in", 1..2);
+    server.until("a row came", || acme.values("out").len() == 2);
+    let view = acme.get("/v1/jobs/swap").is(200).body;
+    assert_eq!((&view["revision"], &view["status"]["nodes"][1]["plugin"]), (&json!(2), &json!(new)), "{view}");
+}
+
+#[test]
+fn a_shadow_and_a_canary_are_had_by_the_api() {
+    let server = Server::start();
+    let acme = server.tenant("acme");
+    acme.make_topic("in");
+    let digests = ["v1", "same", "bug"].map(|name| {
+        let pushed = acme.send("POST", "/v1/plugins", &version(name)).is(201).body;
+        pushed["digest"].as_str().expect("a digest").to_owned()
+    });
+    acme.deploy("swap", &copy("swap", &digests[0], "")).is(201);
+    acme.until_phase("swap", "running");
+    let ask = |verb: &str, body: serde_json::Value| acme.post(&format!("/v1/jobs/swap/{verb}"), &body);
+    let stage = json!({"stage": "work"});
+    ask("promote", stage.clone()).is(409);
+    acme.get("/v1/jobs/swap/beside/work").is(409);
+    for wrong in [
+        json!({"stage": "work", "plugin": digests[1], "shadow": true, "canary_percent": 3}),
+        json!({"stage": "work", "plugin": digests[1], "canary_percent": 100}),
+        json!({"stage": "work", "plugin": digests[1], "shadow": true, "span": "long"}),
+        json!({"stage": "work", "plugin": digests[1], "promote": true}),
+    ] {
+        ask("swap", wrong).is(400);
+    }
+    ask("swap", json!({"stage": "work", "plugin": digests[2], "shadow": true})).is(200);
+    acme.produce("in", 0..6);
+    server.until("the bug shows", || {
+        acme.get("/v1/jobs/swap/beside/work").is(200).body["differences"]["total"].as_u64() > Some(0)
+    });
+    let refused = ask("promote", stage.clone()).is(409);
+    assert!(refused.text.contains("does not do what the old one does"), "{}", refused.text);
+    assert_eq!(ask("rollback", stage.clone()).is(200).body["state"], "rolled-back");
+    ask("swap", json!({"stage": "work", "plugin": digests[1], "canary_percent": 50})).is(200);
+    let taken = ask("promote", stage.clone()).is(200).body;
+    assert_eq!(taken["to"], digests[1].as_str(), "{taken}");
+    assert_eq!(ask("rollback", stage).is(200).body["to"], digests[0].as_str());
+    // By the command line, which speaks the same.
+    let done = acme.run(&["swap", "swap", "work", &digests[1], "--canary", "10%", "--for", "1epoch", "--json"]).ok();
+    assert_eq!(done.json()["state"], "rolled-back", "{done:?}");
+}
+
+#[test]
 fn dead_letters_are_listed_replayed_and_dropped() {
     let server = Server::start();
     let acme = server.tenant("acme");

@@ -93,6 +93,38 @@ fn where_a_tenant_has_signers_only_signed_plugins_run() {
 }
 
 #[test]
+fn a_plugin_that_was_swapped_in_is_verified_at_every_start() {
+    let server = Server::start();
+    let acme = server.tenant("acme");
+    acme.make_topic("in");
+    let keys = [("ci", SigningKey::from_bytes(&[7; 32])), ("lab", SigningKey::from_bytes(&[8; 32]))];
+    let digests = keys.map(|(name, key)| {
+        acme.run(&["tenant", "trust", "acme", name, &hex::encode(key.verifying_key().to_bytes())]).ok();
+        let bytes = version(if name == "ci" { "v1" } else { "v2" });
+        let pushed = acme.send("POST", "/v1/plugins", &bytes).is(201).body;
+        let digest = pushed["digest"].as_str().expect("a digest").to_owned();
+        let signature = hex::encode(key.sign(digest.as_bytes()).to_bytes());
+        acme.post(&format!("/v1/plugins/{digest}/signatures"), &json!({"signature": signature})).is(200);
+        digest
+    });
+    acme.deploy("signed", &copy("signed", &digests[0], "")).is(201);
+    acme.until_phase("signed", "running");
+    acme.post("/v1/jobs/signed/swap", &json!({"stage": "work", "plugin": digests[1]})).is(200);
+    let restart = || {
+        acme.send("POST", "/v1/jobs/signed/stop", b"").is(200);
+        acme.send("POST", "/v1/jobs/signed/resume", b"").is(200);
+    };
+    restart();
+    acme.until_phase("signed", "running");
+    // The job file names what is signed still; what runs is not.
+    acme.send("DELETE", "/v1/tenants/acme/signers/lab", b"").is(204);
+    restart();
+    acme.until_phase("signed", "failed");
+    let view = acme.get("/v1/jobs/signed").is(200).body;
+    assert!(view["reason"].as_str().is_some_and(|why| why.contains("no signer of the tenant has signed")), "{view}");
+}
+
+#[test]
 fn a_plugin_that_was_changed_on_disk_does_not_run() {
     let server = Server::start();
     let acme = server.tenant("acme");

@@ -1,5 +1,6 @@
 //! The command line: what there is to type, and which function answers it.
 
+mod apply;
 mod build;
 mod check;
 mod dlq;
@@ -109,6 +110,8 @@ enum Command {
     Drain(remote::RemoteArgs),
     /// Have a running job go on with another plugin in a stage
     Swap(swap::SwapArgs),
+    /// Have a running job go on with another job file
+    Apply(apply::ApplyArgs),
     /// Make, fill, read and remove topics
     Topic(topic::TopicArgs),
     /// Look at what a job could not process; process it again, or drop it
@@ -176,6 +179,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Stop(args) => remote::tell(&args, Request::Stop, &server, &terminal),
         Command::Drain(args) => remote::tell(&args, Request::Drain, &server, &terminal),
         Command::Swap(args) => swap::swap(&args, &server, &terminal),
+        Command::Apply(args) => apply::apply(&args, &server, &terminal),
         Command::Diff(args) => swap::diff(&args, &terminal),
         Command::Topic(args) => topic::topic(args, &terminal),
         Command::Dlq(command) => dlq::dlq(&command, &terminal),

@@ -16,7 +16,7 @@ use wasmill_spec::JobSpec;
 
 use crate::assemble::{self, Assembled, Place};
 use crate::commands::JobArgs;
-use crate::control::Control;
+use crate::control::{Applied, Control, Replacement};
 use crate::failure::{self, Failure};
 use crate::plugins::Plugins;
 use crate::progress::{Look, Moment, Progress};
@@ -67,7 +67,7 @@ async fn job(
     let topics = args.job.data.topics();
     let place =
         Place { base_dir: None, state_dir: args.job.state.as_deref(), topics: &topics, plugins: None, fence: None };
-    let assembled = tokio::select! {
+    let mut assembled = tokio::select! {
         assembled = assemble::assemble(spec, &plugins, &place) => Arc::new(assembled?),
         () = stop_asked(&mut stops) => return Err(Failure::failed("stopped before the job had started")),
     };
@@ -77,41 +77,65 @@ async fn job(
             terminal.say(warnings.trim_end());
         }
     }
-    let control = args.job.state.as_ref().map(|dir| {
-        let (assembled, clock) = (Arc::clone(&assembled), Arc::clone(&clock));
-        Arc::new(Control::new(assembled, Arc::clone(&plugins), clock, dir.clone(), None))
-    });
-    let (listens, listening) = oneshot::channel();
-    let mut watch = OnTerminal {
-        terminal,
-        clock: Arc::clone(&clock),
-        live: is_live(&assembled, terminal),
-        progress: Progress::new(assembled.spec.name.as_str(), roles(&assembled)),
-        door: args.job.state.clone().map(|dir| (dir, listens)),
-    };
-    let supervised = Supervised {
-        assembled: Arc::clone(&assembled),
-        clock,
-        data: data.clone(),
-        state: args.job.state.clone(),
-        control: control.clone(),
-        fresh: args.fresh,
-        allow_dropped: args.allow_dropped,
-        account: None,
-    };
-    let serve = async {
-        match &control {
-            Some(control) => control.serve(listening).await,
-            None => std::future::pending().await,
+    let (mut applied, mut before) = (Applied::default(), None);
+    let (mut fresh, mut allow_dropped) = (args.fresh, args.allow_dropped);
+    loop {
+        let control = args.job.state.as_ref().map(|dir| {
+            let (assembled, clock) = (Arc::clone(&assembled), Arc::clone(&clock));
+            let control = Control::new(assembled, Arc::clone(&plugins), clock, dir.clone(), None);
+            Arc::new(control.changeable(topics.clone(), applied.clone()))
+        });
+        let (listens, listening) = oneshot::channel();
+        let mut watch = OnTerminal {
+            terminal,
+            clock: Arc::clone(&clock),
+            live: is_live(&assembled, terminal),
+            progress: Progress::new(assembled.spec.name.as_str(), roles(&assembled)),
+            door: args.job.state.clone().map(|dir| (dir, listens)),
+            began: false,
+            stopping: false,
+        };
+        let supervised = Supervised {
+            assembled: Arc::clone(&assembled),
+            clock: Arc::clone(&clock),
+            data: data.clone(),
+            state: args.job.state.clone(),
+            control: control.clone(),
+            fresh,
+            allow_dropped,
+            account: None,
+        };
+        let serve = async {
+            match &control {
+                Some(control) => control.serve(listening).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = supervised.run(&mut stops, &mut watch) => ended,
+            never = serve => match never {},
+        };
+        let replacement = control.as_ref().and_then(|control| control.take_replacement());
+        match (ended, replacement, before.take()) {
+            (Ok(_), Some(replacement), _) if !watch.stopping => {
+                terminal.note("the job file was changed: going on with it");
+                let Replacement { assembled: new, allow_dropped: dropped, revision } = replacement;
+                before = Some(std::mem::replace(&mut assembled, new));
+                (fresh, allow_dropped) = (false, dropped);
+                applied = Applied { revision, refused: None };
+            }
+            (Err(failure), _, Some(old)) if !watch.began => {
+                let why = failure.message();
+                terminal.say(&format!("the job goes on as it was: {why}"));
+                (assembled, allow_dropped, applied.refused) = (old, false, Some(why));
+            }
+            (ended, ..) => {
+                return match ended? {
+                    Ended::Ran(summary) => summarize(&assembled, &summary, terminal),
+                    Ended::Already(epoch) => already_finished(&assembled, terminal, epoch),
+                };
+            }
         }
-    };
-    let ended = tokio::select! {
-        ended = supervised.run(&mut stops, &mut watch) => ended?,
-        never = serve => match never {},
-    };
-    match ended {
-        Ended::Ran(summary) => summarize(&assembled, &summary, terminal),
-        Ended::Already(epoch) => already_finished(&assembled, terminal, epoch),
     }
 }
 
@@ -181,6 +205,10 @@ struct OnTerminal<'a> {
     progress: Progress,
     /// The state directory, and who is told when it is ours.
     door: Option<(PathBuf, oneshot::Sender<Listener>)>,
+    /// Whether an attempt ran.
+    began: bool,
+    /// Whether somebody here has asked for the end.
+    stopping: bool,
 }
 
 impl OnTerminal<'_> {
@@ -207,7 +235,7 @@ impl Watch for OnTerminal<'_> {
             Event::Resuming(epoch) => terminal.note(&format!("resuming at epoch {epoch}")),
             Event::Replaying(rows) => terminal.note(&format!("processing {} again", count(rows, "dead letter"))),
             Event::Opened => self.open(),
-            Event::Began => {}
+            Event::Began => self.began = true,
             // For people, and for whoever started the job and has to know the port.
             Event::Listening { source, location } => terminal.say(&match terminal.json {
                 true => json!({"source": source, "location": location}).to_string(),
@@ -223,7 +251,10 @@ impl Watch for OnTerminal<'_> {
                 let seconds = took.as_secs();
                 terminal.say(&format!("the disk is slow: a commit has been under way for {seconds} s, sources wait"));
             }
-            Event::Stopping => terminal.note("stopping at the next epoch; once more to cut off"),
+            Event::Stopping => {
+                self.stopping = true;
+                terminal.note("stopping at the next epoch; once more to cut off");
+            }
             Event::RolledBack(reason) => terminal.say(&format!("rolled back: {reason}")),
         }
     }

@@ -6,7 +6,7 @@ use super::{Clock, Control, Current};
 use crate::summary::{latency_json, node_json, roles, seconds};
 
 pub(super) fn status(control: &Control, current: &Current) -> Value {
-    let assembled = &control.assembled;
+    let assembled = &*control.assembled();
     let metrics = current.remote.metrics();
     let nodes: Vec<Value> = (roles(assembled).into_iter().zip(metrics.nodes()))
         .map(|(role, node)| {
@@ -14,10 +14,13 @@ pub(super) fn status(control: &Control, current: &Current) -> Value {
             if let Some(plugin) = control.factory(&node.name) {
                 value["plugin"] = json!(plugin.digest().to_string());
             }
+            if let Some(beside) = super::beside::summary(control, &node.name) {
+                value["beside"] = beside;
+            }
             value
         })
         .collect();
-    json!({
+    let mut status = json!({
         "job": assembled.spec.name,
         "state": control.state(),
         "epoch": current.resumed_at.0 + metrics.epochs(),
@@ -25,5 +28,11 @@ pub(super) fn status(control: &Control, current: &Current) -> Value {
         "latency": latency_json(&metrics.latency()),
         "visible_latency": latency_json(&metrics.visible_latency()),
         "nodes": nodes,
-    })
+    });
+    let applied = &control.applied;
+    if applied.revision > 0 {
+        status["applied"] =
+            json!({"revision": applied.revision, "refused": applied.refused, "resumed_at": current.resumed_at});
+    }
+    status
 }

@@ -13,7 +13,8 @@ use super::{Clock, Control, Current};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn why(control: &Control, current: &Current, node: Option<&NodeName>) -> Answer {
-    let plan = &control.assembled.planned.plan;
+    let assembled = control.assembled();
+    let plan = &assembled.planned.plan;
     if let Some(node) = node.filter(|node| plan.nodes.iter().all(|known| known.name != **node)) {
         let names: Vec<&str> = plan.nodes.iter().map(|node| node.name.as_str()).collect();
         return Err(Refusal::new(format!("the job has no node {node}")).hint(format!("it has: {}", names.join(", "))));
@@ -22,7 +23,7 @@ pub(super) async fn why(control: &Control, current: &Current, node: Option<&Node
     let facts = facts.ok_or_else(|| Refusal::new("the job ends, or has no time to say how far it is"))?;
     let why = why::explain(plan, &facts, node, control.clock.wall());
     Ok(json!({
-        "job": control.assembled.spec.name,
+        "job": assembled.spec.name,
         "state": control.state(),
         "nodes": why.nodes,
         "silent": why.silent,

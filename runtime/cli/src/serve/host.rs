@@ -63,13 +63,14 @@ impl JobHost {
             assembled = self.assemble(order) => Arc::new(assembled?),
             () = stop_asked(stops) => return Ok(JobEnd::Stopped),
         };
-        let control = Arc::new(Control::new(
+        let control = Control::new(
             Arc::clone(&assembled),
             Arc::clone(&self.plugins),
             Arc::clone(&self.clock),
             order.state.clone(),
             Some(order.plugins.clone()),
-        ));
+        );
+        let control = Arc::new(control.distrusting(order.untrusted.clone()));
         if order.paused {
             control.begin_paused();
         }
@@ -92,6 +93,7 @@ impl JobHost {
         let ended = tokio::select! {
             ended = supervised.run(stops, &mut watch) => ended?,
             () = answer(commands, &control) => return Ok(JobEnd::Stopped),
+            never = control.attend() => match never {},
         };
         Ok(match ended {
             Ended::Ran(summary) if summary.stopped && !control.is_drained() => JobEnd::Stopped,

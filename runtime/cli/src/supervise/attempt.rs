@@ -35,7 +35,7 @@ impl Supervised {
         stops: &mut StopAsked,
         watch: &mut dyn Watch,
     ) -> Result<Attempted, Failure> {
-        let assembled = &self.assembled;
+        let assembled = &*self.now();
         let first_output = FirstOutput::default();
         let mut nodes = assembled.parts(|sink| first_output.watch(sink));
         let Beginning { letters, recovered, states, committer, finished, savepoints } =
@@ -124,7 +124,7 @@ impl Running<'_> {
                             Err(Failure::OutputClosed)
                         }
                         Err(error @ JobError::TrialFailed { .. }) => Ok(Some(error.to_string())),
-                        ended => ended.map(|()| None).map_err(|error| failed(&self.job.assembled, &error)),
+                        ended => ended.map(|()| None).map_err(|error| failed(&self.job.now(), &error)),
                     };
                 }
                 () = stop_asked(self.stops) => {

@@ -33,7 +33,7 @@ pub(super) struct Beginning {
 impl Supervised {
     /// Takes the state directory, or does without.
     pub(super) async fn begin(&self, nodes: &mut [NodePart], fresh: bool, again: bool) -> Result<Beginning, Failure> {
-        let assembled = &self.assembled;
+        let assembled = &*self.now();
         if self.state.is_none()
             && let Some(stage) = spilling(assembled)
         {
@@ -66,7 +66,7 @@ impl Supervised {
         (fresh, again): (bool, bool),
         control: &Control,
     ) -> Result<Beginning, Failure> {
-        let assembled = &self.assembled;
+        let assembled = &*self.now();
         if fresh {
             let dir = dir.to_owned();
             blocking(move || erase(&dir)).await??;

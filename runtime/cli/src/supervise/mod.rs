@@ -139,6 +139,11 @@ impl Pause {
 }
 
 impl Supervised {
+    /// What runs: stages may have been changed since the job was started.
+    fn now(&self) -> Arc<Assembled> {
+        self.control.as_ref().map_or_else(|| Arc::clone(&self.assembled), |control| control.assembled())
+    }
+
     /// Runs the job, again and again where a disk is full or a plugin on trial failed.
     pub(crate) async fn run(&self, stops: &mut StopAsked, watch: &mut dyn Watch) -> Result<Ended, Failure> {
         let mut pause = Pause::default();
@@ -147,6 +152,9 @@ impl Supervised {
         loop {
             let attempt = self.attempt((fresh, again), &mut pause, stops, watch).await;
             if let Some(control) = &self.control {
+                if let Ok(attempt::Attempted::RolledBack(reason)) = &attempt {
+                    control.rolled_back(reason);
+                }
                 control.end();
             }
             let failure = match attempt {

@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wasmill_model::NodeName;
 
+use crate::beside::BesideAsked;
+
 pub use socket::{AskError, Listener, ask};
 
 /// What a running job can be asked for.
@@ -52,6 +54,35 @@ pub enum Request {
         stage: NodeName,
         /// The plugin: `std:NAME`, or the path of a file.
         plugin: String,
+        /// Beside that of the stage, at first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside: Option<BesideAsked>,
+    },
+    /// Have the plugin that runs beside that of a stage take over.
+    Promote {
+        /// The stage.
+        stage: NodeName,
+    },
+    /// End what runs beside the plugin of a stage; where nothing does, go back to the plugin before.
+    Rollback {
+        /// The stage.
+        stage: NodeName,
+    },
+    /// Go on with another job file.
+    Apply {
+        /// The file.
+        file: PathBuf,
+        /// Values in place of some of it, `KEY=VALUE`.
+        set: Vec<String>,
+        /// Forget what nodes hold that are gone.
+        allow_dropped: bool,
+        /// Only say what it changes.
+        only_plan: bool,
+    },
+    /// What the plugin beside that of a stage does, with every difference that is kept.
+    Beside {
+        /// The stage.
+        stage: NodeName,
     },
 }
 
@@ -63,13 +94,16 @@ pub struct Refusal {
     /// What to do, one line each.
     #[serde(default)]
     pub hints: Vec<String>,
+    /// Whether it can be had by starting the job again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_restart: bool,
 }
 
 impl Refusal {
     /// A refusal without hints.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new() }
+        Self { message: message.into(), hints: Vec::new(), by_restart: false }
     }
 
     /// The same with something to do.

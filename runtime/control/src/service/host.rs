@@ -1,6 +1,6 @@
 //! The seam to whoever knows plugins and connectors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +42,9 @@ pub struct JobOrder {
     pub paused: bool,
     /// What it uses while it runs counts against this.
     pub account: Arc<Account>,
+    /// Plugins that stages were swapped to, and that nobody vouches for any more: the job does not go on
+    /// with them.
+    pub untrusted: BTreeSet<String>,
 }
 
 /// A request to a job, and who waits for the answer.

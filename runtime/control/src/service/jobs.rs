@@ -13,6 +13,7 @@ use wasmill_spec::JobSpec;
 
 use super::admission::{self, Admitted, Pins};
 use super::blocking::blocking;
+use super::change;
 use super::host::JobOrder;
 use super::plugins;
 use super::problem::Problem;
@@ -21,6 +22,7 @@ use super::savepoints;
 use super::slot::{Phase, Run, Slot};
 use super::state::remove_all;
 use super::tenant::{Tenant, bytes_in, no_job};
+use crate::beside::BesideAsked;
 use crate::local::{Refusal, Request};
 
 /// A job as it is wanted and as it is.
@@ -127,7 +129,14 @@ impl Tenant {
 
     fn order(&self, admitted: &Admitted, text: &str, paused: bool) -> JobOrder {
         let dir = self.job_dir(&admitted.job);
+        let record = self.record();
+        let swapped = record.jobs.get(&admitted.job).into_iter().flat_map(|wanted| wanted.swapped.values());
+        let untrusted = swapped.filter(|digest| {
+            let digest = digest.parse().ok();
+            digest.is_none_or(|digest| plugins::verify(&record, &digest).is_err())
+        });
         JobOrder {
+            untrusted: untrusted.cloned().collect(),
             tenant: self.name.clone(),
             job: admitted.job.clone(),
             text: text.into(),
@@ -172,6 +181,7 @@ impl Tenant {
             let mut run = slot.run.lock().await;
             let now = tenant.parts.clock.wall().0;
             let is_new = !tenant.record().jobs.contains_key(&job);
+            let in_place = tenant.swap_in_place(&slot, &admitted, &text).await?;
             if is_new {
                 // What is left of one whose removal was cut off.
                 tenant.remove_job_dir(&job).await?;
@@ -184,12 +194,45 @@ impl Tenant {
                 return Err(problem);
             }
             kill_point("serve-job-deployed");
-            slot.stop(&mut run, false).await;
-            tenant.start(&job, &slot, &mut run);
+            if in_place {
+                slot.changed(order);
+            } else {
+                slot.stop(&mut run, false).await;
+                tenant.start(&job, &slot, &mut run);
+            }
             drop(run);
             Ok((tenant.job(&job).await?, is_new))
         })
         .await
+    }
+
+    /// Where a job file differs from the one that runs in plugins of stages alone: swaps them. `false` where it
+    /// differs in more, or the job has to be started again for it.
+    async fn swap_in_place(&self, slot: &Slot, admitted: &Admitted, text: &str) -> Result<bool, Problem> {
+        let record = self.record();
+        let Some(wanted) = record.jobs.get(&admitted.job).filter(|_| slot.board.phase() == Phase::Running) else {
+            return Ok(false);
+        };
+        let (before, after) = (admission::parse(wanted.text.as_bytes())?, admission::parse(text.as_bytes())?);
+        let pinned = wanted.pins.iter().filter_map(|(name, digest)| Some((name.clone(), digest.parse().ok()?)));
+        let Some(swaps) = change::only_plugins((&before, &pinned.collect()), (&after, &admitted.pins)) else {
+            return Ok(false);
+        };
+        let mut done: Vec<NodeName> = Vec::new();
+        for (stage, plugin) in swaps {
+            let Err(refusal) = slot.ask(Request::Swap { stage: stage.clone(), plugin, beside: None }).await else {
+                slot.board.swapped();
+                done.push(stage);
+                continue;
+            };
+            for stage in done.iter().rev() {
+                if let Err(why) = slot.ask(Request::Rollback { stage: stage.clone() }).await {
+                    slot.board.say("warn", &format!("stage {stage} cannot go back: {}", why.message));
+                }
+            }
+            return if refusal.by_restart { Ok(false) } else { Err(refusal.into()) };
+        }
+        Ok(true)
     }
 
     /// The same job with another parallelism of a node, from its state.
@@ -275,8 +318,14 @@ impl Tenant {
         blocking(move || remove_all(&dir).map_err(failed)).await
     }
 
-    /// Puts another plugin into a stage while the job runs.
-    pub(super) async fn swap(self: &Arc<Self>, job: JobName, stage: NodeName, named: &str) -> Result<Value, Problem> {
+    /// Puts another plugin into a stage while the job runs, or beside that of the stage at first.
+    pub(super) async fn swap(
+        self: &Arc<Self>,
+        job: JobName,
+        stage: NodeName,
+        named: &str,
+        beside: Option<BesideAsked>,
+    ) -> Result<Value, Problem> {
         self.admit_change()?;
         let slot = self.slot(&job)?;
         let record = self.record();
@@ -298,11 +347,21 @@ impl Tenant {
                     })
                     .await?;
             }
-            let answer = slot.ask(Request::Swap { stage, plugin }).await?;
-            slot.board.swapped();
+            let is_swap = beside.is_none();
+            let answer = slot.ask(Request::Swap { stage, plugin, beside }).await?;
+            if is_swap {
+                slot.board.swapped();
+            }
             Ok(answer)
         })
         .await
+    }
+
+    /// Asks a running job about the plugin beside that of a stage: that it takes over, or goes.
+    pub(super) async fn ask_beside(self: &Arc<Self>, job: JobName, request: Request) -> Result<Value, Problem> {
+        self.admit_change()?;
+        let slot = self.slot(&job)?;
+        to_the_end(async move { Ok(slot.ask(request).await?) }).await
     }
 
     /// A job as it is wanted and as it is.

@@ -20,6 +20,7 @@ mod admission;
 pub mod api;
 mod blocking;
 mod budget;
+mod change;
 mod host;
 mod jobs;
 mod letters;

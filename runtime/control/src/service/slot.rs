@@ -187,6 +187,8 @@ pub(super) struct Slot {
     /// Whoever keeps it running. Held while it is started or stopped: one at a time.
     pub(super) run: tokio::sync::Mutex<Option<Run>>,
     commands: Mutex<Option<mpsc::Sender<Command>>>,
+    /// What runs, and is tried again where it fails.
+    order: Arc<Mutex<Option<JobOrder>>>,
 }
 
 /// Keeps a job running.
@@ -198,7 +200,12 @@ pub(super) struct Run {
 
 impl Slot {
     pub(super) fn new(board: Board) -> Self {
-        Self { board: Arc::new(board), run: tokio::sync::Mutex::new(None), commands: Mutex::new(None) }
+        Self {
+            board: Arc::new(board),
+            run: tokio::sync::Mutex::new(None),
+            commands: Mutex::new(None),
+            order: Arc::default(),
+        }
     }
 
     fn commands(&self) -> MutexGuard<'_, Option<mpsc::Sender<Command>>> {
@@ -219,8 +226,14 @@ impl Slot {
         *self.commands() = Some(commands);
         self.board.set(Phase::Starting, None);
         let ties = Ties { commands: asked, stops: stop_asked, board: Arc::clone(&self.board) };
-        let task = tokio::spawn(keep_running(host, order, ties, clock, used));
+        self.changed(order);
+        let task = tokio::spawn(keep_running(host, Arc::clone(&self.order), ties, clock, used));
         *run = Some(Run { stops, task });
+    }
+
+    /// The job runs as this has it: it is tried again with that.
+    pub(super) fn changed(&self, order: JobOrder) {
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(order);
     }
 
     /// Ends the job: at an epoch, or at once where it may be lost what was done since.
@@ -266,7 +279,7 @@ impl Slot {
 /// Runs a job until it has ended for good.
 async fn keep_running(
     host: Arc<dyn Host>,
-    order: JobOrder,
+    order: Arc<Mutex<Option<JobOrder>>>,
     mut ties: Ties,
     clock: Arc<dyn Clock>,
     used: impl Fn(Usage) + Send + 'static,
@@ -275,6 +288,8 @@ async fn keep_running(
     let mut retry = RETRY_MIN;
     loop {
         let began = clock.monotonic_nanos();
+        let order = order.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(order) = order else { return board.set(Phase::Stopped, None) };
         let ended = AssertUnwindSafe(host.run(&order, &mut ties)).catch_unwind().await;
         used(board.over());
         let (wrong, again) = match ended {
@@ -366,6 +381,7 @@ mod tests {
             egress: Egress::default(),
             paused: false,
             account,
+            untrusted: Default::default(),
         };
         let stopping = tokio::spawn({
             let (slot, host, clock) = (Arc::clone(&slot), Arc::clone(&host), Arc::clone(&clock));

@@ -66,7 +66,13 @@ impl Operator for Versions {
             count.0 += 1;
             count.0
         });
-        ctx.emit(format!("{}|{count}|{}", String::from_utf8_lossy(event.value()), version()));
+        let value = String::from_utf8_lossy(event.value());
+        // Not every row shows it.
+        assert!(version() != "boom" || !value.contains("boom"), "this version cannot take such a row");
+        let count = if version() == "bug" && count.is_multiple_of(3) { count + 1 } else { count };
+        // One that says that it is the first: nothing but its digest differs.
+        let version = if version() == "same" || version() == "bug" { "v1" } else { version() };
+        ctx.emit(format!("{value}|{count}|{version}"));
         Ok(())
     }
 

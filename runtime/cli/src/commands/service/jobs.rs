@@ -8,6 +8,8 @@ use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
+use wasmill_control::beside::Mode;
+use wasmill_control::local::Request;
 use wasmill_model::{NodeName, Timestamp};
 use wasmill_spec::PluginRef;
 
@@ -26,10 +28,10 @@ use crate::terminal::{Table, Terminal, bytes, grouped};
 )]
 pub(in crate::commands) struct DeployArgs {
     /// The job file
-    job: PathBuf,
+    pub(in crate::commands) job: PathBuf,
     /// Use another value in place of one in the job file; may be given more than once
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<Override>,
+    pub(in crate::commands) set: Vec<Override>,
 }
 
 #[derive(Debug, Args)]
@@ -207,18 +209,41 @@ pub(in crate::commands) fn why(job: &str, node: Option<&NodeName>, server: &Serv
     ask(server, Method::GET, &format!("/v1/jobs/{}/why{of}", part(job)), Body::Nothing)
 }
 
-/// `swap JOB STAGE PLUGIN` of a service: a file is pushed first.
-pub(in crate::commands) fn swap(job: &str, stage: &str, plugin: &str, server: &ServerArgs) -> Result<Value, Failure> {
+/// What `swap` asks of a job of a service. The file of a plugin is pushed first.
+pub(in crate::commands) fn change(job: &str, request: &Request, server: &ServerArgs) -> Result<Value, Failure> {
     let client = server.client()?;
+    let job = format!("/v1/jobs/{}", part(job));
     crate::commands::small_runtime()?.block_on(async {
-        let plugin = match named(plugin) {
-            PluginRef::Path(path) if Path::new(&path).is_file() => {
-                text(&push(&client, Path::new(&path), None).await?["digest"]).to_owned()
+        let (verb, body) = match request {
+            Request::Swap { stage, plugin, beside } => {
+                let plugin = match named(plugin) {
+                    PluginRef::Path(path) if Path::new(&path).is_file() => {
+                        text(&push(&client, Path::new(&path), None).await?["digest"]).to_owned()
+                    }
+                    _ => plugin.clone(),
+                };
+                let mut body = json!({"stage": stage, "plugin": plugin});
+                if let Some(asked) = beside {
+                    match asked.mode {
+                        Mode::Shadow => body["shadow"] = json!(true),
+                        Mode::Canary(percent) => body["canary_percent"] = json!(percent),
+                    }
+                    if let Some(span) = asked.span {
+                        body["span"] = json!(span);
+                    }
+                    body["promote"] = json!(asked.promote);
+                }
+                ("swap", body)
             }
-            _ => plugin.to_owned(),
+            Request::Promote { stage } => ("promote", json!({"stage": stage})),
+            Request::Rollback { stage } => ("rollback", json!({"stage": stage})),
+            Request::Beside { stage } => {
+                let path = format!("{job}/beside/{}", part(stage.as_str()));
+                return client.ask(Method::GET, &path, Body::Nothing).await;
+            }
+            other => return Err(Failure::failed(format!("a service is not asked for {other:?} this way"))),
         };
-        let body = Body::Json(json!({"stage": stage, "plugin": plugin}));
-        client.ask(Method::POST, &format!("/v1/jobs/{}/swap", part(job)), body).await
+        client.ask(Method::POST, &format!("{job}/{verb}"), Body::Json(body)).await
     })
 }
 

@@ -9,7 +9,7 @@ use hyper::Method;
 use serde_json::Value;
 
 pub(super) use jobs::{
-    DeployArgs, JobArgs, LogsArgs, RescaleArgs, TapArgs, deploy, logs, ps, rescale, rm, savepoint, status, swap, tap,
+    DeployArgs, JobArgs, LogsArgs, RescaleArgs, TapArgs, change, deploy, logs, ps, rescale, rm, savepoint, status, tap,
     tell, why,
 };
 pub(super) use plugins::{PluginCommand, plugin};

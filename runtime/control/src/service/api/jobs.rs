@@ -11,6 +11,7 @@ use wasmill_model::{JobName, NodeName};
 
 use super::auth::{Deployer, Reader};
 use super::body::{Asked, Bytes, Json, named, page};
+use crate::beside::{BesideAsked, Mode, NoSpan};
 use crate::local::Request;
 use crate::service::jobs::JobView;
 use crate::service::logs::LogLine;
@@ -41,6 +42,43 @@ pub(super) struct SwapAsked {
     stage: String,
     /// `std:NAME`, the digest of a plugin, or a `name:tag`.
     plugin: String,
+    /// Run it beside the one of the stage, on a view of its state, and compare what both do.
+    #[serde(default)]
+    shadow: bool,
+    /// Have it work off so many percent of the keys, 1 to 99.
+    canary_percent: Option<u8>,
+    /// How long: `30s`, `100epochs`, `5000rows`; without one until it is promoted or rolled back.
+    span: Option<String>,
+    /// Whether it takes over at the end of the span, where nothing speaks against it.
+    #[serde(default)]
+    promote: bool,
+}
+
+impl SwapAsked {
+    fn beside(&self) -> Result<Option<BesideAsked>, Problem> {
+        let mode = match (self.shadow, self.canary_percent) {
+            (true, Some(_)) => return Err(Problem::bad("a plugin is a shadow or has a share of the keys, not both")),
+            (true, None) => Mode::Shadow,
+            (false, Some(percent)) => Mode::Canary(percent),
+            (false, None) if self.span.is_some() || self.promote => {
+                return Err(Problem::bad("`span` and `promote` go with `shadow` or `canary_percent`"));
+            }
+            (false, None) => return Ok(None),
+        };
+        let span = self.span.as_deref().map(str::parse).transpose();
+        let span = span.map_err(|error: NoSpan| Problem::bad(error.to_string()))?;
+        let asked = BesideAsked { mode, span, promote: self.promote };
+        asked.check().map_err(Problem::bad)?;
+        Ok(Some(asked))
+    }
+}
+
+/// A stage.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StageAsked {
+    /// Its name.
+    stage: String,
 }
 
 /// Another parallelism of a node.
@@ -224,7 +262,8 @@ pub(super) async fn stop(Deployer(tenant): Deployer, Path(job): Path<String>) ->
     Ok(Answer(tenant.set_desired(named(&job, JobName::new)?, Desired::Stopped, false).await?))
 }
 
-/// Puts another plugin into a stage, on the same state, without stopping the job.
+/// Puts another plugin into a stage, on the same state, without stopping the job; or beside the one of the
+/// stage at first, as a shadow or with a share of the keys.
 #[utoipa::path(
     post, path = "/v1/jobs/{job}/swap", tag = "jobs", params(("job" = String, Path)), request_body = SwapAsked,
     responses((status = 200, body = Object), (status = 404, body = Problem), (status = 409, body = Problem))
@@ -235,7 +274,51 @@ pub(super) async fn swap(
     Json(asked): Json<SwapAsked>,
 ) -> Result<Answer<Value>, Problem> {
     let (job, stage) = (named(&job, JobName::new)?, named(&asked.stage, NodeName::new)?);
-    Ok(Answer(tenant.swap(job, stage, &asked.plugin).await?))
+    let beside = asked.beside()?;
+    Ok(Answer(tenant.swap(job, stage, &asked.plugin, beside).await?))
+}
+
+/// Has the plugin that runs beside that of a stage take over. Refused where it is known to differ.
+#[utoipa::path(
+    post, path = "/v1/jobs/{job}/promote", tag = "jobs", params(("job" = String, Path)), request_body = StageAsked,
+    responses((status = 200, body = Object), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn promote(
+    Deployer(tenant): Deployer,
+    Path(job): Path<String>,
+    Json(asked): Json<StageAsked>,
+) -> Result<Answer<Value>, Problem> {
+    let (job, stage) = (named(&job, JobName::new)?, named(&asked.stage, NodeName::new)?);
+    Ok(Answer(tenant.ask_beside(job, Request::Promote { stage }).await?))
+}
+
+/// Ends what runs beside the plugin of a stage; where nothing does, goes back to the plugin before.
+#[utoipa::path(
+    post, path = "/v1/jobs/{job}/rollback", tag = "jobs", params(("job" = String, Path)), request_body = StageAsked,
+    responses((status = 200, body = Object), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn rollback(
+    Deployer(tenant): Deployer,
+    Path(job): Path<String>,
+    Json(asked): Json<StageAsked>,
+) -> Result<Answer<Value>, Problem> {
+    let (job, stage) = (named(&job, JobName::new)?, named(&asked.stage, NodeName::new)?);
+    Ok(Answer(tenant.ask_beside(job, Request::Rollback { stage }).await?))
+}
+
+/// What the plugin beside that of a stage does, or did last, with the rows that differ.
+#[utoipa::path(
+    get, path = "/v1/jobs/{job}/beside/{stage}", tag = "jobs",
+    params(("job" = String, Path), ("stage" = String, Path)),
+    responses((status = 200, body = Object), (status = 404, body = Problem), (status = 409, body = Problem))
+)]
+pub(super) async fn beside(
+    Reader(tenant): Reader,
+    Path((job, stage)): Path<(String, String)>,
+) -> Result<Answer<Value>, Problem> {
+    let (job, stage) = (named(&job, JobName::new)?, named(&stage, NodeName::new)?);
+    let slot = tenant.slot(&job)?;
+    Ok(Answer(slot.ask(Request::Beside { stage }).await?))
 }
 
 /// Has a node run with another parallelism: the job ends at an epoch and goes on from its state.
