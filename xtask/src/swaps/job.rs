@@ -15,9 +15,9 @@ use crate::steps::now;
 
 /// Events a second.
 pub(super) const RATE: u64 = 20_000;
-/// Versions that fail: in opening, in writing state, in the first call, in a later one; and one whose
-/// state is another.
-pub(super) const BAD: [&str; 5] = ["open", "flush", "process", "later", "schema"];
+/// Versions that fail: in opening, in writing state, in the first call, in a later one, in taking state
+/// over; and one whose state is another.
+pub(super) const BAD: [&str; 6] = ["open", "flush", "process", "later", "schema", "mig-trap"];
 
 /// A job that does not answer within this has hung.
 const PATIENCE: Duration = Duration::from_secs(60);
