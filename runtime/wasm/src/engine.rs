@@ -71,6 +71,8 @@ pub(crate) fn pooling(settings: &HostSettings) -> Result<Engine, PluginError> {
         .table_elements(100_000);
     let mut config = compile_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    // Stacks of instances that are gone take no memory: those of thousands of jobs would.
+    config.async_stack_zeroing(true);
     Engine::new(&config).map_err(|error| PluginError::Engine {
         reason: format!(
             "a pool of {instances} instances, {} GiB of address space: {error:#}",

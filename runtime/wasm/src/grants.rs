@@ -32,7 +32,7 @@ impl Capability {
 }
 
 /// The capabilities that a plugin may import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grants(u8);
 
 impl Grants {

@@ -18,6 +18,8 @@ use crate::{Grants, HostSettings, InstanceLimits, LoadedPlugin, PluginError, Plu
 
 /// Compilations at a time.
 const COMPILING_MAX: usize = 2;
+/// Plugins that are kept at hand although nobody may use them just now.
+const LOADED_MAX: usize = 256;
 
 /// Loads plugins and owns what their instances share. One for each process.
 pub struct WasmHost {
@@ -25,6 +27,8 @@ pub struct WasmHost {
     linker: Linker<Guest>,
     cache: Arc<Cache>,
     settings: HostSettings,
+    /// Plugins that were loaded before under the same limits: all jobs that use one share it.
+    loaded: quick_cache::sync::Cache<(PluginDigest, Arc<InstanceLimits>, Grants), LoadedPlugin>,
     /// A few compilations at a time, so that one that takes long holds up no other. Who waits looks into the
     /// cache again before it compiles.
     compiling: Semaphore,
@@ -42,14 +46,9 @@ impl WasmHost {
         let linker = capability::linker(&engine)
             .map_err(|error| PluginError::Engine { reason: format!("cannot define the host functions: {error:#}") })?;
         let ticker = Ticker::start(engine.weak(), settings.tick)?;
-        Ok(Self {
-            engine,
-            linker,
-            cache: Arc::new(cache),
-            settings,
-            compiling: Semaphore::new(COMPILING_MAX),
-            _ticker: ticker,
-        })
+        let loaded = quick_cache::sync::Cache::new(LOADED_MAX);
+        let (cache, compiling) = (Arc::new(cache), Semaphore::new(COMPILING_MAX));
+        Ok(Self { engine, linker, cache, settings, loaded, compiling, _ticker: ticker })
     }
 
     /// Checks and compiles a plugin: a component, or a core module that names its world in a
@@ -67,16 +66,37 @@ impl WasmHost {
         grants: Grants,
     ) -> Result<LoadedPlugin, PluginError> {
         let bytes: Arc<[u8]> = bytes.into();
-        let (scan_limits, limits) = (self.settings.scan_limits, Arc::new(limits));
+        let limits = Arc::new(limits);
+        let digest = {
+            let bytes = Arc::clone(&bytes);
+            blocking(move || Ok(PluginDigest(Sha256::digest(&bytes).into()))).await?
+        };
+        // Limits and grants are part of what was checked.
+        let key = (digest, Arc::clone(&limits), grants);
+        if let Some(loaded) = self.loaded.get(&key) {
+            return Ok(loaded);
+        }
+        let loaded = self.load_anew(bytes, digest, limits, grants).await?;
+        self.loaded.insert(key, loaded.clone());
+        Ok(loaded)
+    }
+
+    async fn load_anew(
+        &self,
+        bytes: Arc<[u8]>,
+        digest: PluginDigest,
+        limits: Arc<InstanceLimits>,
+        grants: Grants,
+    ) -> Result<LoadedPlugin, PluginError> {
+        let scan_limits = self.settings.scan_limits;
         let (given, ceiling, cache) = (Arc::clone(&bytes), Arc::clone(&limits), Arc::clone(&self.cache));
-        let (scan, digest, cached) = blocking(move || {
+        let (scan, cached) = blocking(move || {
             let scan = scan(&given, &scan_limits, &ceiling)?;
             if scan.form == Form::Component {
                 check_imports(scan.imports.iter().map(String::as_str), grants)?;
                 check_exports(&scan.exports)?;
             }
-            let digest = PluginDigest(Sha256::digest(&given).into());
-            Ok((scan, digest, cache.find(digest)?))
+            Ok((scan, cache.find(digest)?))
         })
         .await?;
         let component = match cached {

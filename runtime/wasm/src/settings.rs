@@ -117,7 +117,7 @@ impl Default for ScanLimits {
 }
 
 /// What one instance may use. Memory and tables count in sum; the rest counts for each call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InstanceLimits {
     /// Bytes of all linear memories together. A ceiling, not a reservation: pages count against
     /// the machine once they are touched.
