@@ -25,6 +25,7 @@ mod sequenced;
 mod stdin;
 mod stdout;
 mod text;
+mod tls;
 mod topic;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use wasmill_store::{Sequences, Topics};
 pub use error::is_broken_pipe;
 pub use fence::Fence;
 pub use options::ConfigError;
+pub use tls::{TlsError, client_tls};
 
 /// Every connector there is.
 const CONNECTORS: &[Connector] = &[

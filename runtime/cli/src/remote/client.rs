@@ -9,14 +9,12 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+use wasmill_connectors::client_tls;
 use wasmill_env::{Clock, RealClock};
 
 use crate::failure::{Failure, chain};
@@ -26,9 +24,24 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A service has answered after this long. Compiling a plugin and ending an epoch take a while.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Speaks HTTP, encrypted where the address says so.
+pub(crate) type HttpsClient = HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client for an address, which trusts these authorities or those of the system.
+pub(crate) fn https(uri: &Uri, authorities: Option<&Path>) -> Result<HttpsClient, Failure> {
+    let pem = authorities.map(|path| std::fs::read(path).map_err(|error| Failure::file("read", path, &error)));
+    let pem = pem.transpose()?;
+    let tls = client_tls(pem.as_deref(), uri.scheme_str() == Some("https")).map_err(|error| match authorities {
+        Some(path) => Failure::wrong(format!("cannot use {}: {error}", path.display())),
+        None => Failure::wrong(chain(&error)).hint("name the authority of the service with --authorities FILE"),
+    })?;
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+    Ok(HttpClient::builder(TokioExecutor::new()).build(connector.build()))
+}
+
 /// A service, and who asks it.
 pub(crate) struct Client {
-    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpsClient,
     server: String,
     token: HeaderValue,
     clock: Arc<dyn Clock>,
@@ -42,16 +55,6 @@ pub(crate) enum Body {
     Bytes(Vec<u8>, &'static str),
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, Failure> {
-    let wrong = |reason: String| Failure::wrong(format!("cannot use {}: {reason}", path.display()));
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() { Err(wrong("it holds no certificate".to_owned())) } else { Ok(roots) }
-}
-
 impl Client {
     pub(super) fn new(server: &str, token: String, authorities: Option<&Path>) -> Result<Self, Failure> {
         let server = server.trim_end_matches('/').to_owned();
@@ -59,21 +62,10 @@ impl Client {
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(Failure::wrong(format!("{server:?} is no URL of http or https")));
         }
-        let tls = rustls::ClientConfig::builder();
-        let tls = match authorities {
-            Some(path) => tls.with_root_certificates(roots(path)?),
-            None if uri.scheme_str() == Some("https") => tls.with_native_roots().map_err(|error| {
-                Failure::wrong(format!("cannot find the certificates that this system trusts: {error}"))
-                    .hint("name the authority of the service with --authorities FILE")
-            })?,
-            None => tls.with_root_certificates(RootCertStore::empty()),
-        };
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth()).https_or_http().enable_http1();
+        let http = https(&uri, authorities)?;
         let mut token = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| Failure::wrong("the token holds what no token holds"))?;
         token.set_sensitive(true);
-        let http = HttpClient::builder(TokioExecutor::new()).build(connector.build());
         Ok(Self { http, server, token, clock: Arc::new(RealClock::default()) })
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-pub(crate) use client::{Body, Client};
+pub(crate) use client::{Body, Client, HttpsClient, https};
 
 use crate::failure::Failure;
 

@@ -9,12 +9,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
@@ -27,6 +24,7 @@ use crate::Site;
 use crate::fence::Resolver;
 use crate::options::{ConfigError, parse};
 use crate::outbox::{self, OutboxConfig, OutboxOptions, RowId, Target};
+use crate::tls::client_tls;
 
 const BATCH_ROWS_MAX: u32 = 500;
 const BATCH_BYTES_MAX: u64 = 1 << 20;
@@ -200,36 +198,29 @@ async fn resolve(name: &HeaderName, secret: &Secret, base: &Path) -> Result<Head
     Ok(value)
 }
 
-/// The authorities that a file holds.
-async fn roots(path: &Path) -> Result<RootCertStore, ConnectorError> {
-    let wrong = |reason: String| {
-        let message = format!("authorities: {}: {reason}", path.display());
-        ConnectorError::new(ErrorKind::Config, message)
-    };
-    let pem = tokio::fs::read(path).await.map_err(|error| wrong(format!("cannot read it: {error}")))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| wrong(format!("it is no PEM: {error}")))?;
-        roots.add(certificate).map_err(|error| wrong(format!("a certificate cannot be used: {error}")))?;
-    }
-    if roots.is_empty() { Err(wrong("it holds no certificate".to_owned())) } else { Ok(roots) }
-}
-
 type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
 async fn client(url: &Uri, authorities: Option<&Path>, fenced: bool) -> Result<HttpClient, ConnectorError> {
-    let tls = rustls::ClientConfig::builder();
-    let tls = match authorities {
-        Some(path) => tls.with_root_certificates(roots(path).await?),
-        None if url.scheme_str() == Some("https") => tls.with_native_roots().map_err(|error| {
-            let message = "cannot find the certificates that this system trusts: install them, or set SSL_CERT_FILE";
-            ConnectorError::new(ErrorKind::Config, message).caused_by(error)
-        })?,
-        None => tls.with_root_certificates(RootCertStore::empty()),
+    let wrong = |path: &Path, reason: &dyn std::fmt::Display| {
+        ConnectorError::new(ErrorKind::Config, format!("authorities: {}: {reason}", path.display()))
     };
+    let pem = match authorities {
+        Some(path) => Some(tokio::fs::read(path).await.map_err(|error| {
+            let reason = format!("cannot read it: {error}");
+            wrong(path, &reason)
+        })?),
+        None => None,
+    };
+    let tls = client_tls(pem.as_deref(), url.scheme_str() == Some("https")).map_err(|error| match authorities {
+        Some(path) => wrong(path, &error),
+        None => {
+            let message = format!("{error}: install them, or set SSL_CERT_FILE");
+            ConnectorError::new(ErrorKind::Config, message).caused_by(error)
+        }
+    })?;
     let mut connector = HttpConnector::new_with_resolver(Resolver::new(fenced));
     connector.enforce_http(false);
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth()).https_or_http();
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     let connector = builder.enable_http1().wrap_connector(connector);
     Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
 }
