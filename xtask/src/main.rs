@@ -4,8 +4,10 @@
 mod bench;
 mod bindings;
 mod conformance;
+mod control_load;
 mod crash;
 mod demo;
+mod density;
 mod document;
 mod figures;
 mod flights;
@@ -172,6 +174,39 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Run very many jobs in one service, with traffic and hibernating, and measure what they take
+    Density {
+        /// Jobs with traffic
+        #[arg(long, default_value_t = 1_000)]
+        live: usize,
+        /// Jobs that have nothing to do
+        #[arg(long, default_value_t = 10_000)]
+        idle: usize,
+        /// Print the result as a JSON object
+        #[arg(long)]
+        json: bool,
+        /// The binary that serves
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
+    /// Deploy and connect beside a job, and see that its latency stays
+    ControlLoad {
+        /// Pairs of measurements to take the median of
+        #[arg(long, default_value_t = 3)]
+        pairs: usize,
+        /// How long each measurement takes
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Events a second of the job
+        #[arg(long, default_value_t = 20_000)]
+        rate: u64,
+        /// Print the result as a JSON object
+        #[arg(long)]
+        json: bool,
+        /// The binary that serves
+        #[arg(long, default_value = "target/debug/wasmill")]
+        wasmill: PathBuf,
+    },
     /// Let bugs in, one after the other, and see that each is caught
     Planted {
         /// A part of the names of those to let in
@@ -218,6 +253,10 @@ fn main() -> ExitCode {
             hostile::hostile(&hostile::Options { rows, quick, json, wasmill })
         }
         Task::Fuzz { target, cases, seed, json } => fuzz::fuzz(target.as_deref(), cases, seed, json),
+        Task::Density { live, idle, json, wasmill } => density::density(live, idle, &wasmill, json),
+        Task::ControlLoad { pairs, seconds, rate, json, wasmill } => {
+            control_load::control_load(pairs, seconds, rate, &wasmill, json)
+        }
         Task::Planted { filter, json, wasmill } => planted::planted(filter.as_deref(), &wasmill, json),
         Task::Bench { filter, json, pairs } => bench::bench(filter.as_deref(), pairs, json),
         Task::Ci => test::ci(),
