@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wasmill_connectors::{Fence, Site};
-use wasmill_contract::{Bounds, OperatorError, OperatorFactory, SinkCapabilities, SinkFactory, SourceFactory};
+use wasmill_contract::{Bell, Bounds, OperatorError, OperatorFactory, SinkCapabilities, SinkFactory, SourceFactory};
 use wasmill_engine::{JobSettings, NodePart};
 use wasmill_env::{RealClock, RealDisk};
-use wasmill_model::{NodeName, PluginDigest};
+use wasmill_model::{NodeName, PartitionId, PluginDigest, Position};
 use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
 use wasmill_store::{JobStore, Sequences, Topics};
@@ -259,6 +259,11 @@ impl Assembled {
     /// Whether every source gives the same rows again, so that a job can go on as after a crash.
     pub(crate) fn can_be_read_again(&self) -> bool {
         self.sources.values().all(|source| source.capabilities().replayable)
+    }
+
+    /// What a source waits for that has read as far as this.
+    pub(crate) fn bell(&self, source: &NodeName, positions: &[(PartitionId, Position)]) -> Option<Bell> {
+        self.sources.get(source)?.bell(positions)
     }
 
     /// The plugin that the job file names for a stage.

@@ -91,6 +91,17 @@ pub(crate) enum Role {
     Sink,
 }
 
+impl Role {
+    /// As [`wasmill_plan::NodeKind::name`].
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Source { .. } => "source",
+            Self::Stage => "stage",
+            Self::Sink => "sink",
+        }
+    }
+}
+
 /// The live lines of a running job.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -273,6 +284,14 @@ mod tests {
             guest: Default::default(),
             ordering: None,
             skewed: 0,
+            calls: Default::default(),
+            batch_rows: Default::default(),
+            blocked_nanos: 0,
+            traps: 0,
+            timeouts: 0,
+            faults: 0,
+            swaps: 0,
+            memory_bytes: 0,
         }
     }
 

@@ -242,11 +242,7 @@ pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
     };
     json!({
         "name": node.name,
-        "kind": match role {
-            Role::Source { .. } => "source",
-            Role::Stage => "stage",
-            Role::Sink => "sink",
-        },
+        "kind": role.name(),
         "rows_in": node.rows_in,
         "rows_out": if role == Role::Sink { Value::Null } else { node.rows_out.into() },
         "bytes_in": node.bytes_in,
@@ -262,6 +258,20 @@ pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
         "guest_cpu_nanos": node.guest_cpu_nanos,
         "watermark_micros": time(node.watermark),
         "skewed": node.skewed,
+        "calls": {
+            "p50_nanos": node.calls.quantile(0.5),
+            "p99_nanos": node.calls.quantile(0.99),
+        },
+        "batch_rows": {
+            "p50": node.batch_rows.quantile(0.5),
+            "p99": node.batch_rows.quantile(0.99),
+        },
+        "blocked_nanos": node.blocked_nanos,
+        "memory_bytes": node.memory_bytes,
+        "traps": node.traps,
+        "timeouts": node.timeouts,
+        "faults": node.faults,
+        "swaps": node.swaps,
         "ordering": node.ordering.as_ref().map(ordering_json),
         "metrics": node.guest,
     })

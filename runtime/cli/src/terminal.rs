@@ -204,6 +204,11 @@ pub(crate) fn count(number: u64, one: &str) -> String {
     format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
+/// A text in an answer; nothing where it holds none.
+pub(crate) fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

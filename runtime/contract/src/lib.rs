@@ -27,4 +27,4 @@ pub use context::{LogLine, MetricUpdate, OperatorContext, TimerChange};
 pub use operator::{Aggregate, OpenError, Operator, OperatorError, OperatorFactory};
 pub use records::{epoch_record, letter_records, pane_entry, timer_entry, window_progress};
 pub use sink::{Sink, SinkFactory, SinkHandle};
-pub use source::{BatchLimit, Source, SourceCounts, SourceEvent, SourceFactory, SourcePartition};
+pub use source::{BatchLimit, Bell, Source, SourceCounts, SourceEvent, SourceFactory, SourcePartition};

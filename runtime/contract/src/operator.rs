@@ -94,6 +94,11 @@ pub trait Operator: Send {
         false
     }
 
+    /// How much memory it has.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// What the host keeps for it.
     fn context(&mut self) -> &mut OperatorContext;
 
@@ -136,6 +141,11 @@ pub trait Aggregate: Send {
         panes: &'a PaneBatch,
         accumulators: &'a Column,
     ) -> BoxFuture<'a, Result<Results, OperatorError>>;
+
+    /// How much memory it has.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
 
     /// What the host keeps for it.
     fn context(&mut self) -> &mut OperatorContext;

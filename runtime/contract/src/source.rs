@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use wasmill_env::Clock;
-use wasmill_model::{Batch, Epoch, PartitionId, Position};
+use wasmill_model::{Batch, Epoch, PartitionId, Position, TopicName};
 
 use crate::{BoxFuture, ConnectorError, SourceCapabilities};
 
@@ -13,6 +13,13 @@ pub trait SourceFactory: Send + Sync {
     /// Whether rows that the job has not read yet wait on disk, bounded by its backpressure.
     fn waits_on_disk(&self) -> bool {
         false
+    }
+
+    /// What is to be heard before there is anything to read behind `positions`, where nobody reads:
+    /// then a job that has nothing to do need not be in memory. `None` where only a reader can tell.
+    fn bell(&self, positions: &[(PartitionId, Position)]) -> Option<Bell> {
+        let _ = positions;
+        None
     }
 
     /// The partitions that exist now. Their numbers are stable over restarts.
@@ -30,6 +37,15 @@ pub trait SourceFactory: Send + Sync {
         assigned: Vec<(PartitionId, Option<Position>)>,
         clock: Arc<dyn Clock>,
     ) -> BoxFuture<'_, Result<Box<dyn Source>, ConnectorError>>;
+}
+
+/// What a source waits for that has read everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bell {
+    /// Records of this topic,
+    pub topic: TopicName,
+    /// in a partition at this offset or behind it.
+    pub next: Vec<(PartitionId, u64)>,
 }
 
 /// A partition as the source lists it.

@@ -48,6 +48,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// How much memory its plugin has.
+    fn memory_bytes(&self) -> Option<u64> {
+        match &self.kind {
+            SlotKind::Operator(operator) => Some(operator.memory_bytes()),
+            SlotKind::Window(window) => Some(window.memory_bytes()),
+            SlotKind::Source | SlotKind::Sink(_) => None,
+        }
+    }
+
     /// The plugin that makes its rows. Operators say it themselves: two may share the rows.
     fn plugin(&self) -> Option<PluginDigest> {
         match &self.kind {
@@ -256,6 +265,8 @@ impl Chain {
             head,
             buffers: self.orders.slots.iter().map(OrderSlot::facts).collect(),
             windows: windows.collect(),
+            due: self.next_timer(),
+            gives_up: self.orders.slots.iter().any(|slot| slot.next_deadline().is_some()),
         }
     }
 
@@ -444,8 +455,13 @@ impl Chain {
                     Some(NewKey::Empty) => batch.clone().with_keys(Arc::new(Column::empty_rows(batch.len()))),
                     None => batch.clone(),
                 };
+                if let Target::Local { slot, port } = &output.target {
+                    self.work.push_back((*slot, *port, batch));
+                    continue;
+                }
+                let began = self.clock.monotonic_nanos();
                 match &mut output.target {
-                    Target::Local { slot, port } => self.work.push_back((*slot, *port, batch)),
+                    Target::Local { .. } => {}
                     Target::Tasks(tasks) => exchange(tasks, batch).await?,
                     Target::Marks(_) => {}
                     Target::Lanes(splitter) => {
@@ -454,6 +470,8 @@ impl Chain {
                     Target::FromLane(lane) if self.in_ticket => lane.hold(batch),
                     Target::FromLane(lane) => exchange(lane.tasks(), batch).await?,
                 }
+                let took = self.clock.monotonic_nanos().saturating_sub(began);
+                self.slots[place].metrics.blocked(took);
             }
         }
         Ok(())
@@ -567,17 +585,19 @@ impl Chain {
         Ok(())
     }
 
-    /// When the next processing-time timer or window is due.
+    /// When the next processing-time timer or window is due, or a row that waits.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.slots
-            .iter()
-            .filter_map(|slot| match &slot.kind {
-                SlotKind::Operator(operator) => operator.next_deadline(),
-                SlotKind::Window(window) => window.next_deadline(),
-                SlotKind::Source | SlotKind::Sink(_) => None,
-            })
-            .chain(self.orders.slots.iter().filter_map(OrderSlot::next_deadline))
-            .min()
+        self.orders.slots.iter().filter_map(OrderSlot::next_deadline).chain(self.next_timer()).min()
+    }
+
+    /// When the next processing-time timer or window is due.
+    fn next_timer(&self) -> Option<Timestamp> {
+        let due = self.slots.iter().filter_map(|slot| match &slot.kind {
+            SlotKind::Operator(operator) => operator.next_deadline(),
+            SlotKind::Window(window) => window.next_deadline(),
+            SlotKind::Source | SlotKind::Sink(_) => None,
+        });
+        due.min()
     }
 
     /// Ends an epoch: what the chain holds becomes its cut, and the barrier goes on.
@@ -585,6 +605,9 @@ impl Chain {
         let mut cut = Cut::default();
         let at = self.moment();
         for place in 0..self.slots.len() {
+            if let Some(bytes) = self.slots[place].memory_bytes() {
+                self.slots[place].metrics.memory(self.share.index, bytes);
+            }
             match &mut self.slots[place].kind {
                 SlotKind::Source => {}
                 SlotKind::Operator(operator) => {

@@ -116,6 +116,8 @@ impl Coordinator {
         let mut collected: Option<(Barrier, Vec<Cut>)> = None;
         let mut committing: Option<Committing> = None;
         let mut injected_last = false;
+        // Epochs under way, each from its barrier to its commit.
+        let mut spans: BTreeMap<Epoch, tracing::Span> = BTreeMap::new();
         let mut epoch = self.last_committed;
 
         while finished < self.links.len() {
@@ -129,6 +131,7 @@ impl Coordinator {
             if may_inject && (last_wanted || epoch_wanted || self.clock.monotonic_nanos() >= due_at) {
                 epoch = epoch.next();
                 let barrier = Barrier { epoch, last: last_wanted };
+                spans.insert(epoch, tracing::info_span!("epoch", epoch = epoch.0));
                 injected_last = last_wanted;
                 epoch_wanted = false;
                 due_at = self.due_at();
@@ -235,6 +238,7 @@ impl Coordinator {
                 Happening::Report(None) => return Err(self.lost_task().await),
                 Happening::Committed((committer, barrier, result)) => {
                     committing = None;
+                    drop(spans.remove(&barrier.epoch));
                     self.committer = Some(committer);
                     result?;
                     kill_point("epoch-durable");

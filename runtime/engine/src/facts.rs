@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use wasmill_model::{Batch, NodeName, PartitionId, Timestamp};
+use wasmill_model::{Batch, NodeName, PartitionId, Position, Timestamp};
 use wasmill_order::{Gap, InputProgress, OpenWindow, PartitionProgress};
 
 /// Rows that came late of which a stage remembers each.
@@ -42,6 +42,11 @@ pub struct TaskFacts {
     pub buffers: Vec<BufferFacts>,
     /// Its stages with windows.
     pub windows: Vec<WindowFacts>,
+    /// When the next timer or window is due by the wall clock. It is part of the epoch.
+    pub due: Option<Timestamp>,
+    /// Whether an ordering buffer gives up numbers before long. How long it waits for them begins anew
+    /// with the task.
+    pub gives_up: bool,
 }
 
 /// Where the rows of a task come from.
@@ -64,6 +69,10 @@ pub struct SourceFacts {
     pub from: Option<NodeName>,
     /// Its partitions, with their names where they have any.
     pub partitions: Vec<(PartitionProgress, String)>,
+    /// Behind the last row that it gave, for each partition.
+    pub positions: Vec<(PartitionId, Position)>,
+    /// Whether a partition counts as idle once it has been silent for longer: the watermark may rise.
+    pub becomes_idle: bool,
 }
 
 /// Whether a source reads.

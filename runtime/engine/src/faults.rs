@@ -69,6 +69,7 @@ impl Plugin {
     /// Another plugin takes its place.
     pub(crate) fn replace(&mut self, factory: Arc<dyn OperatorFactory>, trial: Option<Epoch>) {
         self.factory = factory;
+        self.metrics.swapped();
         self.in_a_row = 0;
         self.trial = trial;
     }
@@ -122,6 +123,7 @@ impl Plugin {
     /// The error of a fault that nothing is to blame for that came in: the host's own, or that of a
     /// plugin on trial.
     pub(crate) fn blame(&self, fault: &Fault) -> Result<(), JobError> {
+        self.metrics.fault(&fault.cause);
         match &fault.cause {
             cause @ (OperatorError::Host { .. } | OperatorError::Instance(_)) => Err(self.failed(cause.clone())),
             OperatorError::Retry { .. } => Ok(()),

@@ -123,7 +123,7 @@ pub async fn start(mut parts: JobParts, data: &Handle) -> Result<JobHandle, JobE
         metrics: Arc::clone(&metrics),
         last_committed,
     };
-    let coordinator = Some(tokio::spawn(coordinator.run()));
+    let coordinator = Some(tokio::spawn(coordinator.run().instrument(tracing::Span::current())));
     let remote = JobRemote { metrics, stop, wishes };
     Ok(JobHandle { remote, coordinator, locations: wired.locations })
 }

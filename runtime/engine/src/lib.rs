@@ -20,6 +20,7 @@ mod batching;
 mod chain;
 mod convoy;
 mod coordinator;
+mod distribution;
 mod error;
 mod extract;
 mod facts;
@@ -47,6 +48,7 @@ mod trial;
 mod window_slot;
 mod wiring;
 
+pub use distribution::Spread;
 pub use error::JobError;
 pub use facts::{
     BufferFacts, HeadFacts, InputFacts, JobFacts, LateRow, Reading, SourceFacts, TaskFacts, Waits, WindowFacts,

@@ -3,10 +3,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
-use wasmill_contract::{MetricUpdate, SourceCounts};
+use wasmill_contract::{MetricUpdate, OperatorError, SourceCounts};
 use wasmill_model::{Batch, NodeName, Timestamp};
 use wasmill_tenancy::{Account, Held};
 
+use crate::distribution::{Distribution, Spread};
 use crate::tap::{Tap, Taps};
 
 /// Longest latency that is told apart from longer ones: one hour.
@@ -27,7 +28,8 @@ pub struct JobMetrics {
 
 impl JobMetrics {
     pub(crate) fn new(names: impl IntoIterator<Item = NodeName>) -> Self {
-        let latency = Histogram::new_with_bounds(1_000, LATENCY_NANOS_MAX, 3).expect("these bounds are valid");
+        // Two digits: it takes 25 KB, three would take ten times that, for each of thousands of jobs.
+        let latency = Histogram::new_with_bounds(1_000, LATENCY_NANOS_MAX, 2).expect("these bounds are valid");
         Self {
             nodes: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
             epochs: AtomicU64::new(0),
@@ -71,6 +73,18 @@ impl JobMetrics {
     #[must_use]
     pub fn tap(&self, node: &NodeName) -> Option<Tap> {
         self.nodes.iter().find(|known| known.name == *node).map(|known| known.taps.add())
+    }
+
+    /// Rows that all nodes have been given: while it stays, nothing comes in.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.nodes.iter().map(|node| node.rows_in.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether somebody watches a node.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.nodes.iter().any(|node| node.taps.any())
     }
 
     /// Epochs committed by this run.
@@ -156,6 +170,16 @@ pub struct NodeMetrics {
     ordering: Mutex<BTreeMap<u16, OrderingSnapshot>>,
     skewed: AtomicU64,
     taps: Taps,
+    /// Nanoseconds of calls, and rows of batches.
+    calls: Distribution,
+    batch_rows: Distribution,
+    blocked_nanos: AtomicU64,
+    traps: AtomicU64,
+    timeouts: AtomicU64,
+    faults: AtomicU64,
+    swaps: AtomicU64,
+    /// Bytes of memory of the instance of each task.
+    memory: Mutex<BTreeMap<u16, u64>>,
 }
 
 /// An operator's own metrics.
@@ -176,6 +200,10 @@ impl Guest {
         room && account.is_none_or(|account| self.held.get_or_insert_with(|| account.metrics.held()).try_add(1).is_ok())
     }
 }
+
+/// The smallest bounds of distributions.
+const CALL_NANOS: u64 = 4_000;
+const BATCH_ROWS: u64 = 1;
 
 /// What ordering buffers hold and have counted: of one task, or of all tasks of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -262,6 +290,22 @@ pub struct NodeSnapshot {
     pub ordering: Option<OrderingSnapshot>,
     /// Rows of a source whose time lay too far ahead of the clock to move the watermark.
     pub skewed: u64,
+    /// How long each batch took in the operator or the sink, nanoseconds.
+    pub calls: Spread,
+    /// How many rows batches have.
+    pub batch_rows: Spread,
+    /// How long its tasks have waited for room at those behind it, nanoseconds: backpressure.
+    pub blocked_nanos: u64,
+    /// Calls of the plugin that trapped.
+    pub traps: u64,
+    /// Calls of the plugin that took too long.
+    pub timeouts: u64,
+    /// Calls of the plugin that failed otherwise: at a limit, or against the contract.
+    pub faults: u64,
+    /// Plugins that were put into the stage while it ran: once for each of its tasks.
+    pub swaps: u64,
+    /// Memory that the plugin's instances take, bytes, as of the last epoch.
+    pub memory_bytes: u64,
 }
 
 impl NodeMetrics {
@@ -288,11 +332,20 @@ impl NodeMetrics {
             ordering: Mutex::default(),
             skewed: AtomicU64::new(0),
             taps: Taps::default(),
+            calls: Distribution::new(CALL_NANOS),
+            batch_rows: Distribution::new(BATCH_ROWS),
+            blocked_nanos: AtomicU64::new(0),
+            traps: AtomicU64::new(0),
+            timeouts: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            swaps: AtomicU64::new(0),
+            memory: Mutex::default(),
         }
     }
 
     pub(crate) fn batch_in(&self, rows: usize, bytes: usize) {
         self.batches.fetch_add(1, Ordering::Relaxed);
+        self.batch_rows.record(rows as u64);
         self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -341,6 +394,33 @@ impl NodeMetrics {
 
     pub(crate) fn busy(&self, nanos: u64) {
         self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.calls.record(nanos);
+    }
+
+    /// A task has waited for room.
+    pub(crate) fn blocked(&self, nanos: u64) {
+        self.blocked_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// A call of the plugin failed.
+    pub(crate) fn fault(&self, cause: &OperatorError) {
+        let counter = match cause {
+            OperatorError::Trap { .. } => &self.traps,
+            OperatorError::Deadline { .. } => &self.timeouts,
+            OperatorError::Retry { .. } => return,
+            _ => &self.faults,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another plugin is in a task of the stage.
+    pub(crate) fn swapped(&self) {
+        self.swaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The plugin of a task has so much memory.
+    pub(crate) fn memory(&self, task: u16, bytes: u64) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).insert(task, bytes);
     }
 
     pub(crate) fn guest_cpu(&self, nanos: u64) {
@@ -421,6 +501,14 @@ impl NodeMetrics {
                 tasks.values().copied().reduce(OrderingSnapshot::and)
             },
             skewed: self.skewed.load(Ordering::Relaxed),
+            calls: self.calls.snapshot(),
+            batch_rows: self.batch_rows.snapshot(),
+            blocked_nanos: self.blocked_nanos.load(Ordering::Relaxed),
+            traps: self.traps.load(Ordering::Relaxed),
+            timeouts: self.timeouts.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
+            swaps: self.swaps.load(Ordering::Relaxed),
+            memory_bytes: self.memory.lock().unwrap_or_else(PoisonError::into_inner).values().sum(),
         }
     }
 }

@@ -515,6 +515,11 @@ impl OperatorSlot {
             || matches!(self.beside.as_deref(), Some(Beside::Shadow(shadow)) if shadow.is_due(clock, at))
     }
 
+    /// How much memory its instance has.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.instance.0.as_ref().map_or(0, |instance| instance.memory_bytes())
+    }
+
     /// When the next processing-time timer is due.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let own = self.timers.next_due(Clock::Processing);

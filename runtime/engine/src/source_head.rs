@@ -173,7 +173,14 @@ impl SourceHead {
             },
         };
         let from = self.marks.as_ref().map(|marks| marks.from.clone());
-        SourceFacts { reading, watermark: self.sent.0, from, partitions: named.collect() }
+        SourceFacts {
+            reading,
+            watermark: self.sent.0,
+            from,
+            partitions: named.collect(),
+            positions: self.source.positions(),
+            becomes_idle: self.next_idle_nanos().is_some(),
+        }
     }
 
     /// What comes in next. Where it is held nothing is read. Cancel safe.

@@ -51,6 +51,11 @@ impl Taps {
         Tap { batches, lost }
     }
 
+    /// Whether somebody watches.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed) && self.open().iter().any(|(sender, _)| !sender.is_closed())
+    }
+
     /// The node gives a batch.
     pub(crate) fn show(&self, batch: &Batch) {
         if self.any.load(Ordering::Relaxed) {

@@ -61,6 +61,11 @@ impl WindowSlot {
         &mut **self.aggregate.as_mut().expect("an aggregate is there but while another is opened in its place")
     }
 
+    /// How much memory its instance has.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.aggregate.as_ref().map_or(0, |aggregate| aggregate.memory_bytes())
+    }
+
     fn begin_call(&mut self, at: Moment) -> &mut dyn Aggregate {
         let aggregate = self.aggregate();
         aggregate.context().begin_call(at.watermark, at.wall);

@@ -78,6 +78,9 @@ pub const KILL_POINTS: &[&str] = &[
     "serve-record-synced",
     "serve-record-kept",
     "serve-job-deployed",
+    "serve-job-rests",
+    "serve-job-asleep",
+    "serve-job-wakes",
 ];
 
 /// Every bug that [`planted`] may let in, with what it does.

@@ -63,6 +63,18 @@ pub enum NodeKind {
     Sink,
 }
 
+impl NodeKind {
+    /// `source`, `stage` or `sink`: what a job file calls it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Source { .. } => "source",
+            Self::Stage { .. } => "stage",
+            Self::Sink => "sink",
+        }
+    }
+}
+
 /// Where keys and event times of a source's rows come from.
 #[derive(Debug, Clone, Default)]
 pub struct Extraction {

@@ -41,6 +41,6 @@ pub use memory::MemoryState;
 pub use sequence::{SEQUENCE_COUNT_MAX, Sequence, SequenceError, Sequences};
 pub use states::StageStates;
 pub use topic::{
-    Append, Appended, Compacted as TopicCompacted, Fetched, GroupMember, PartitionStats, Producer, ReadLimit, Topic,
-    TopicConfig, TopicError, Topics, assigned,
+    Append, AppendHook, Appended, Compacted as TopicCompacted, Fetched, GroupMember, PartitionStats, Producer,
+    ReadLimit, Topic, TopicConfig, TopicError, Topics, assigned,
 };

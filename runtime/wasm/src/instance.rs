@@ -236,6 +236,10 @@ impl Operator for WasmOperator {
         })
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.live.store.data().memory_bytes()
+    }
+
     fn is_overgrown(&self) -> bool {
         self.live.store.data().memory_bytes() > self.memory_mark
     }
@@ -294,6 +298,10 @@ impl Aggregate for WasmAggregate {
             let results = self.given("finish", Some(0)).results(results, panes.starts.len());
             self.live.checked(results)
         })
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.live.store.data().memory_bytes()
     }
 
     fn context(&mut self) -> &mut OperatorContext {

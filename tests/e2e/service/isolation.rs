@@ -154,6 +154,9 @@ fn metrics_are_those_of_the_caller() {
         "{own}"
     );
     assert!(own.contains("wasmill_job_latency_seconds{tenant=\"acme\",job=\"copy\",quantile=\"0.99\"}"), "{own}");
+    for name in ["node_call_seconds_bucket", "node_batch_rows_count", "node_blocked_seconds_total"] {
+        assert!(own.contains(&format!("wasmill_{name}{{")), "{name}: {own}");
+    }
     assert!(!own.contains("other"), "{own}");
     let all = server.operator().get("/metrics").is(200).text;
     assert!(all.contains("tenant=\"acme\"") && all.contains("tenant=\"other\"") && all.ends_with("# EOF\n"), "{all}");

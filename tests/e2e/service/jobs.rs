@@ -45,6 +45,13 @@ fn a_job_lives_from_its_deployment_to_its_removal() {
     acme.produce("in", 30..40);
     server.until("the new rows are copied", || acme.values("out").len() == 59);
     assert!(acme.get("/v1/jobs/copy/file").is(200).text.contains("parallelism = 2"));
+    let top = acme.run(&["top", "--once", "--every", "200ms", "--json"]).ok().json();
+    assert_eq!(
+        (&top["jobs"][0]["job"], &top["jobs"][0]["nodes"][1]["node"]),
+        (&json!("copy"), &json!("work")),
+        "{top}"
+    );
+    assert!(top["jobs"][0]["nodes"][1]["memory_bytes"].as_u64() > Some(0), "an instance has memory: {top}");
     let lines = acme.get("/v1/jobs/copy/logs").is(200).body;
     assert!(lines.as_array().expect("lines").iter().any(|line| line["message"] == "the job runs"), "{lines}");
 

@@ -1,10 +1,12 @@
 //! `wasmill serve` and the commands that speak to it.
 
 mod client;
+mod hibernation;
 mod hostile;
 mod isolation;
 mod jobs;
 mod neighbours;
+mod otlp;
 mod plugins;
 mod tenants;
 mod tls;

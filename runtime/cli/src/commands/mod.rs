@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
@@ -38,6 +38,7 @@ use crate::failure::Failure;
 use crate::progress::LogWriter;
 use crate::remote::ServerArgs;
 use crate::serve::JobLogLayer;
+use crate::serve::otlp::{self, SpanLayer};
 use crate::terminal::Terminal;
 
 /// Stream processing with WebAssembly operators.
@@ -123,6 +124,8 @@ enum Command {
     Deploy(service::DeployArgs),
     /// List jobs of a service
     Ps,
+    /// Show jobs of a service and their nodes as they go: rates, lag, backpressure, memory
+    Top(service::TopArgs),
     /// Show what a job of a service and its plugins said
     Logs(service::LogsArgs),
     /// Remove a job of a service with its state
@@ -160,7 +163,14 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
     let logs = JobLogs::default();
     let keeps_logs =
         matches!(cli.command, Command::Serve(_)).then(|| JobLogLayer::new(logs.clone(), Arc::clone(&clock)));
-    log(&cli.global, &terminal, keeps_logs);
+    let (heard, spans) = match &cli.command {
+        Command::Serve(args) if args.otlp.is_some() => {
+            let (layer, spans) = otlp::spans(Arc::clone(&clock));
+            (Some(layer), Some(spans))
+        }
+        _ => (None, None),
+    };
+    log(&cli.global, &terminal, keeps_logs, heard);
     let server = cli.global.server.clone();
     let done = match cli.command {
         Command::New(args) => new::new(&args, &terminal),
@@ -171,7 +181,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Explain(args) => explain::explain(&args, &terminal),
         Command::Graph(args) => graph::graph(&args, &terminal),
         Command::Run(args) => run::run(args, &terminal, clock),
-        Command::Serve(args) => serve::serve(args, &terminal, clock, logs),
+        Command::Serve(args) => serve::serve(args, &terminal, clock, logs, spans),
         Command::Status(args) => remote::status(&args, &server, &terminal),
         Command::Why(args) => why::why(&args, &server, &terminal),
         Command::Pause(args) => remote::tell(&args, Request::Pause, &server, &terminal),
@@ -186,6 +196,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
         Command::Savepoint(args) => savepoint::savepoint(&args, &server, &terminal),
         Command::Deploy(args) => service::deploy(&args, &server, &terminal),
         Command::Ps => service::ps(&server, &terminal),
+        Command::Top(args) => service::top(&args, &server, &terminal),
         Command::Logs(args) => service::logs(&args, &server, &terminal),
         Command::Rm(args) => service::rm(&args, &server, &terminal),
         Command::Rescale(args) => service::rescale(&args, &server, &terminal),
@@ -209,7 +220,7 @@ pub(crate) fn run(cli: Cli, clock: Arc<RealClock>) -> ExitCode {
 
 /// Log lines go to standard error: warnings, with `-v` what plugins and connectors say, with `-vv`
 /// everything of ours. `WASMILL_LOG` overrules it.
-fn log(global: &Global, terminal: &Terminal, jobs: Option<JobLogLayer>) {
+fn log(global: &Global, terminal: &Terminal, jobs: Option<JobLogLayer>, spans: Option<SpanLayer>) {
     let default = match global.verbose {
         0 => "warn",
         1 => "info",
@@ -224,8 +235,9 @@ fn log(global: &Global, terminal: &Terminal, jobs: Option<JobLogLayer>) {
     // Of the spans that lines of jobs are found by, and what plugins and we say in them.
     let of_jobs = Targets::new().with_default(LevelFilter::INFO);
     let jobs = jobs.map(|jobs| jobs.with_filter(of_jobs));
+    let spans = spans.map(|spans| spans.with_filter(filter_fn(otlp::wants)));
     // Only a second subscriber could fail, and there is one.
-    let _set = tracing_subscriber::registry().with(lines.with_filter(filter)).with(jobs).try_init();
+    let _set = tracing_subscriber::registry().with(lines.with_filter(filter)).with(jobs).with(spans).try_init();
 }
 
 /// A runtime for the tasks of jobs, with a worker for each core.

@@ -9,7 +9,7 @@ use wasmill_control::local::{self, AskError, Request};
 use super::service;
 use crate::failure::Failure;
 use crate::remote::ServerArgs;
-use crate::terminal::{Table, Terminal, duration, grouped, short_digest};
+use crate::terminal::{Table, Terminal, duration, grouped, short_digest, text};
 
 #[derive(Debug, Args)]
 pub(super) struct RemoteArgs {
@@ -109,8 +109,4 @@ pub(super) fn print_status(answer: &Value, terminal: &Terminal) -> Result<(), Fa
         ));
     }
     terminal.print(&said)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

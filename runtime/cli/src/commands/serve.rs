@@ -3,17 +3,20 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 use tokio::sync::oneshot;
-use wasmill_control::service::{JobLogs, Listen, OpenedService, Service, Tls, serve as answer};
+use wasmill_control::service::{JobLogs, Listen, OpenedService, Service, ServiceSettings, Tls, serve as answer};
 use wasmill_env::{Clock, RealClock, RealDisk};
+use wasmill_spec::Period;
 
 use super::run::stop_signals;
 use crate::failure::{self, Failure};
 use crate::plugins::Plugins;
 use crate::serve::JobHost;
+use crate::serve::otlp::{Exporter, Spans};
 use crate::supervise::stop_asked;
 use crate::terminal::Terminal;
 
@@ -33,6 +36,13 @@ pub(super) struct ServeArgs {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     listen: String,
+    /// A job that has had nothing to do for so long is taken out of memory until it has; `never` keeps
+    /// all of them
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = hibernate_after)]
+    hibernate_after: HibernateAfter,
+    /// Send traces and metrics to this collector, by OTLP over HTTP, such as http://localhost:4318
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(super) otlp: Option<String>,
     /// The certificate to show, in a PEM file; without one, connections are not encrypted
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -41,7 +51,27 @@ pub(super) struct ServeArgs {
     tls_key: Option<PathBuf>,
 }
 
-pub(super) fn serve(args: ServeArgs, terminal: &Terminal, clock: Arc<RealClock>, logs: JobLogs) -> Result<(), Failure> {
+#[derive(Debug, Clone, Copy)]
+struct HibernateAfter(Option<Duration>);
+
+fn hibernate_after(text: &str) -> Result<HibernateAfter, String> {
+    if text == "never" {
+        return Ok(HibernateAfter(None));
+    }
+    let time: Period = text.parse().map_err(|error| format!("{error}; or write `never`"))?;
+    match time.as_duration() {
+        time if time < Duration::from_millis(100) => Err("at least 100ms, or `never`".to_owned()),
+        time => Ok(HibernateAfter(Some(time))),
+    }
+}
+
+pub(super) fn serve(
+    args: ServeArgs,
+    terminal: &Terminal,
+    clock: Arc<RealClock>,
+    logs: JobLogs,
+    spans: Option<Spans>,
+) -> Result<(), Failure> {
     raise_file_limit();
     let data = super::data_runtime()?;
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -51,7 +81,7 @@ pub(super) fn serve(args: ServeArgs, terminal: &Terminal, clock: Arc<RealClock>,
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    let done = control.block_on(run(args, terminal, clock, logs, data.handle().clone()));
+    let done = control.block_on(run(args, terminal, clock, logs, spans, data.handle().clone()));
     // A guest in the middle of a call must not hold up the end.
     data.shutdown_background();
     control.shutdown_background();
@@ -63,13 +93,19 @@ async fn run(
     terminal: &Terminal,
     clock: Arc<RealClock>,
     logs: JobLogs,
+    spans: Option<Spans>,
     data: tokio::runtime::Handle,
 ) -> Result<(), Failure> {
     let mut stops = stop_signals()?;
+    let exporter = match args.otlp.as_deref().zip(spans) {
+        Some((endpoint, spans)) => Some(Exporter::new(endpoint, spans, Arc::clone(&clock) as _)?),
+        None => None,
+    };
     let workers = u32::try_from(data.metrics().num_workers()).unwrap_or(u32::MAX);
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data));
-    let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs, workers);
+    let settings = ServiceSettings { workers, hibernate_after: args.hibernate_after.0 };
+    let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs, settings);
     let OpenedService { service, token_file } = opened.map_err(|error| match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::wrong(error.to_string()),
         _ => Failure::file("serve", &args.data, &error),
@@ -80,6 +116,9 @@ async fn run(
             true => json!({"token_file": file.to_string()}).to_string(),
             false => format!("made a token of the operator: {file}"),
         });
+    }
+    if let Some(exporter) = exporter {
+        tokio::spawn(exporter.run(Arc::clone(&service)));
     }
     let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| Tls { certificate, key });
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -10,7 +10,7 @@ use wasmill_model::{NodeName, Timestamp};
 use super::{remote, service};
 use crate::failure::Failure;
 use crate::remote::ServerArgs;
-use crate::terminal::{Style, Terminal, bytes, count};
+use crate::terminal::{Style, Terminal, bytes, count, text};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Without a node: what is worth saying of each. docs/ordering.md says how to read it.")]
@@ -111,8 +111,4 @@ fn key(of: &Value) -> String {
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

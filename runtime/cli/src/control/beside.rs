@@ -52,6 +52,11 @@ enum State {
 }
 
 impl Trials {
+    /// Whether one runs.
+    pub(super) fn any(&self) -> bool {
+        self.running().next().is_some()
+    }
+
     fn running(&self) -> impl Iterator<Item = (&NodeName, &Trial)> {
         self.known.iter().filter(|(_, trial)| trial.state == State::Runs)
     }

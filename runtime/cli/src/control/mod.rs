@@ -10,7 +10,7 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
@@ -58,6 +58,24 @@ pub(crate) struct Control {
     paused: AtomicBool,
     stopping: AtomicBool,
     drained: AtomicBool,
+    /// Requests under way.
+    asked: AtomicUsize,
+}
+
+/// A request under way.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(asked: &'a AtomicUsize) -> Self {
+        asked.fetch_add(1, Ordering::Relaxed);
+        Self(asked)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,6 +121,7 @@ impl Control {
             paused,
             stopping,
             drained,
+            asked: AtomicUsize::new(0),
         }
     }
 
@@ -254,6 +273,11 @@ impl Control {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody waits for an answer, or for what a plugin does beside the one of a stage.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > 0 || locked(&self.trials).any()
+    }
+
     /// Whether somebody has asked for the end of the input.
     pub(crate) fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
@@ -269,6 +293,7 @@ impl Control {
     /// Does what is asked of the job.
     pub(crate) async fn answer(&self, request: Request) -> Answer {
         let current = self.current()?;
+        let _busy = Busy::new(&self.asked);
         match request {
             Request::Status => Ok(status::status(self, &current)),
             Request::Why { node } => why::why(self, &current, node.as_ref()).await,

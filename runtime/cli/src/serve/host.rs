@@ -10,19 +10,17 @@ use tracing::Instrument as _;
 use wasmill_connectors::Fence;
 use wasmill_contract::BoxFuture;
 use wasmill_control::service::{Board, Command, Host, Inspected, JobEnd, JobOrder, Live, Ties, Wrong};
-use wasmill_env::{RealClock, RealDisk};
+use wasmill_env::{Clock as _, RealClock};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
-use wasmill_store::Topics;
 use wasmill_wasm::InstanceLimits;
 
+use super::idle::Idle;
 use super::logs::JOB_SPAN;
 use crate::assemble::{self, Assembled, Place};
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::overrides::{self, Override};
 use crate::plugins::Plugins;
-use crate::progress::Role;
-use crate::summary::roles;
 use crate::supervise::{Ended, Event, ROOM_RETRY, Supervised, Watch, stop_asked};
 
 /// How a job file of a tenant is called in diagnostics.
@@ -45,12 +43,11 @@ impl JobHost {
 
     async fn assemble(&self, order: &JobOrder) -> Result<Assembled, Failure> {
         let spec = read(order)?;
-        let topics = Topics::new(Arc::new(RealDisk), &order.topics, Arc::clone(&self.clock) as _);
         let fence = Fence { hosts: order.egress.hosts.clone(), listen: order.egress.listen };
         let place = Place {
             base_dir: Some(&order.files),
             state_dir: Some(&order.state),
-            topics: &topics,
+            topics: &order.topics,
             plugins: Some(&order.plugins),
             fence: Some(Arc::new(fence)),
         };
@@ -58,10 +55,20 @@ impl JobHost {
     }
 
     async fn supervise(&self, order: &JobOrder, ties: &mut Ties) -> Result<JobEnd, Failure> {
+        loop {
+            // Something came while it went to rest: it goes on from its last epoch.
+            if let Some(end) = self.life(order, ties).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Runs a job until it ends, or might have rested.
+    async fn life(&self, order: &JobOrder, ties: &mut Ties) -> Result<Option<JobEnd>, Failure> {
         let Ties { commands, stops, board } = ties;
         let assembled = tokio::select! {
             assembled = self.assemble(order) => Arc::new(assembled?),
-            () = stop_asked(stops) => return Ok(JobEnd::Stopped),
+            () = stop_asked(stops) => return Ok(Some(JobEnd::Stopped)),
         };
         let control = Control::new(
             Arc::clone(&assembled),
@@ -84,20 +91,21 @@ impl JobHost {
             allow_dropped: false,
             account: Some(Arc::clone(&order.account)),
         };
-        let kinds = roles(&assembled).into_iter().map(|role| match role {
-            Role::Source { .. } => "source",
-            Role::Stage => "stage",
-            Role::Sink => "sink",
-        });
+        let kinds = assembled.planned.plan.nodes.iter().map(|node| node.kind.name());
         let mut watch = OnBoard { board, control: &control, kinds: kinds.collect() };
+        let idle = Idle::default();
         let ended = tokio::select! {
             ended = supervised.run(stops, &mut watch) => ended?,
-            () = answer(commands, &control) => return Ok(JobEnd::Stopped),
+            () = answer(commands, &control) => return Ok(Some(JobEnd::Stopped)),
             never = control.attend() => match never {},
+            never = idle.watch(order.hibernate_after, &assembled, &control, &*self.clock) => match never {},
         };
         Ok(match ended {
-            Ended::Ran(summary) if summary.stopped && !control.is_drained() => JobEnd::Stopped,
-            Ended::Ran(_) | Ended::Already(_) => JobEnd::Finished,
+            Ended::Ran(summary) if summary.stopped && !control.is_drained() => Some(JobEnd::Stopped),
+            Ended::Ran(summary) if idle.was_asked() && !control.is_drained() => {
+                idle.rest(&summary.nodes, self.clock.wall()).map(JobEnd::Rests)
+            }
+            Ended::Ran(_) | Ended::Already(_) => Some(JobEnd::Finished),
         })
     }
 }
@@ -124,10 +132,10 @@ async fn answer(commands: &mut mpsc::Receiver<Command>, control: &Arc<Control>) 
 /// The job file, with what stands for the names of plugins in it.
 fn read(order: &JobOrder) -> Result<JobSpec, Failure> {
     let mut spec = wasmill_spec::parse(FILE, order.text.as_bytes()).map_err(Failure::Job)?;
-    let mut wrong = Vec::new();
     if spec.dead_letters.is_some() {
         let message = "`dead_letters` names a file; in the service they are with the job";
-        wrong.push(spec.error(&["dead_letters"], message).hint("leave it out, and read them with `wasmill dlq`"));
+        let wrong = spec.error(&["dead_letters"], message).hint("leave it out, and read them with `wasmill dlq`");
+        return Err(Failure::Job(vec![wrong]));
     }
     for (name, stage) in &mut spec.stages {
         if let PluginRef::Path(named) = &stage.plugin {
@@ -139,9 +147,6 @@ fn read(order: &JobOrder) -> Result<JobSpec, Failure> {
                 }
             }
         }
-    }
-    if !wrong.is_empty() {
-        return Err(Failure::Job(wrong));
     }
     spec.dead_letters = Some(order.dead_letters.display().to_string());
     Ok(spec)

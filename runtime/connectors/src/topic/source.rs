@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmill_contract::{
-    BatchLimit, Bounds, BoxFuture, ConnectorError, Source, SourceCapabilities, SourceEvent, SourceFactory,
+    BatchLimit, Bell, Bounds, BoxFuture, ConnectorError, Source, SourceCapabilities, SourceEvent, SourceFactory,
     SourcePartition,
 };
 use wasmill_env::Clock;
@@ -57,6 +57,14 @@ impl SourceFactory for TopicSourceFactory {
     fn capabilities(&self) -> SourceCapabilities {
         let bounds = if self.ends { Bounds::Bounded } else { Bounds::Unbounded };
         SourceCapabilities { bounds, replayable: true }
+    }
+
+    fn bell(&self, positions: &[(PartitionId, Position)]) -> Option<Bell> {
+        if self.ends {
+            return None;
+        }
+        let next = positions.iter().map(|(partition, position)| Some((*partition, decode(position).ok()?)));
+        Some(Bell { topic: self.topic.clone(), next: next.collect::<Option<_>>()? })
     }
 
     fn partitions(&self) -> BoxFuture<'_, Result<Vec<SourcePartition>, ConnectorError>> {

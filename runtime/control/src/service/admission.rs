@@ -1,6 +1,7 @@
 //! What a job file asks for, held against what its tenant may.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wasmill_model::{JobName, PluginDigest};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
@@ -90,7 +91,7 @@ pub(super) fn admit(spec: &JobSpec, record: &TenantRecord, pinned: &Pins) -> Res
 /// changed, so two jobs never take the same.
 pub(super) fn reserve(record: &mut TenantRecord, admitted: &Admitted, text: &str, now: i64) -> Result<u64, Problem> {
     let budget = record.budget;
-    let others = || record.jobs.iter().filter(|(job, _)| **job != admitted.job).map(|(_, job)| job);
+    let others = || record.jobs.iter().filter(|(job, _)| **job != admitted.job).map(|(_, job)| &**job);
     if others().count() >= budget.jobs as usize {
         return Err(Problem::over_budget(format!("the tenant has {} jobs, and may have no more", budget.jobs)));
     }
@@ -121,9 +122,9 @@ pub(super) fn reserve(record: &mut TenantRecord, admitted: &Admitted, text: &str
         reserved: admitted.reserved,
         deployed: now,
         revision,
-        swapped: before.map(|before| before.swapped).unwrap_or_default(),
+        swapped: before.map(|before| before.swapped.clone()).unwrap_or_default(),
     };
-    record.jobs.insert(admitted.job.clone(), job);
+    record.jobs.insert(admitted.job.clone(), Arc::new(job));
     Ok(revision)
 }
 

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use wasmill_contract::BoxFuture;
 use wasmill_model::{JobName, PluginDigest, TenantName};
+use wasmill_store::Topics;
 use wasmill_tenancy::Account;
 
+use super::hibernation::Rest;
 use super::plugins::Inspected;
 use super::record::Egress;
 use super::slot::Board;
@@ -32,8 +35,8 @@ pub struct JobOrder {
     pub state: PathBuf,
     /// Where its rejected rows are written for people.
     pub dead_letters: PathBuf,
-    /// Where topics of the tenant are.
-    pub topics: PathBuf,
+    /// Topics of the tenant.
+    pub topics: Topics,
     /// Where plugins of the tenant are, see [`super::blob`].
     pub plugins: PathBuf,
     /// Where it may connect to.
@@ -45,6 +48,8 @@ pub struct JobOrder {
     /// Plugins that stages were swapped to, and that nobody vouches for any more: the job does not go on
     /// with them.
     pub untrusted: BTreeSet<String>,
+    /// After so long without a row it rests, where nothing speaks against that; `None`: never.
+    pub hibernate_after: Option<Duration>,
 }
 
 /// A request to a job, and who waits for the answer.
@@ -85,6 +90,8 @@ pub enum JobEnd {
     Finished,
     /// Somebody asked for it.
     Stopped,
+    /// It has nothing to do until one of these happens.
+    Rests(Rest),
     /// It failed.
     Failed {
         /// Why.

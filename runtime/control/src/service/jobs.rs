@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tracing::{Instrument as _, Span};
 use utoipa::ToSchema;
 use wasmill_env::kill_point;
 use wasmill_model::{JobName, NodeName};
@@ -21,7 +22,7 @@ use super::record::{Desired, Reserved};
 use super::savepoints;
 use super::slot::{Phase, Run, Slot};
 use super::state::remove_all;
-use super::tenant::{Tenant, bytes_in, no_job};
+use super::tenant::{Tenant, no_job};
 use crate::beside::BesideAsked;
 use crate::local::{Refusal, Request};
 
@@ -42,6 +43,8 @@ pub(super) struct JobView {
     pub(super) over_budget: Option<String>,
     /// What to do about that.
     pub(super) hints: Vec<String>,
+    /// How often it was started since the service was.
+    pub(super) starts: u64,
     /// How often it was deployed.
     pub(super) revision: u64,
     /// When it was deployed last, microseconds since the Unix epoch.
@@ -72,12 +75,23 @@ pub(super) async fn to_the_end<T: Send + 'static>(
     }
 }
 
+/// Does `act` in a span, which says what went wrong.
+async fn observed<T>(act: impl Future<Output = Result<T, Problem>>, span: Span) -> Result<T, Problem> {
+    let done = act.instrument(span.clone()).await;
+    if let Err(problem) = &done {
+        span.record("error", problem.detail.as_str());
+    }
+    done
+}
+
 impl Tenant {
     /// Starts every job that is to run.
     pub(super) async fn start_all(self: &Arc<Self>) {
         for (job, slot) in self.slots() {
             let mut run = slot.run.lock().await;
-            self.start(&job, &slot, &mut run);
+            if slot.board.phase() != Phase::Hibernating {
+                self.start(&job, &slot, &mut run);
+            }
         }
     }
 
@@ -96,14 +110,14 @@ impl Tenant {
 
     /// Ends every job now.
     pub(super) async fn cut_off_all(&self) {
-        for (_, slot) in self.slots() {
+        for (job, slot) in self.slots() {
             let mut run = slot.run.lock().await;
-            slot.stop(&mut run, true).await;
+            self.halt(&job, &slot, &mut run, true).await;
         }
     }
 
     /// Starts a job that is to run and does not.
-    fn start(self: &Arc<Self>, job: &JobName, slot: &Slot, run: &mut Option<Run>) {
+    pub(super) fn start(self: &Arc<Self>, job: &JobName, slot: &Slot, run: &mut Option<Run>) {
         let record = self.record();
         let Some(wanted) = record.jobs.get(job).filter(|wanted| wanted.desired != Desired::Stopped) else { return };
         if run.is_some() {
@@ -119,9 +133,11 @@ impl Tenant {
         });
         match order {
             Ok(order) => {
-                let tenant = Arc::clone(self);
-                let used = move |usage| tenant.use_more(usage);
-                slot.start(run, Arc::clone(&self.parts.host), order, Arc::clone(&self.parts.clock), used);
+                let (host, clock) = (Arc::clone(&self.parts.host), Arc::clone(&self.parts.clock));
+                let (tenant, used_by, job) = (Arc::clone(self), Arc::clone(self), job.clone());
+                let used = move |usage| used_by.use_more(usage);
+                let rests = move |rest| Box::pin(async move { tenant.rests(&job, rest).await }) as _;
+                slot.start(run, host, order, clock, used, rests);
             }
             Err(problem) => slot.board.cannot_start(problem),
         }
@@ -144,11 +160,12 @@ impl Tenant {
             files: self.dir.join("files"),
             state: dir.join("state"),
             dead_letters: dir.join("dead-letters.jsonl"),
-            topics: self.topics_dir(),
+            topics: self.topics.clone(),
             plugins: self.plugin_dir(),
             egress: self.record().egress.clone(),
             paused,
             account: Arc::clone(&self.account),
+            hibernate_after: self.parts.hibernation.after,
         }
     }
 
@@ -171,6 +188,11 @@ impl Tenant {
 
     /// Deploys a job: a new one, or another file for one that there is, which goes on from its state.
     pub(super) async fn deploy(self: &Arc<Self>, job: JobName, text: String) -> Result<(JobView, bool), Problem> {
+        let span = tracing::info_span!("deploy", tenant = %self.name, job = %job, error = tracing::field::Empty);
+        observed(self.deploy_now(job, text), span).await
+    }
+
+    async fn deploy_now(self: &Arc<Self>, job: JobName, text: String) -> Result<(JobView, bool), Problem> {
         self.admit_change()?;
         self.has_room().await?;
         let (admitted, order) = self.admitted(Some(&job), &text)?;
@@ -197,7 +219,7 @@ impl Tenant {
             if in_place {
                 slot.changed(order);
             } else {
-                slot.stop(&mut run, false).await;
+                tenant.halt(&job, &slot, &mut run, false).await;
                 tenant.start(&job, &slot, &mut run);
             }
             drop(run);
@@ -258,13 +280,17 @@ impl Tenant {
         let slot = self.slot(&job)?;
         let tenant = Arc::clone(self);
         to_the_end(async move {
+            if drain {
+                // One that rests has windows and timers that are to fire.
+                tenant.awake(&job).await?;
+            }
             let mut run = slot.run.lock().await;
             tenant
                 .change({
                     let job = job.clone();
                     move |record| {
                         let wanted = record.jobs.get_mut(&job).ok_or_else(|| no_job(&job))?;
-                        wanted.desired = desired;
+                        Arc::make_mut(wanted).desired = desired;
                         Ok(())
                     }
                 })
@@ -275,7 +301,7 @@ impl Tenant {
                     if drain && runs {
                         slot.ask(Request::Drain).await?;
                     }
-                    slot.stop(&mut run, false).await;
+                    tenant.halt(&job, &slot, &mut run, false).await;
                 }
                 Desired::Running | Desired::Paused if runs => {
                     let request = if desired == Desired::Paused { Request::Pause } else { Request::Resume };
@@ -283,7 +309,7 @@ impl Tenant {
                 }
                 Desired::Running | Desired::Paused => {
                     // One that has failed or finished is tried again.
-                    slot.stop(&mut run, false).await;
+                    tenant.halt(&job, &slot, &mut run, false).await;
                     tenant.start(&job, &slot, &mut run);
                 }
             }
@@ -305,7 +331,7 @@ impl Tenant {
                     move |record| record.jobs.remove(&job).map(drop).ok_or_else(|| no_job(&job))
                 })
                 .await?;
-            slot.stop(&mut run, true).await;
+            tenant.halt(&job, &slot, &mut run, true).await;
             tenant.forget_slot(&job);
             tenant.remove_job_dir(&job).await
         })
@@ -320,6 +346,17 @@ impl Tenant {
 
     /// Puts another plugin into a stage while the job runs, or beside that of the stage at first.
     pub(super) async fn swap(
+        self: &Arc<Self>,
+        job: JobName,
+        stage: NodeName,
+        named: &str,
+        beside: Option<BesideAsked>,
+    ) -> Result<Value, Problem> {
+        let span = tracing::info_span!("swap", tenant = %self.name, %job, %stage, error = tracing::field::Empty);
+        observed(self.swap_now(job, stage, named, beside), span).await
+    }
+
+    async fn swap_now(
         self: &Arc<Self>,
         job: JobName,
         stage: NodeName,
@@ -342,12 +379,13 @@ impl Tenant {
                 tenant
                     .change(move |record| {
                         let wanted = record.jobs.get_mut(&job).ok_or_else(|| no_job(&job))?;
-                        wanted.swapped.insert(stage, digest.to_string());
+                        Arc::make_mut(wanted).swapped.insert(stage, digest.to_string());
                         Ok(())
                     })
                     .await?;
             }
             let is_swap = beside.is_none();
+            tenant.awake(&job).await?;
             let answer = slot.ask(Request::Swap { stage, plugin, beside }).await?;
             if is_swap {
                 slot.board.swapped();
@@ -386,6 +424,7 @@ impl Tenant {
             reason: wrong.as_ref().map(|wrong| wrong.message.clone()),
             hints: wrong.map(|wrong| wrong.hints).unwrap_or_default(),
             over_budget: self.account.held().filter(|_| phase == Phase::Running),
+            starts: slot.board.starts(),
             revision: wanted.revision,
             deployed: wanted.deployed,
             reserved: wanted.reserved,
@@ -412,7 +451,7 @@ impl Tenant {
         let tenant = Arc::clone(self);
         to_the_end(async move {
             let mut run = slot.run.lock().await;
-            slot.stop(&mut run, at_once).await;
+            tenant.halt(&job, &slot, &mut run, at_once).await;
             let dir = tenant.job_dir(&job);
             let done = blocking(move || act(dir)).await;
             tenant.start(&job, &slot, &mut run);
@@ -422,9 +461,9 @@ impl Tenant {
     }
 
     /// Refuses where the jobs of the tenant have as much state as they may.
-    pub(super) async fn has_room(&self) -> Result<(), Problem> {
-        let (most, dir) = (self.record().budget.state_bytes, self.dir.join("jobs"));
-        let has = blocking(move || Ok(bytes_in(&dir))).await?;
+    pub(super) async fn has_room(self: &Arc<Self>) -> Result<(), Problem> {
+        let (most, tenant) = (self.record().budget.state_bytes, Arc::clone(self));
+        let has = blocking(move || Ok(tenant.state_bytes())).await?;
         if has >= most {
             return Err(Problem::over_budget(format!(
                 "state of the tenant's jobs takes {has} bytes, it may take {most}"
@@ -440,13 +479,14 @@ impl Tenant {
         let now = self.account.spent();
         json!({
             "jobs": record.jobs.len(),
+            "hibernating": self.slots().iter().filter(|(_, slot)| slot.board.phase() == Phase::Hibernating).count(),
             "tasks": reserved(|reserved| u64::from(reserved.tasks)),
             "memory_bytes": reserved(|reserved| reserved.memory_bytes),
             "plugins": record.plugins.len(),
             "plugin_bytes": record.plugins.values().map(|plugin| plugin.bytes).sum::<u64>(),
             "tokens": record.tokens.len(),
-            "state_bytes": bytes_in(&self.dir.join("jobs")),
-            "topic_bytes": bytes_in(&self.topics_dir()),
+            "state_bytes": self.state_bytes(),
+            "topic_bytes": self.topic_bytes(),
             "timers": now.timers,
             "metric_series": now.metric_series,
             "memory_bytes_now": now.memory_bytes,

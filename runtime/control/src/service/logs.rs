@@ -9,6 +9,8 @@ use wasmill_model::Timestamp;
 
 /// Lines that are kept of a job.
 const LINES_MAX: usize = 1_000;
+/// Lines that are kept of a job that rests.
+const LINES_RESTING: usize = 20;
 /// Bytes that are kept of a line.
 const LINE_BYTES_MAX: usize = 8 << 10;
 /// Bytes that are kept of a job.
@@ -55,6 +57,15 @@ impl LogRing {
             let Some(oldest) = ring.lines.pop_front() else { break };
             ring.bytes -= oldest.message.len();
         }
+    }
+
+    /// Keeps the last few lines only: of a job that rests.
+    pub(super) fn shrink(&self) {
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let surplus = ring.lines.len().saturating_sub(LINES_RESTING);
+        let bytes: usize = ring.lines.drain(..surplus).map(|line| line.message.len()).sum();
+        ring.bytes -= bytes;
+        ring.lines.shrink_to_fit();
     }
 
     /// Up to `limit` lines from a number on, the oldest first; the last ones where no number is given.

@@ -1,15 +1,17 @@
 //! What Prometheus reads. Labels are bounded: tenants, jobs and nodes by budgets, metrics of plugins by
 //! the engine.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
-use wasmill_engine::NodeSnapshot;
+use wasmill_engine::{NodeSnapshot, Spread};
 use wasmill_model::Timestamp;
 use wasmill_tenancy::Spent;
 
@@ -23,6 +25,34 @@ const NAME_CHARS_MAX: usize = 64;
 
 type Labels = Vec<(&'static str, String)>;
 type Number = Gauge<f64, AtomicU64>;
+
+/// A histogram whose counters stand.
+#[derive(Debug, Clone, Default)]
+struct Buckets(Arc<Mutex<(Spread, f64)>>);
+
+impl Buckets {
+    /// `unit` is what one of a value is, in the unit of the metric.
+    fn set(&self, spread: Spread, unit: f64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (spread, unit);
+    }
+}
+
+impl TypedMetric for Buckets {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Buckets {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (spread, unit) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = spread.bounds().map(|bound| bound as f64 * unit).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(spread.counts).collect();
+        encoder.encode_histogram::<NoLabelSet>(spread.sum as f64 * unit, spread.count(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
 
 /// One scrape.
 struct Scrape {
@@ -44,6 +74,12 @@ struct Scrape {
     busy: Family<Labels, Counter<f64, AtomicU64>>,
     guest_cpu: Family<Labels, Counter<f64, AtomicU64>>,
     lag: Family<Labels, Number>,
+    calls: Family<Labels, Buckets>,
+    batch_rows: Family<Labels, Buckets>,
+    blocked: Family<Labels, Counter<f64, AtomicU64>>,
+    node_memory: Family<Labels, Number>,
+    faults: Family<Labels, Counter>,
+    node_swaps: Family<Labels, Counter>,
     guest: Family<Labels, Number>,
     requests: Family<Labels, Counter>,
     cpu: Family<Labels, Counter<f64, AtomicU64>>,
@@ -55,6 +91,7 @@ struct Scrape {
     refused: Family<Labels, Counter>,
     throttled: Family<Labels, Counter>,
     log_dropped: Family<Labels, Counter>,
+    jobs: Family<Labels, Gauge>,
 }
 
 impl Scrape {
@@ -85,6 +122,12 @@ impl Scrape {
             busy: family!("node_busy_seconds", "Time in the plugin or the sink"),
             guest_cpu: family!("node_guest_cpu_seconds", "CPU time of the plugin"),
             lag: family!("node_watermark_lag_seconds", "How far the watermark is behind the clock"),
+            calls: family!("node_call_seconds", "How long each batch took in the plugin or the sink"),
+            batch_rows: family!("node_batch_rows", "How many rows batches have"),
+            blocked: family!("node_blocked_seconds", "Time tasks waited for room at those behind them"),
+            node_memory: family!("node_memory_bytes", "Memory of the plugin's instances, as of the last epoch"),
+            faults: family!("node_faults", "Calls of the plugin that failed"),
+            node_swaps: family!("node_swaps", "Plugins put into tasks of the stage while it ran"),
             guest: family!("plugin_metric", "Counters and gauges of plugins"),
             requests: family!("tenant_requests", "Requests of the tenant since it was made"),
             cpu: family!("tenant_cpu_seconds", "CPU time of plugins since the service was started"),
@@ -96,6 +139,7 @@ impl Scrape {
             refused: family!("tenant_refused", "Memory, state, timers and metrics refused for the budget"),
             throttled: family!("tenant_throttled", "How often tasks were held back for the budget"),
             log_dropped: family!("tenant_log_lines_dropped", "Lines of plugins dropped for the budget"),
+            jobs: family!("tenant_jobs", "Jobs of the tenant by what they do"),
             registry,
         }
     }
@@ -105,9 +149,15 @@ impl Scrape {
         self.requests.get_or_create(&vec![("tenant", name.clone())]).inc_by(tenant.usage().requests);
         self.spent(&tenant.account.spent(), &vec![("tenant", name.clone())]);
         for (job, slot) in tenant.slots() {
-            let of_job = vec![("tenant", name.clone()), ("job", job.to_string())];
             let board = &slot.board;
-            self.up.get_or_create(&of_job).set(i64::from(board.phase() == Phase::Running));
+            let phase = board.phase();
+            self.jobs.get_or_create(&vec![("tenant", name.clone()), ("phase", phase.name().to_owned())]).inc();
+            if phase == Phase::Hibernating {
+                // However many there are, they are one number.
+                continue;
+            }
+            let of_job = vec![("tenant", name.clone()), ("job", job.to_string())];
+            self.up.get_or_create(&of_job).set(i64::from(phase == Phase::Running));
             self.starts.get_or_create(&of_job).inc_by(board.starts());
             self.swaps.get_or_create(&of_job).inc_by(board.swaps());
             let Some(live) = board.live() else { continue };
@@ -148,6 +198,19 @@ impl Scrape {
         }
     }
 
+    /// What belongs to no tenant.
+    fn service(&mut self, service: &Service) {
+        let woke = service.hibernation().latency();
+        let wakes = Counter::<u64>::default();
+        wakes.inc_by(woke.count);
+        self.registry.register("hibernation_wakes", "Jobs that woke since the service was started", wakes);
+        let seconds = Family::<Labels, Number>::default();
+        self.registry.register("hibernation_wake_seconds", "From what wakes a job to its running", seconds.clone());
+        for (quantile, nanos) in [("0.5", woke.p50), ("0.99", woke.p99), ("1", woke.max)] {
+            seconds.get_or_create(&vec![("quantile", quantile.to_owned())]).set(nanos as f64 / 1e9);
+        }
+    }
+
     fn node(&self, node: &NodeSnapshot, labels: &Labels, now: Timestamp) {
         for (family, value) in [
             (&self.rows_in, node.rows_in),
@@ -160,6 +223,22 @@ impl Scrape {
             (&self.held, node.counts.held),
         ] {
             family.get_or_create(labels).inc_by(value);
+        }
+        if node.calls.count() > 0 {
+            self.calls.get_or_create(labels).set(node.calls, 1e-9);
+        }
+        self.batch_rows.get_or_create(labels).set(node.batch_rows, 1.0);
+        self.blocked.get_or_create(labels).inc_by(node.blocked_nanos as f64 / 1e9);
+        if node.memory_bytes > 0 {
+            self.node_memory.get_or_create(labels).set(node.memory_bytes as f64);
+        }
+        for (kind, count) in [("trap", node.traps), ("timeout", node.timeouts), ("other", node.faults)] {
+            if count > 0 {
+                self.faults.get_or_create(&with(labels, "fault", kind.to_owned())).inc_by(count);
+            }
+        }
+        if node.swaps > 0 {
+            self.node_swaps.get_or_create(labels).inc_by(node.swaps);
         }
         self.busy.get_or_create(labels).inc_by(node.busy_nanos as f64 / 1e9);
         self.guest_cpu.get_or_create(labels).inc_by(node.guest_cpu_nanos as f64 / 1e9);
@@ -180,11 +259,14 @@ fn with(labels: &Labels, name: &'static str, value: String) -> Labels {
 
 /// The text that Prometheus reads, of one tenant or of all.
 pub(super) fn text(service: &Service, only: Option<&Arc<Tenant>>) -> Result<String, Problem> {
-    let scrape = Scrape::new();
+    let mut scrape = Scrape::new();
     let now = service.clock().wall();
     match only {
         Some(tenant) => scrape.tenant(tenant, now),
-        None => service.tenants().iter().for_each(|tenant| scrape.tenant(tenant, now)),
+        None => {
+            scrape.service(service);
+            service.tenants().iter().for_each(|tenant| scrape.tenant(tenant, now));
+        }
     }
     let mut text = String::new();
     encode(&mut text, &scrape.registry).map_err(|error| Problem::internal(format!("cannot write metrics: {error}")))?;

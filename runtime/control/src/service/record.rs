@@ -1,17 +1,19 @@
-//! What is wanted, as it is kept: one file of the service, and one of each tenant.
+//! What is wanted, as it is kept: one file of the service, one of each tenant and of each job.
 //!
 //! ```text
-//! wasmill-tenant 1 <BLAKE3 of all bytes behind this line, 64 hexadecimal digits>\n
+//! wasmill-tenant 2 <BLAKE3 of all bytes behind this line, 64 hexadecimal digits>\n
 //! {"name":"acme",…}
 //! ```
 //!
 //! # Crash consistency
 //! A file is written beside the old one, synced, renamed over it, and its folder is synced. So there is
-//! always one that is whole; a file that was changed otherwise is refused.
+//! always one that is whole; a file that was changed otherwise is refused. A change of a job writes the
+//! file of that job and no other, however many there are.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,10 @@ use super::usage::Usage;
 
 /// No file is larger.
 const BYTES_MAX: u64 = 64 << 20;
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+/// The folder with a file for each job of a tenant.
+const JOBS: &str = "wanted";
+const ENDING: &str = ".json";
 
 /// What the service has that is no tenant's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,7 +57,9 @@ pub(super) struct TenantRecord {
     pub(super) plugins: BTreeMap<String, PluginRecord>,
     /// The digest that a `name:tag` stands for now.
     pub(super) tags: BTreeMap<String, String>,
-    pub(super) jobs: BTreeMap<JobName, JobRecord>,
+    /// Each in a file of its own.
+    #[serde(skip)]
+    pub(super) jobs: BTreeMap<JobName, Arc<JobRecord>>,
     /// What it used until this was written.
     pub(super) usage: Usage,
 }
@@ -121,6 +128,116 @@ pub(super) struct Reserved {
     pub tasks: u32,
     /// Bytes.
     pub memory_bytes: u64,
+}
+
+/// A record that knows how it is kept.
+pub(super) trait Kept {
+    /// Makes it durable in a folder that holds `before`.
+    fn keep(&self, before: Option<&Self>, disk: &dyn Disk, dir: &Path) -> io::Result<()>;
+}
+
+impl ServiceRecord {
+    const KIND: &str = "wasmill-service";
+
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("service.json")
+    }
+
+    /// The record of a folder, if it has one.
+    pub(super) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Self>> {
+        read(disk, &Self::path(dir), Self::KIND)
+    }
+}
+
+impl Kept for ServiceRecord {
+    fn keep(&self, _: Option<&Self>, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        write(disk, &Self::path(dir), Self::KIND, self)
+    }
+}
+
+impl JobRecord {
+    const KIND: &str = "wasmill-job";
+
+    fn path(dir: &Path, job: &JobName) -> PathBuf {
+        dir.join(JOBS).join(format!("{job}{ENDING}"))
+    }
+}
+
+impl TenantRecord {
+    const KIND: &str = "wasmill-tenant";
+
+    /// The file without which a folder is no tenant's.
+    pub(super) fn path(dir: &Path) -> PathBuf {
+        dir.join("tenant.json")
+    }
+
+    /// The record of a folder, if it has one.
+    pub(super) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Self>> {
+        let Some(mut record) = read::<Self>(disk, &Self::path(dir), Self::KIND)? else { return Ok(None) };
+        for file in disk.list(&dir.join(JOBS))? {
+            // What is left of one that was not written to its end is none.
+            let Some(name) = file.strip_suffix(ENDING) else { continue };
+            let path = dir.join(JOBS).join(&file);
+            let job = JobName::new(name).map_err(|error| invalid(&path, &error.to_string()))?;
+            if let Some(wanted) = read(disk, &path, JobRecord::KIND)? {
+                record.jobs.insert(job, Arc::new(wanted));
+            }
+        }
+        Ok(Some(record))
+    }
+
+    /// It without its jobs and its usage.
+    fn rest(&self) -> Self {
+        Self { usage: Usage::default(), ..self.without_jobs() }
+    }
+
+    /// It without its jobs.
+    pub(super) fn without_jobs(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            created: self.created,
+            budget: self.budget,
+            egress: self.egress.clone(),
+            signers: self.signers.clone(),
+            tokens: self.tokens.clone(),
+            plugins: self.plugins.clone(),
+            tags: self.tags.clone(),
+            jobs: BTreeMap::new(),
+            usage: self.usage,
+        }
+    }
+}
+
+impl Kept for TenantRecord {
+    /// Jobs that are others than before are written, each alone. Usage is written with what else changes
+    /// in the tenant's own file, and where nothing else does: it is not worth a write for each job.
+    fn keep(&self, before: Option<&Self>, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        let none = BTreeMap::new();
+        let jobs_before = before.map_or(&none, |before| &before.jobs);
+        let mut jobs_changed = false;
+        for (job, wanted) in &self.jobs {
+            if jobs_before.get(job).is_none_or(|before| !Arc::ptr_eq(before, wanted)) {
+                jobs_changed = true;
+                write(disk, &JobRecord::path(dir, job), JobRecord::KIND, &**wanted)?;
+            }
+        }
+        let mut removed = false;
+        for job in jobs_before.keys().filter(|job| !self.jobs.contains_key(*job)) {
+            removed = true;
+            disk.remove(&JobRecord::path(dir, job))?;
+        }
+        if removed {
+            disk.sync_dir(&dir.join(JOBS))?;
+        }
+        let same = before.is_some_and(|before| before.rest() == self.rest());
+        if same && (jobs_changed || removed) {
+            return Ok(());
+        }
+        if before.is_none() {
+            disk.create_dir_all(&dir.join(JOBS))?;
+        }
+        write(disk, &Self::path(dir), Self::KIND, self)
+    }
 }
 
 fn invalid(path: &Path, why: &str) -> io::Error {
@@ -232,8 +349,8 @@ mod tests {
         disk.create_dir_all(Path::new("/d")).expect("made");
         for (text, why) in [
             ("", "no header"),
-            ("wasmill-service 2 x\n{}", "this program reads version 1"),
-            ("wasmill-service 1 00\n{\"tokens\":{}}", "checksum is wrong"),
+            ("wasmill-service 1 x\n{}", "this program reads version 2"),
+            ("wasmill-service 2 00\n{\"tokens\":{}}", "checksum is wrong"),
         ] {
             keep(&disk, path, text.as_bytes()).expect("written");
             let error = read::<ServiceRecord>(&disk, path, "wasmill-service").expect_err(text);

@@ -4,12 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use serde::Serialize;
 use tokio::sync::Mutex;
 use wasmill_env::Disk;
 
 use super::problem::Problem;
-use super::record;
+use super::record::Kept;
 
 /// Holds a record. Readers see the last one that is durable.
 ///
@@ -25,16 +24,15 @@ pub(super) struct Registry<T> {
 #[derive(Debug)]
 struct Inner<T> {
     disk: Arc<dyn Disk>,
-    path: PathBuf,
-    kind: &'static str,
+    dir: PathBuf,
     current: RwLock<Arc<T>>,
 }
 
-impl<T: Clone + Serialize + Send + Sync + 'static> Registry<T> {
-    /// Of a record that is on disk.
-    pub(super) fn new(disk: Arc<dyn Disk>, path: PathBuf, kind: &'static str, current: T) -> Self {
+impl<T: Kept + Clone + Send + Sync + 'static> Registry<T> {
+    /// Of a record that is on disk, in `dir`.
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, current: T) -> Self {
         let current = RwLock::new(Arc::new(current));
-        Self { inner: Arc::new(Inner { disk, path, kind, current }), changing: Arc::default() }
+        Self { inner: Arc::new(Inner { disk, dir, current }), changing: Arc::default() }
     }
 
     /// The record as it is on disk.
@@ -49,12 +47,13 @@ impl<T: Clone + Serialize + Send + Sync + 'static> Registry<T> {
         act: impl FnOnce(&mut T) -> Result<R, Problem>,
     ) -> Result<R, Problem> {
         let alone = Arc::clone(&self.changing).lock_owned().await;
-        let mut next = T::clone(&self.get());
+        let before = self.get();
+        let mut next = T::clone(&before);
         let result = act(&mut next)?;
         let inner = Arc::clone(&self.inner);
         let written = tokio::task::spawn_blocking(move || {
             let _alone = alone;
-            record::write(&*inner.disk, &inner.path, inner.kind, &next)?;
+            next.keep(Some(&before), &*inner.disk, &inner.dir)?;
             *inner.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
             Ok(())
         });

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use utoipa::ToSchema;
+use wasmill_contract::BoxFuture;
 use wasmill_engine::JobRemote;
 use wasmill_env::Clock;
 
+use super::hibernation::Rest;
 use super::host::{Command, Host, JobEnd, JobOrder, Ties, Wrong};
 use super::logs::LogRing;
 use super::problem::Problem;
@@ -36,6 +38,8 @@ pub enum Phase {
     Starting,
     /// Rows go through.
     Running,
+    /// It has nothing to do, and is out of memory until it has.
+    Hibernating,
     /// It has failed for want of something that may come back, and is tried again.
     Waiting,
     /// It ends at the next epoch.
@@ -55,6 +59,7 @@ impl Phase {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Hibernating => "hibernating",
             Self::Waiting => "waiting",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
@@ -78,6 +83,8 @@ pub struct Board {
     state: Mutex<State>,
     logs: Arc<LogRing>,
     clock: Arc<dyn Clock>,
+    /// The phase is another one.
+    changed: Notify,
 }
 
 struct State {
@@ -99,7 +106,7 @@ impl std::fmt::Debug for Board {
 impl Board {
     pub(super) fn new(logs: Arc<LogRing>, clock: Arc<dyn Clock>) -> Self {
         let state = State { phase: Phase::Stopped, wrong: None, live: None, starts: 0, swaps: 0 };
-        Self { state: Mutex::new(state), logs, clock }
+        Self { state: Mutex::new(state), logs, clock, changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,6 +151,35 @@ impl Board {
         let mut state = self.state();
         (state.phase, state.wrong, state.live) = (Phase::Running, None, Some(live));
         state.starts += 1;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// It has nothing to do.
+    pub(super) fn rests(&self) {
+        self.set(Phase::Hibernating, None);
+        self.logs.shrink();
+    }
+
+    /// It rests no more, and does not run yet.
+    pub(super) fn roused(&self) {
+        if matches!(self.phase(), Phase::Hibernating | Phase::Stopping) {
+            self.set(Phase::Stopped, None);
+        }
+    }
+
+    /// Waits until the job has been started, or cannot be.
+    pub(super) async fn settled(&self) -> Phase {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on a notification counts.
+            changed.as_mut().enable();
+            match self.phase() {
+                Phase::Starting => changed.await,
+                phase => return phase,
+            }
+        }
     }
 
     /// Something worth a line happened.
@@ -157,6 +193,8 @@ impl Board {
         let mut state = self.state();
         state.phase = Phase::Waiting;
         state.wrong = Some(Wrong { message: message.to_owned(), hints: Vec::new(), diagnostics: Vec::new() });
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// The job cannot even be tried.
@@ -171,6 +209,8 @@ impl Board {
         }
         let mut state = self.state();
         (state.phase, state.wrong) = (phase, wrong);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// The run is over; what it has counted is used.
@@ -212,7 +252,8 @@ impl Slot {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the job. `run` is this slot's own, and nobody runs it. `used` hears what a run has used.
+    /// Starts the job. `run` is this slot's own, and nobody runs it.
+    /// `used` hears what a run has used, `rests` that the job has nothing to do.
     pub(super) fn start(
         &self,
         run: &mut Option<Run>,
@@ -220,6 +261,7 @@ impl Slot {
         order: JobOrder,
         clock: Arc<dyn Clock>,
         used: impl Fn(Usage) + Send + 'static,
+        rests: impl FnOnce(Rest) -> BoxFuture<'static, ()> + Send + 'static,
     ) {
         let (stops, stop_asked) = mpsc::channel(2);
         let (commands, asked) = mpsc::channel(COMMANDS_MAX);
@@ -227,7 +269,7 @@ impl Slot {
         self.board.set(Phase::Starting, None);
         let ties = Ties { commands: asked, stops: stop_asked, board: Arc::clone(&self.board) };
         self.changed(order);
-        let task = tokio::spawn(keep_running(host, Arc::clone(&self.order), ties, clock, used));
+        let task = tokio::spawn(keep_running(host, Arc::clone(&self.order), ties, clock, used, rests));
         *run = Some(Run { stops, task });
     }
 
@@ -266,6 +308,16 @@ impl Slot {
         *self.commands() = None;
     }
 
+    /// Waits for the end of a run that comes by itself.
+    pub(super) async fn over(&self, run: &mut Option<Run>) {
+        if let Some(Run { task, .. }) = run {
+            // A panic was caught within.
+            let _over = task.await.is_err();
+        }
+        *run = None;
+        *self.commands() = None;
+    }
+
     /// Asks the job for something while it runs.
     pub(super) async fn ask(&self, request: Request) -> Answer {
         let resting = || Refusal::new(format!("the job does not run: it is {}", self.board.phase().name()));
@@ -283,6 +335,7 @@ async fn keep_running(
     mut ties: Ties,
     clock: Arc<dyn Clock>,
     used: impl Fn(Usage) + Send + 'static,
+    rests: impl FnOnce(Rest) -> BoxFuture<'static, ()> + Send + 'static,
 ) {
     let board = Arc::clone(&ties.board);
     let mut retry = RETRY_MIN;
@@ -295,6 +348,7 @@ async fn keep_running(
         let (wrong, again) = match ended {
             Ok(JobEnd::Finished) => return board.set(Phase::Finished, None),
             Ok(JobEnd::Stopped) => return board.set(Phase::Stopped, None),
+            Ok(JobEnd::Rests(rest)) => return rests(rest).await,
             Ok(JobEnd::Failed { wrong, retry }) => (wrong, retry),
             // Said by the panic itself.
             Err(_) => {
@@ -319,12 +373,13 @@ async fn keep_running(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use serde_json::Value;
-    use wasmill_contract::BoxFuture;
-    use wasmill_env::SimulatedClock;
+    use wasmill_env::{SimulatedClock, SimulatedDisk};
     use wasmill_model::{JobName, TenantName, Timestamp};
+    use wasmill_store::Topics;
     use wasmill_tenancy::{Account, Processor};
 
     use super::super::Budget;
@@ -376,18 +431,19 @@ mod tests {
             files: Default::default(),
             state: Default::default(),
             dead_letters: Default::default(),
-            topics: Default::default(),
+            topics: Topics::new(Arc::new(SimulatedDisk::default()), Path::new("/topics"), Arc::clone(&clock) as _),
             plugins: Default::default(),
             egress: Egress::default(),
             paused: false,
             account,
             untrusted: Default::default(),
+            hibernate_after: None,
         };
         let stopping = tokio::spawn({
             let (slot, host, clock) = (Arc::clone(&slot), Arc::clone(&host), Arc::clone(&clock));
             async move {
                 let mut run = slot.run.lock().await;
-                slot.start(&mut run, host, order, clock as _, |_| {});
+                slot.start(&mut run, host, order, clock as _, |_| {}, |_| Box::pin(async {}));
                 slot.stop(&mut run, at_once).await;
             }
         });

@@ -21,16 +21,17 @@ use wasmill_tenancy::{Processor, Rate};
 
 use super::blocking::blocking;
 use super::budget::Budget;
+use super::hibernation::{self, Hibernation};
 use super::host::Host;
 use super::logs::JobLogs;
+use super::metrics;
 use super::problem::Problem;
-use super::record::{self, Egress, ServiceRecord, TenantRecord};
+use super::record::{Egress, Kept as _, ServiceRecord, TenantRecord};
 use super::registry::Registry;
-use super::tenant::{self, Parts, Tenant};
+use super::tenant::{Parts, Tenant};
 use super::tokens::{self, Owner, Scope, Secret};
 use super::usage::Usage;
 
-const KIND: &str = "wasmill-service";
 const TOKEN_FILE: &str = "admin.token";
 /// Tenants of a service.
 const TENANTS_MAX: usize = 10_000;
@@ -51,6 +52,15 @@ pub struct Service {
     _lock: Box<dyn DiskLock>,
 }
 
+/// How a service runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Plugins of all tenants share so many threads.
+    pub workers: u32,
+    /// A job rests that had nothing to do for so long; `None`: never.
+    pub hibernate_after: Option<Duration>,
+}
+
 /// A service that was opened.
 pub struct Opened {
     /// It.
@@ -60,8 +70,7 @@ pub struct Opened {
 }
 
 impl Service {
-    /// Opens the folder of a service, which is made where there is none. Nothing runs yet. Plugins of all
-    /// tenants share `workers` threads. Blocks.
+    /// Opens the folder of a service, which is made where there is none. Nothing runs yet. Blocks.
     ///
     /// # Errors
     /// Where the folder cannot be used, or another process has it.
@@ -71,7 +80,7 @@ impl Service {
         clock: Arc<dyn Clock>,
         host: Arc<dyn Host>,
         logs: JobLogs,
-        workers: u32,
+        settings: Settings,
     ) -> io::Result<Opened> {
         // Nobody else looks into it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -80,19 +89,19 @@ impl Service {
             let message = format!("another process serves {}", dir.display());
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
         };
-        let path = dir.join("service.json");
-        let (record, token_file) = match record::read(&*disk, &path, KIND)? {
+        let (record, token_file) = match ServiceRecord::read(&*disk, dir)? {
             Some(record) => (record, None),
             None => {
                 let (record, file) = first_token(dir, &*clock)?;
-                record::write(&*disk, &path, KIND, &record)?;
+                record.keep(None, &*disk, dir)?;
                 (record, Some(file))
             }
         };
         let now = clock.monotonic_nanos();
-        let registry = Registry::new(Arc::clone(&disk), path, KIND, record);
-        let processor = Processor::new(workers, Arc::clone(&clock));
-        let parts = Parts { disk, clock, host, logs, processor };
+        let registry = Registry::new(Arc::clone(&disk), dir.to_owned(), record);
+        let processor = Processor::new(settings.workers, Arc::clone(&clock));
+        let hibernation = Arc::new(Hibernation::new(settings.hibernate_after, Arc::clone(&clock)));
+        let parts = Parts { disk, clock, host, logs, processor, hibernation };
         let tenants = tenants(dir, &parts)?;
         let service = Self {
             dir: dir.to_owned(),
@@ -108,10 +117,13 @@ impl Service {
     }
 
     /// Starts every job that is to run. Must be called within a runtime.
-    pub async fn start(&self) {
+    pub async fn start(self: &Arc<Self>) {
         for tenant in self.tenants() {
+            tenant.rest_on().await;
             tenant.start_all().await;
         }
+        let hibernation = Arc::clone(&self.parts.hibernation);
+        tokio::spawn(hibernation::keep_waking(Arc::downgrade(self), hibernation));
         self.ready.store(true, Ordering::Release);
     }
 
@@ -122,9 +134,21 @@ impl Service {
         futures_util::future::join_all(stopping).await;
     }
 
+    /// What Prometheus reads, of all tenants.
+    ///
+    /// # Errors
+    /// Where it cannot be written: a bug.
+    pub fn metrics(&self) -> Result<String, Problem> {
+        metrics::text(self, None)
+    }
+
     /// Whether jobs were started, and the service does not end.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hibernation(&self) -> &Hibernation {
+        &self.parts.hibernation
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -215,7 +239,7 @@ impl Service {
         let (dir, disk) = (self.tenant_dir(name), Arc::clone(&self.parts.disk));
         blocking(move || {
             // Without its record it is no tenant; the rest may take a while.
-            let removed = disk.remove(&dir.join(tenant::FILE)).and_then(|()| disk.sync_dir(&dir));
+            let removed = disk.remove(&TenantRecord::path(&dir)).and_then(|()| disk.sync_dir(&dir));
             let removed = removed.and_then(|()| remove_all(&dir));
             removed.map_err(|error| Problem::internal(format!("cannot remove the folder of the tenant: {error}")))
         })
@@ -251,7 +275,7 @@ fn tenants(dir: &Path, parts: &Parts) -> io::Result<BTreeMap<TenantName, Arc<Ten
     for entry in std::fs::read_dir(dir.join("tenants"))? {
         let dir = entry?.path();
         let name = dir.file_name().and_then(|name| name.to_str()).and_then(|name| TenantName::new(name).ok());
-        let record = record::read::<TenantRecord>(&*parts.disk, &dir.join(tenant::FILE), tenant::KIND)?;
+        let record = TenantRecord::read(&*parts.disk, &dir)?;
         match (name, record) {
             (Some(name), Some(record)) if name == record.name => {
                 found.insert(name, Arc::new(Tenant::new(dir, record, parts.clone())));

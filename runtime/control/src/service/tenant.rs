@@ -12,18 +12,14 @@ use wasmill_model::{JobName, TenantName};
 use wasmill_store::Topics;
 use wasmill_tenancy::{Account, Processor, Rate};
 
+use super::hibernation::Hibernation;
 use super::host::{Host, Wrong};
 use super::logs::JobLogs;
 use super::problem::Problem;
-use super::record::{self, TenantRecord};
+use super::record::{Kept as _, TenantRecord};
 use super::registry::Registry;
 use super::slot::{Board, Slot};
 use super::usage::Usage;
-
-/// How records of tenants begin.
-pub(super) const KIND: &str = "wasmill-tenant";
-/// Their name in the folder of the tenant.
-pub(super) const FILE: &str = "tenant.json";
 
 /// Bytes of bodies of requests that may be on their way at a time: whoever sends slowly holds no more memory.
 pub(super) const BODIES_BYTES_MAX: usize = 64 << 20;
@@ -37,6 +33,7 @@ pub(super) struct Parts {
     pub(super) logs: JobLogs,
     /// What plugins of all tenants run on.
     pub(super) processor: Arc<Processor>,
+    pub(super) hibernation: Arc<Hibernation>,
 }
 
 impl Parts {
@@ -68,6 +65,31 @@ pub(super) struct Tenant {
     pub(super) bodies: Arc<Semaphore>,
     /// What was used and is not in the record yet.
     used: Mutex<Usage>,
+    state_bytes: Mutex<Measured>,
+    topic_bytes: Mutex<Measured>,
+}
+
+/// Bytes in a folder, looked at now and then: the more files there are, the more seldom.
+#[derive(Debug, Default)]
+struct Measured {
+    bytes: u64,
+    /// Until when they are good for, in monotonic nanoseconds.
+    until: u64,
+}
+
+/// Looking takes at most one part of so many of the time.
+const LOOK_SHARE: u64 = 50;
+
+impl Measured {
+    fn bytes(&mut self, dir: &Path, clock: &dyn Clock) -> u64 {
+        let now = clock.monotonic_nanos();
+        if now >= self.until {
+            self.bytes = bytes_in(dir);
+            let done = clock.monotonic_nanos();
+            self.until = done.saturating_add(done.saturating_sub(now).saturating_mul(LOOK_SHARE));
+        }
+        self.bytes
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,9 +104,10 @@ impl Tenant {
         let [requests, changes, compiled] = rates(&budget, now).map(Mutex::new);
         let account = Account::new(&parts.processor, &budget.allowance());
         let name = record.name.clone();
-        let topics = Topics::new(Arc::clone(&parts.disk), &dir.join("topics"), Arc::clone(&parts.clock));
+        let heard = parts.hibernation.hook(name.clone());
+        let topics = Topics::alone(Arc::clone(&parts.disk), &dir.join("topics"), Arc::clone(&parts.clock), heard);
         let slots = record.jobs.keys().map(|job| (job.clone(), parts.slot(&name, job))).collect();
-        let registry = Registry::new(Arc::clone(&parts.disk), dir.join(FILE), KIND, record);
+        let registry = Registry::new(Arc::clone(&parts.disk), dir.clone(), record);
         Self {
             name,
             dir,
@@ -100,6 +123,8 @@ impl Tenant {
             taps: Mutex::new(0),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
             used: Mutex::default(),
+            state_bytes: Mutex::default(),
+            topic_bytes: Mutex::default(),
         }
     }
 
@@ -108,7 +133,7 @@ impl Tenant {
         for folder in ["files", "jobs", "plugins", "topics"] {
             disk.create_dir_all(&dir.join(folder))?;
         }
-        record::write(disk, &dir.join(FILE), KIND, record)
+        record.keep(None, disk, dir)
     }
 
     /// What the tenant has.
@@ -188,6 +213,16 @@ impl Tenant {
         running.fold(ended, Usage::and)
     }
 
+    /// Bytes of state, dead letters and savepoints of its jobs.
+    pub(super) fn state_bytes(&self) -> u64 {
+        locked(&self.state_bytes).bytes(&self.dir.join("jobs"), &*self.parts.clock)
+    }
+
+    /// Bytes of its topics.
+    pub(super) fn topic_bytes(&self) -> u64 {
+        locked(&self.topic_bytes).bytes(&self.topics_dir(), &*self.parts.clock)
+    }
+
     /// A job of the tenant.
     pub(super) fn slot(&self, job: &JobName) -> Result<Arc<Slot>, Problem> {
         locked(&self.slots).get(job).cloned().ok_or_else(|| no_job(job))
@@ -249,7 +284,7 @@ fn seconds(wait: Duration) -> u64 {
 }
 
 /// Bytes of the files in a folder and all below.
-pub(super) fn bytes_in(dir: &Path) -> u64 {
+fn bytes_in(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries
         .flatten()

@@ -10,7 +10,7 @@ use wasmill_store::{Append, ReadLimit, Topic, TopicConfig};
 
 use super::blocking::blocking;
 use super::problem::Problem;
-use super::tenant::{Tenant, bytes_in};
+use super::tenant::Tenant;
 use crate::records;
 
 /// Records of a page, and bytes of their keys and values.
@@ -150,11 +150,11 @@ impl Tenant {
     }
 
     /// Appends records: lines of JSON, as `wasmill topic produce --envelope` reads them.
-    pub(super) async fn produce(&self, name: TopicName, lines: Vec<u8>) -> Result<Produced, Problem> {
+    pub(super) async fn produce(self: &Arc<Self>, name: TopicName, lines: Vec<u8>) -> Result<Produced, Problem> {
         let (topics, now) = (self.topics.clone(), self.parts.clock.wall());
-        let (most, dir) = (self.record().budget.topic_bytes, self.topics_dir());
+        let (most, tenant) = (self.record().budget.topic_bytes, Arc::clone(self));
         blocking(move || {
-            let has = bytes_in(&dir);
+            let has = tenant.topic_bytes();
             if has >= most {
                 let message = format!("topics of the tenant take {has} bytes, they may take {most}");
                 return Err(Problem::over_budget(message));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::blocking::blocking;
 use super::slot::Phase;
 use super::state::Service;
-use super::tenant::{Tenant, bytes_in};
+use super::tenant::Tenant;
 
 /// From one look to the next at least.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,8 +39,8 @@ impl Tenant {
         if !self.slots().iter().any(|(_, slot)| running(slot.board.phase())) {
             return;
         }
-        let (jobs, topics) = (self.dir.join("jobs"), self.topics_dir());
-        let counted = blocking(move || Ok((bytes_in(&jobs), bytes_in(&topics)))).await;
+        let tenant = Arc::clone(self);
+        let counted = blocking(move || Ok((tenant.state_bytes(), tenant.topic_bytes()))).await;
         // Its problem is in the log.
         let Ok((state, topics)) = counted else { return };
         let budget = self.record().budget;

@@ -211,11 +211,7 @@ fn node(plan: &Plan, facts: &JobFacts, place: usize, source: Option<&NodeName>, 
     late.sort_by_key(|(came, _)| *came);
     NodeWhy {
         name: node.name.clone(),
-        kind: match node.kind {
-            NodeKind::Source { .. } => "source",
-            NodeKind::Stage { .. } => "stage",
-            NodeKind::Sink => "sink",
-        },
+        kind: node.kind.name(),
         watermark_micros: slowest.and_then(|task| micros(task.watermark)),
         held_back_by: slowest.and_then(|task| trace(plan, facts, task)),
         partitions: partitions(plan, facts, place),

@@ -40,7 +40,8 @@ fn plan(idle_micros: Option<i64>) -> Plan {
 
 fn task(node: &str, watermark: i64, head: HeadFacts) -> TaskFacts {
     let (buffers, windows) = (Vec::new(), Vec::new());
-    TaskFacts { nodes: vec![name(node)], share: 0, watermark: Timestamp(watermark), head, buffers, windows }
+    let watermark = Timestamp(watermark);
+    TaskFacts { nodes: vec![name(node)], share: 0, watermark, head, buffers, windows, due: None, gives_up: false }
 }
 
 fn partition(number: u32, latest: i64, silent: u64, standing: Standing) -> (PartitionProgress, String) {
@@ -50,7 +51,14 @@ fn partition(number: u32, latest: i64, silent: u64, standing: Standing) -> (Part
 }
 
 fn source(node: &str, watermark: i64, partitions: Vec<(PartitionProgress, String)>) -> TaskFacts {
-    let facts = SourceFacts { reading: Reading::Reads, watermark: Timestamp(watermark), from: None, partitions };
+    let facts = SourceFacts {
+        reading: Reading::Reads,
+        watermark: Timestamp(watermark),
+        from: None,
+        partitions,
+        positions: Vec::new(),
+        becomes_idle: false,
+    };
     task(node, watermark, HeadFacts::Source(facts))
 }
 

@@ -25,4 +25,4 @@ pub use group::{GroupMember, assigned};
 pub use maintain::Compacted;
 pub use partition::{Append, Appended, Fetched, PartitionStats, ReadLimit};
 pub use record::Producer;
-pub use shared::{Topic, Topics};
+pub use shared::{AppendHook, Topic, Topics};

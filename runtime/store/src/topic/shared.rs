@@ -25,6 +25,11 @@ const QUEUE_KIB_MAX: u32 = 64 << 10;
 const WRITE_BYTES: u64 = 8 << 20;
 /// How often other processes' appends are looked for.
 const POLL: Duration = Duration::from_millis(50);
+/// The same where one process has the folder to itself, but for people who look after it.
+const POLL_ALONE: Duration = Duration::from_secs(5);
+
+/// Hears of every append of this process, on the thread that has made it: it must not block.
+pub type AppendHook = Arc<dyn Fn(&TopicName) + Send + Sync>;
 
 /// The topics in one folder. Clones are the same.
 #[derive(Debug, Clone)]
@@ -37,6 +42,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     open: Mutex<HashMap<TopicName, Weak<Topic>>>,
+    poll: Duration,
+    appended: Option<AppendHook>,
 }
 
 impl fmt::Debug for Inner {
@@ -49,7 +56,16 @@ impl Topics {
     /// The topics in `dir`, which need not exist.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { disk, clock, dir: dir.to_owned(), open: Mutex::default() }) }
+        let (open, poll) = (Mutex::default(), POLL);
+        Self { inner: Arc::new(Inner { disk, clock, dir: dir.to_owned(), open, poll, appended: None }) }
+    }
+
+    /// The same in a folder that this process has to itself: what others append there all the same is
+    /// seen within 5 s. `appended` hears of each append.
+    #[must_use]
+    pub fn alone(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>, appended: AppendHook) -> Self {
+        let (open, poll) = (Mutex::default(), POLL_ALONE);
+        Self { inner: Arc::new(Inner { disk, clock, dir: dir.to_owned(), open, poll, appended: Some(appended) }) }
     }
 
     /// Where they are.
@@ -124,6 +140,8 @@ impl Topics {
             queue: Mutex::default(),
             room: Semaphore::new(QUEUE_KIB_MAX as usize),
             changed: watch::Sender::new(()),
+            poll: self.inner.poll,
+            appended: self.inner.appended.clone(),
             log: Arc::new(log),
         });
         open.insert(topic.log.name.clone(), Arc::downgrade(&topic));
@@ -132,13 +150,20 @@ impl Topics {
 }
 
 /// A topic. See [the module](super) for what it promises.
-#[derive(Debug)]
 pub struct Topic {
     log: Arc<Log>,
     queue: Mutex<Queue>,
     room: Semaphore,
     /// Told after every append of this process.
     changed: watch::Sender<()>,
+    poll: Duration,
+    appended: Option<AppendHook>,
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic").field("log", &self.log).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -222,8 +247,16 @@ impl Topic {
     /// As [`Topic::append`].
     pub fn append_blocking(&self, appends: &[Append]) -> Result<Vec<Appended>, TopicError> {
         let appended = self.log.append(&appends.iter().collect::<Vec<_>>())?;
-        self.changed.send_replace(());
+        self.tell();
         Ok(appended)
+    }
+
+    /// Records are there: readers of this process go on.
+    fn tell(&self) {
+        self.changed.send_replace(());
+        if let Some(appended) = &self.appended {
+            appended(self.name());
+        }
     }
 
     /// Appends what waits until nothing does.
@@ -246,7 +279,7 @@ impl Topic {
             let appends: Vec<&Append> = requests.iter().flat_map(|request| &request.appends).collect();
             match self.log.append(&appends) {
                 Ok(results) => {
-                    self.changed.send_replace(());
+                    self.tell();
                     let mut results = results.into_iter();
                     for Request { appends, done, .. } in requests {
                         // Whoever does not wait any more does not want to know.
@@ -312,7 +345,8 @@ impl Topic {
     }
 
     /// Waits until one of these partitions goes on behind its offset. Appends of this process wake it
-    /// at once, those of others within 50 ms. Cancel safe.
+    /// at once, those of others within 50 ms, or 5 s where they are not expected ([`Topics::alone`]).
+    /// Cancel safe.
     ///
     /// # Errors
     /// As [`Topic::bounds_blocking`].
@@ -328,7 +362,7 @@ impl Topic {
             tokio::select! {
                 // The sender lives as long as the topic.
                 _changed = changed.changed() => {}
-                () = self.log.clock.sleep(POLL) => {}
+                () = self.log.clock.sleep(self.poll) => {}
             }
         }
     }

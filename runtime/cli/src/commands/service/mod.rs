@@ -4,6 +4,7 @@
 mod jobs;
 mod plugins;
 mod tenants;
+mod top;
 
 use hyper::Method;
 use serde_json::Value;
@@ -14,10 +15,11 @@ pub(super) use jobs::{
 };
 pub(super) use plugins::{PluginCommand, plugin};
 pub(super) use tenants::{TenantCommand, TokenCommand, tenant, token};
+pub(super) use top::{TopArgs, top};
 
 use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, text};
 
 /// Asks a service for one thing.
 fn ask(server: &ServerArgs, method: Method, path: &str, body: Body) -> Result<Value, Failure> {
@@ -32,10 +34,6 @@ pub(super) fn usage(server: &ServerArgs, terminal: &Terminal) -> Result<(), Fail
         return terminal.print_json(&usage);
     }
     terminal.print(&format!("{usage:#}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 /// A part of a path: what could mean something else in it is written as its number.

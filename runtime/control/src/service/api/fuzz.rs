@@ -203,7 +203,8 @@ fn requests() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(RealClock::default());
-    let opened = Service::open(dir.path(), Arc::new(RealDisk), clock, Arc::new(Idle), JobLogs::default(), 2);
+    let settings = crate::service::ServiceSettings { workers: 2, hibernate_after: None };
+    let opened = Service::open(dir.path(), Arc::new(RealDisk), clock, Arc::new(Idle), JobLogs::default(), settings);
     let Opened { service, token_file } = opened.expect("a service");
     let operator = std::fs::read_to_string(token_file.expect("a first token")).expect("reads").trim().to_owned();
     let mut api = Api {
