@@ -12,7 +12,8 @@
 //!   ran and waited with at once in the window: so a tenant that comes and goes finds its worker free,
 //!   and need not wait for the end of somebody else's slice.
 //!
-//! Nobody waits while no other tenant wants the CPU. A tenant that always wants gets its share at least.
+//! Nobody waits while no other tenant wants the CPU. A tenant that always wants gets about its
+//! share: how close, the tests say.
 
 use std::collections::{BTreeMap, VecDeque};
 
