@@ -6,9 +6,18 @@ use wasmill_wasm::{CompileMode, Grants, HostSettings, PluginError, WasmHost};
 
 use crate::support::{Guest, Host, limits};
 
-/// A host on the same cache that cannot compile: what it loads comes from the cache.
+fn settings(of: &Host) -> HostSettings {
+    HostSettings { instances_max: 2, ..HostSettings::in_process(of.cache.path()) }
+}
+
+/// A host on the same cache, as of another process: it has no plugin at hand.
+fn another(of: &Host) -> WasmHost {
+    WasmHost::new(settings(of)).expect("a host")
+}
+
+/// The same, that cannot compile: what it loads comes from the cache.
 fn cannot_compile(of: &Host) -> WasmHost {
-    let mut settings = HostSettings { instances_max: 2, ..HostSettings::in_process(of.cache.path()) };
+    let mut settings = settings(of);
     settings.compile = CompileMode::Worker { program: "/nonexistent/worker".into(), arguments: Vec::new() };
     WasmHost::new(settings).expect("a host")
 }
@@ -40,9 +49,21 @@ async fn an_artifact_that_was_changed_is_compiled_anew() {
         std::fs::write(&path, &bad).expect("written");
         let refused = cannot_compile(&host).load(module.clone(), limits(), Grants::ALL).await;
         assert!(matches!(refused, Err(PluginError::Worker { .. })), "{} bytes were run: {refused:?}", bad.len());
-        host.load(module.clone()).await.expect("compiles anew").describe().await.expect("runs");
+        let anew = another(&host);
+        let plugin = anew.load(module.clone(), limits(), Grants::ALL).await.expect("compiles anew");
+        plugin.describe().await.expect("runs");
         cannot_compile(&host).load(module.clone(), limits(), Grants::ALL).await.expect("replaced");
     }
+}
+
+#[tokio::test]
+async fn a_plugin_at_hand_is_shared_and_its_artifact_not_read_again() {
+    let module = Guest::named("unchanged").module();
+    let host = Host::new();
+    host.load(module.clone()).await.expect("compiles");
+    std::fs::write(host.artifact(), b"changed").expect("written");
+    host.load(module).await.expect("is at hand").describe().await.expect("runs");
+    assert_eq!(std::fs::read(host.artifact()).expect("an artifact"), b"changed");
 }
 
 #[tokio::test]
