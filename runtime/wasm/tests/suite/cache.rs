@@ -61,9 +61,10 @@ async fn a_plugin_at_hand_is_shared_and_its_artifact_not_read_again() {
     let module = Guest::named("unchanged").module();
     let host = Host::new();
     host.load(module.clone()).await.expect("compiles");
-    std::fs::write(host.artifact(), b"changed").expect("written");
+    let artifact = host.artifact();
+    std::fs::remove_file(&artifact).expect("removed");
     host.load(module).await.expect("is at hand").describe().await.expect("runs");
-    assert_eq!(std::fs::read(host.artifact()).expect("an artifact"), b"changed");
+    assert!(!artifact.exists(), "it was compiled anew");
 }
 
 #[tokio::test]
