@@ -25,6 +25,8 @@ const COMPLAINT_BYTES_MAX: u64 = 8 << 10;
 /// Wall time of a worker, this many times its CPU time: only a worker that hangs meets it, not one
 /// that shares a busy machine.
 const WALL_PER_CPU: u32 = 10;
+/// And never less than this, as it waits behind everything else that wants the machine.
+const WALL_MIN: Duration = Duration::from_secs(60);
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +156,7 @@ impl Worker {
             received.and(listened)?;
             child.wait().await
         };
-        let wall = Duration::from_secs(self.cpu_seconds).saturating_mul(WALL_PER_CPU);
+        let wall = Duration::from_secs(self.cpu_seconds).saturating_mul(WALL_PER_CPU).max(WALL_MIN);
         let Ok(status) = tokio::time::timeout(wall, work).await else {
             child.kill().await.map_err(failed)?;
             return Err(PluginError::CompileLimit { limit: format!("{} s of wall time", wall.as_secs()) });
