@@ -13,11 +13,13 @@ mod committer;
 pub mod compatibility;
 mod error;
 pub mod identity;
+pub mod letters;
 pub mod local;
 mod open;
 pub mod records;
 mod savepoints;
 pub mod service;
+pub mod topics;
 pub mod why;
 
 pub use committer::StoreCommitter;

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
-use wasmill_model::{Batch, Timestamp};
+use wasmill_model::{Batch, Clock, LetterSubject, Timestamp};
 use wasmill_store::{LetterId, LetterRecord, PositionRecord};
 
 /// Records of a partition, each as an object: what is text as text, what is JSON as JSON, and bytes as
@@ -24,6 +24,18 @@ pub fn envelopes(partition: u32, rows: &Batch) -> Vec<Value> {
         Value::Object(object)
     });
     records.collect()
+}
+
+/// Rows that are to be appended, an object a line, as [`read_envelope`] reads them.
+#[must_use]
+pub fn lines(rows: &Batch) -> Vec<String> {
+    let columns = rows.times().iter().zip(rows.keys().iter()).zip(rows.values().iter());
+    let line = |((time, key), value): ((&i64, &[u8]), &[u8])| {
+        let mut object = Map::new();
+        put_row(&mut object, *time, key, value);
+        Value::Object(object).to_string()
+    };
+    columns.map(line).collect()
 }
 
 /// Time, key and value of a row.
@@ -71,6 +83,16 @@ pub fn read_envelope(object: &Map<String, Value>, now: Timestamp) -> Result<(Tim
     Ok((time, key, value))
 }
 
+/// The value of one of [`envelopes`]; nothing where it is none.
+#[must_use]
+pub fn value(record: &Value) -> Vec<u8> {
+    let only = ["value", "text", "base64"]
+        .into_iter()
+        .filter_map(|name| record.as_object().and_then(|object| object.get_key_value(name)));
+    let object: Map<String, Value> = only.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    read_envelope(&object, Timestamp(0)).map(|(_, _, value)| value).unwrap_or_default()
+}
+
 /// The offset of a row in its partition.
 #[must_use]
 pub fn offset(origin: &PositionRecord) -> Option<u64> {
@@ -84,6 +106,15 @@ pub fn letter_json(id: LetterId, letter: &LetterRecord, to_be_replayed: bool) ->
         "id": id.0,
         "node": letter.node,
         "subject": letter.subject.name(),
+        "port": match letter.subject {
+            LetterSubject::Row { port } => Some(port),
+            _ => None,
+        },
+        "clock": match letter.subject {
+            LetterSubject::Timer(Clock::Event) => Some("event"),
+            LetterSubject::Timer(Clock::Processing) => Some("processing"),
+            _ => None,
+        },
         "kind": letter.kind,
         "reason": letter.reason,
         "stack": letter.stack,

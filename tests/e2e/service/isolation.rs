@@ -26,7 +26,7 @@ fn endpoints(document: &Value) -> Vec<(String, String)> {
 /// The path with names of things that tenant `acme` has.
 fn filled(path: &str, digest: &str, token_id: &str) -> String {
     let path = path.replace("{tenant}", MARK).replace("{plugin}", digest).replace("{token}", token_id);
-    ["{job}", "{topic}", "{savepoint}", "{signer}"]
+    ["{job}", "{topic}", "{savepoint}", "{signer}", "{group}"]
         .iter()
         .fold(path, |path, name| path.replace(name, MARK))
         .replace("{node}", "work")

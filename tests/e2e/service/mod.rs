@@ -10,10 +10,11 @@ mod otlp;
 mod plugins;
 mod tenants;
 mod tls;
+mod topics;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -192,9 +193,27 @@ impl As<'_> {
 
     /// Runs a command as this caller.
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
+        self.run_with(arguments, "")
+    }
+
+    /// A command of this caller.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.server.folder.command();
         command.env("WASMILL_SERVER", format!("http://{}", self.server.http.address)).env("WASMILL_TOKEN", &self.token);
-        Done::of(command.args(arguments).output().expect("the binary runs"))
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command as this caller, which reads `input`.
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Done {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        // A command that reads nothing may have ended.
+        let _written = stdin.write_all(input.as_bytes()).is_ok();
+        drop(stdin);
+        Done::of(child.wait_with_output().expect("it ends"))
     }
 }
 

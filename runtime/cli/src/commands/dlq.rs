@@ -1,26 +1,19 @@
 //! `wasmill dlq`: what a job could not process.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{ArgGroup, Args, Subcommand};
-use serde_json::json;
-use wasmill_control::records::{letter_json, offset};
-use wasmill_env::RealDisk;
-use wasmill_model::{Clock, LetterSubject, Timestamp};
-use wasmill_store::{JobStore, LetterId, LetterRecord, StoreOptions};
+use hyper::Method;
+use serde_json::{Value, json};
+use wasmill_control::letters::{LetterAct, LetterError, LetterIds, LetterPick, Letters};
+use wasmill_store::StoreError;
 
+use super::service;
 use crate::failure::Failure;
-use crate::terminal::{Table, Terminal, count, grouped};
+use crate::remote::{Body, ServerArgs};
+use crate::terminal::{Table, Terminal, count, grouped, text};
 
-/// Letters that are in memory at once.
-const PAGE: usize = 10_000;
-/// Groups that are told apart; what is in no group is counted with the last one.
-const GROUPS_MAX: usize = 1_000;
 /// Characters of a reason, a key or a value in a table.
 const CELL_CHARS: usize = 60;
 
@@ -36,17 +29,22 @@ pub(super) enum DlqCommand {
     Drop(PickArgs),
 }
 
+/// Whose dead letters.
 #[derive(Debug, Args)]
-struct StateArgs {
+#[group(required = true, multiple = false)]
+struct OfArgs {
     /// The state directory of the job, which must not be running
     #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    state: Option<PathBuf>,
+    /// The job of a service; one that runs rests for a moment
+    #[arg(long, value_name = "JOB")]
+    job: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
     #[command(flatten)]
-    state: StateArgs,
+    of: OfArgs,
     /// Only those of this node
     #[arg(long)]
     node: Option<String>,
@@ -63,7 +61,7 @@ pub(super) struct ShowArgs {
     /// Its id, as `dlq ls` lists it
     id: u64,
     #[command(flatten)]
-    state: StateArgs,
+    of: OfArgs,
 }
 
 #[derive(Debug, Args)]
@@ -79,234 +77,196 @@ pub(super) struct PickArgs {
     #[arg(long, conflicts_with = "all")]
     node: Option<String>,
     #[command(flatten)]
-    state: StateArgs,
+    of: OfArgs,
 }
 
-/// Ids in a row.
+/// An id, or ids in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct IdRange {
-    first: u64,
-    last: u64,
-}
+struct IdRange(LetterIds);
 
 impl FromStr for IdRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no id: write 3 or 7-12"));
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let range = Self { first: number(first)?, last: number(last)? };
-        if range.first > range.last { Err(format!("{text:?} ends before it begins")) } else { Ok(range) }
+        let Some((first, last)) = text.split_once('-') else { return Ok(Self(LetterIds::One(number(text)?))) };
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            Err(format!("{text:?} ends before it begins"))
+        } else {
+            Ok(Self(LetterIds::Range(first, last)))
+        }
     }
 }
 
-pub(super) fn dlq(command: &DlqCommand, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn dlq(command: &DlqCommand, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
     match command {
-        DlqCommand::Ls(args) => ls(args, terminal),
-        DlqCommand::Show(args) => show(args, terminal),
-        DlqCommand::Replay(args) => replay(args, terminal),
-        DlqCommand::Drop(args) => drop_some(args, terminal),
+        DlqCommand::Ls(args) => ls(args, server, terminal),
+        DlqCommand::Show(args) => show(args, server, terminal),
+        DlqCommand::Replay(args) => replay(args, server, terminal),
+        DlqCommand::Drop(args) => drop_some(args, server, terminal),
     }
 }
 
-/// The letters of a job that does not run.
-struct Letters {
-    store: JobStore,
-    /// Those that are to be processed again.
-    marked: BTreeSet<LetterId>,
-}
+impl OfArgs {
+    /// As people named it.
+    fn name(&self) -> String {
+        match (&self.state, &self.job) {
+            (Some(state), _) => state.display().to_string(),
+            (None, job) => job.clone().unwrap_or_default(),
+        }
+    }
 
-impl Letters {
-    fn open(dir: &Path) -> Result<Self, Failure> {
-        // Opening a store makes one where there is none.
-        if !dir.join("lock").exists() {
+    /// What a state directory holds, or a service says of a job. A list of all where no letter is named.
+    fn look(&self, ask: &Listing<'_>, server: &ServerArgs) -> Result<Value, Failure> {
+        let Some(job) = &self.job else {
+            let letters = self.open()?;
+            let view = letters.list(ask.node, ask.from, ask.limit).map_err(|error| failed(&error))?;
+            letters.close().map_err(|error| failed(&error))?;
+            return Ok(json!(view));
+        };
+        let mut path = format!("/v1/jobs/{}/letters?from={}&limit={}", service::part(job), ask.from, ask.limit);
+        if let Some(node) = ask.node {
+            path.push_str(&format!("&node={}", service::part(node)));
+        }
+        service::ask(server, Method::GET, &path, Body::Nothing)
+    }
+
+    fn act(&self, pick: &LetterPick, act: LetterAct, server: &ServerArgs) -> Result<Value, Failure> {
+        let Some(job) = &self.job else {
+            let mut letters = self.open()?;
+            let picked = letters.act(pick, act).map_err(refused)?;
+            letters.close().map_err(|error| failed(&error))?;
+            return Ok(json!(picked));
+        };
+        let verb = if act == LetterAct::Replay { "replay" } else { "drop" };
+        let path = format!("/v1/jobs/{}/letters/{verb}", service::part(job));
+        service::ask(server, Method::POST, &path, Body::Json(json!(pick)))
+    }
+
+    /// The letters of a job that does not run.
+    fn open(&self) -> Result<Letters, Failure> {
+        let dir = self.state.as_deref().unwrap_or(std::path::Path::new(""));
+        Letters::open(dir).map_err(|error| failed(&error))?.ok_or_else(|| {
             let failure = Failure::wrong(format!("{} is no state directory of a job", dir.display()));
-            return Err(failure.hint("name the directory that the job was run with: run JOB --state DIR"));
-        }
-        let opened = JobStore::open(Arc::new(RealDisk), dir, StoreOptions::default());
-        let (store, recovered) = opened.map_err(|error| Failure::of(error.kind(), &error))?;
-        Ok(Self { store, marked: recovered.replays.into_iter().map(|(id, _)| id).collect() })
-    }
-
-    /// Hands over every letter, in the order of ids, until told to stop.
-    fn each(&self, from: u64, mut take: impl FnMut(LetterId, LetterRecord) -> bool) -> Result<(), Failure> {
-        let mut from = LetterId(from);
-        loop {
-            let page = self.store.letters(from, PAGE).map_err(|error| Failure::of(error.kind(), &error))?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from = LetterId(last.0.saturating_add(1));
-            for (id, letter) in page {
-                if !take(id, letter) {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn close(self) -> Result<(), Failure> {
-        self.store.close().map_err(|error| Failure::of(error.kind(), &error))
+            failure.hint("name the directory that the job was run with: run JOB --state DIR")
+        })
     }
 }
 
-/// Letters of one node, for one reason.
-struct Group {
-    count: u64,
-    first: LetterId,
-    last: LetterId,
+/// Which dead letters are looked at.
+struct Listing<'a> {
+    node: Option<&'a str>,
+    from: u64,
+    limit: usize,
 }
 
-fn ls(args: &LsArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let letters = Letters::open(&args.state.state)?;
-    let mut groups: BTreeMap<(String, &'static str, String), Group> = BTreeMap::new();
-    let (mut listed, mut next, mut total) = (Vec::new(), None, 0_u64);
-    letters.each(0, |id, letter| {
-        if args.node.as_deref().is_some_and(|node| node != letter.node.as_str()) {
-            return true;
-        }
-        total += 1;
-        let name = (letter.node.to_string(), letter.kind.name(), short(&letter.reason));
-        let known = groups.len() < GROUPS_MAX || groups.contains_key(&name);
-        let name = if known { name } else { (String::new(), "", "other reasons".to_owned()) };
-        let group = groups.entry(name).or_insert(Group { count: 0, first: id, last: id });
-        group.count += 1;
-        group.last = id;
-        if id.0 >= args.from {
-            if listed.len() < args.limit {
-                listed.push((id, letter));
-            } else {
-                next.get_or_insert(id);
-            }
-        }
-        true
-    })?;
-    let shown = if terminal.json {
-        terminal.print_json(&json!({
-            "total": total,
-            "groups": groups.iter().map(|((node, kind, reason), group)| json!({
-                "node": node, "kind": kind, "reason": reason,
-                "count": group.count, "first": group.first.0, "last": group.last.0,
-            })).collect::<Vec<_>>(),
-            "letters": listed.iter().map(|(id, letter)| letter_json(*id, letter, letters.marked.contains(id))).collect::<Vec<_>>(),
-            "next": next.map(|id| id.0),
-        }))
-    } else if total == 0 {
-        terminal.print("nothing: every row was processed\n")
-    } else {
-        terminal.print(&list(args, &letters, total, &groups, &listed, next, terminal))
-    };
-    letters.close()?;
-    shown
+fn failed(error: &StoreError) -> Failure {
+    Failure::of(error.kind(), error)
 }
 
-fn list(
-    args: &LsArgs,
-    letters: &Letters,
-    total: u64,
-    groups: &BTreeMap<(String, &'static str, String), Group>,
-    listed: &[(LetterId, LetterRecord)],
-    next: Option<LetterId>,
-    terminal: &Terminal,
-) -> String {
+fn refused(error: LetterError) -> Failure {
+    match error {
+        LetterError::Store(error) => failed(&error),
+        error => Failure::wrong(error.to_string()).hint("`wasmill dlq ls` lists them"),
+    }
+}
+
+fn ls(args: &LsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let listing = Listing { node: args.node.as_deref(), from: args.from, limit: args.limit };
+    let view = args.of.look(&listing, server)?;
+    if terminal.json {
+        return terminal.print_json(&view);
+    }
+    let total = view["total"].as_u64().unwrap_or(0);
+    if total == 0 {
+        return terminal.print("nothing: every row was processed\n");
+    }
     let mut table = Table::new(&["node", "kind", "reason", "count", "ids"]);
-    for ((node, kind, reason), group) in groups {
-        let ids = format!("{}-{}", group.first.0, group.last.0);
-        let ids = if group.count == 1 { group.first.0.to_string() } else { ids };
-        table.row([node.clone(), (*kind).to_owned(), reason.clone(), grouped(group.count), ids]);
+    for group in list(&view["groups"]) {
+        let (first, last) = (&group["first"], &group["last"]);
+        table.row([
+            text(&group["node"]).to_owned(),
+            text(&group["kind"]).to_owned(),
+            short(text(&group["reason"])),
+            grouped(group["count"].as_u64().unwrap_or(0)),
+            if first == last { first.to_string() } else { format!("{first}-{last}") },
+        ]);
     }
-    let mut text = format!("{} in {}\n\n", count(total, "dead letter"), args.state.state.display());
-    text.push_str(&table.render("  ", terminal.out));
-    if !listed.is_empty() {
-        let mut table = Table::new(&["id", "epoch", "node", "kind", "time", "key", "value", ""]);
-        for (id, letter) in listed {
-            table.row([
-                id.0.to_string(),
-                letter.epoch.to_string(),
-                letter.node.to_string(),
-                letter.kind.to_string(),
-                Timestamp(letter.time).to_string(),
-                short(&readable(&letter.key)),
-                short(&readable(&letter.value)),
-                if letters.marked.contains(id) { "to be replayed".to_owned() } else { String::new() },
-            ]);
-        }
-        text.push('\n');
-        text.push_str(&table.render("  ", terminal.out));
+    let mut said = format!("{} in {}\n\n", count(total, "dead letter"), args.of.name());
+    said.push_str(&table.render("  ", terminal.out));
+    let mut table = Table::new(&["id", "epoch", "node", "kind", "time", "key", "value", ""]);
+    for letter in list(&view["letters"]) {
+        table.row([
+            letter["id"].to_string(),
+            letter["epoch"].to_string(),
+            text(&letter["node"]).to_owned(),
+            text(&letter["kind"]).to_owned(),
+            text(&letter["time"]).to_owned(),
+            short(&readable(letter, "key")),
+            short(&readable(letter, "value")),
+            if letter["to_be_replayed"] == true { "to be replayed".to_owned() } else { String::new() },
+        ]);
     }
-    if let Some(next) = next {
-        text.push_str(&format!("\nmore with --from {}\n", next.0));
+    if !list(&view["letters"]).is_empty() {
+        said.push('\n');
+        said.push_str(&table.render("  ", terminal.out));
     }
-    text
+    if let Some(next) = view["next"].as_u64() {
+        said.push_str(&format!("\nmore with --from {next}\n"));
+    }
+    terminal.print(&said)
 }
 
-fn show(args: &ShowArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let letters = Letters::open(&args.state.state)?;
-    let id = LetterId(args.id);
-    let found = letters.store.letters_by_id(&BTreeSet::from([id]));
-    let found = found.map_err(|error| Failure::of(error.kind(), &error))?.pop();
-    let marked = letters.marked.clone();
-    letters.close()?;
-    let Some((_, letter)) = found else {
-        return Err(Failure::wrong(format!("there is no dead letter {}", args.id)).hint("`wasmill dlq ls` lists them"));
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn show(args: &ShowArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let listing = Listing { node: None, from: args.id, limit: 1 };
+    let view = args.of.look(&listing, server)?;
+    let Some(letter) = list(&view["letters"]).first().filter(|letter| letter["id"] == args.id) else {
+        return Err(refused(LetterError::Missing(LetterIds::One(args.id))));
     };
     if terminal.json {
-        return terminal.print_json(&letter_json(id, &letter, marked.contains(&id)));
+        return terminal.print_json(letter);
     }
-    let mut text = String::new();
-    let mut line = |what: &str, value: String| text.push_str(&format!("{what:<9} {value}\n"));
-    line("id", id.0.to_string());
-    line("node", letter.node.to_string());
-    line("what", subject(letter.subject));
-    line("kind", letter.kind.to_string());
-    line("reason", letter.reason.clone());
-    for (place, frame) in letter.stack.iter().enumerate() {
-        line(if place == 0 { "stack" } else { "" }, frame.clone());
+    let mut said = String::new();
+    let mut line = |what: &str, value: &str| said.push_str(&format!("{what:<9} {value}\n"));
+    line("id", &letter["id"].to_string());
+    line("node", text(&letter["node"]));
+    line("what", &subject(letter));
+    line("kind", text(&letter["kind"]));
+    line("reason", text(&letter["reason"]));
+    for (place, frame) in list(&letter["stack"]).iter().enumerate() {
+        line(if place == 0 { "stack" } else { "" }, text(frame));
     }
-    if let Some(digest) = letter.digest {
-        line("plugin", digest.to_string());
+    if let Some(digest) = letter["plugin"].as_str() {
+        line("plugin", digest);
     }
-    if let Some(origin) = &letter.origin {
-        let offset = offset(origin).map_or(String::new(), |offset| format!(", offset {offset}"));
-        line("from", format!("source {}, partition {}{offset}", origin.node, origin.partition.0));
+    if let Some(source) = letter["source"].as_str() {
+        let offset = letter["offset"].as_u64().map_or(String::new(), |offset| format!(", offset {offset}"));
+        line("from", &format!("source {source}, partition {}{offset}", letter["partition"]));
     }
-    line("epoch", letter.epoch.to_string());
-    line("time", Timestamp(letter.time).to_string());
-    line("key", readable(&letter.key));
-    line("value", readable(&letter.value));
-    if marked.contains(&id) {
-        line("replay", "when the job runs next".to_owned());
+    line("epoch", &letter["epoch"].to_string());
+    line("time", text(&letter["time"]));
+    line("key", &readable(letter, "key"));
+    line("value", &readable(letter, "value"));
+    if letter["to_be_replayed"] == true {
+        line("replay", "when the job runs next");
     }
-    terminal.print(&text)
+    terminal.print(&said)
 }
 
-/// The letters that are meant.
-fn pick(args: &PickArgs, letters: &Letters) -> Result<Vec<(LetterId, bool)>, Failure> {
-    let mut picked = Vec::new();
-    letters.each(0, |id, letter| {
-        let named = args.ids.iter().any(|range| (range.first..=range.last).contains(&id.0));
-        if args.all || named || args.node.as_deref() == Some(letter.node.as_str()) {
-            picked.push((id, matches!(letter.subject, LetterSubject::Row { .. })));
-        }
-        true
-    })?;
-    for range in &args.ids {
-        if !picked.iter().any(|(id, _)| (range.first..=range.last).contains(&id.0)) {
-            let failure = Failure::wrong(match range.first == range.last {
-                true => format!("there is no dead letter {}", range.first),
-                false => format!("there is no dead letter from {} to {}", range.first, range.last),
-            });
-            return Err(failure.hint("`wasmill dlq ls` lists them"));
-        }
+impl PickArgs {
+    fn pick(&self) -> LetterPick {
+        LetterPick { ids: self.ids.iter().map(|range| range.0).collect(), node: self.node.clone(), all: self.all }
     }
-    Ok(picked)
 }
 
-fn replay(args: &PickArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let mut letters = Letters::open(&args.state.state)?;
-    let (rows, others): (Vec<_>, Vec<_>) = pick(args, &letters)?.into_iter().partition(|(_, is_row)| *is_row);
-    let rows: Vec<LetterId> = rows.into_iter().map(|(id, _)| id).collect();
-    letters.store.mark_for_replay(&rows).map_err(|error| Failure::of(error.kind(), &error))?;
-    letters.close()?;
-    let (marked, left) = (rows.len() as u64, others.len() as u64);
+fn replay(args: &PickArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let picked = args.of.act(&args.pick(), LetterAct::Replay, server)?;
+    let (marked, left) = (picked["letters"].as_u64().unwrap_or(0), picked["left"].as_u64().unwrap_or(0));
     if terminal.json {
         return terminal.print_json(&json!({"to_be_replayed": marked, "not_rows": left}));
     }
@@ -314,38 +274,37 @@ fn replay(args: &PickArgs, terminal: &Terminal) -> Result<(), Failure> {
         terminal
             .note(&format!("{} left where they are: only rows can be processed again", count(left, "timer or pane")));
     }
-    let dir = args.state.state.display();
-    terminal
-        .print(&format!("{} to be processed again by the next `wasmill run JOB --state {dir}`\n", count(marked, "row")))
+    let when = match &args.of.state {
+        Some(dir) => format!("by the next `wasmill run JOB --state {}`", dir.display()),
+        None => "when the job runs next".to_owned(),
+    };
+    terminal.print(&format!("{} to be processed again {when}\n", count(marked, "row")))
 }
 
-fn drop_some(args: &PickArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let mut letters = Letters::open(&args.state.state)?;
-    let picked: Vec<LetterId> = pick(args, &letters)?.into_iter().map(|(id, _)| id).collect();
-    letters.store.drop_letters(&picked).map_err(|error| Failure::of(error.kind(), &error))?;
-    letters.close()?;
-    let dropped = picked.len() as u64;
+fn drop_some(args: &PickArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let picked = args.of.act(&args.pick(), LetterAct::Drop, server)?;
+    let dropped = picked["letters"].as_u64().unwrap_or(0);
     if terminal.json {
         return terminal.print_json(&json!({"dropped": dropped}));
     }
     terminal.print(&format!("{} dropped\n", count(dropped, "dead letter")))
 }
 
-fn subject(subject: LetterSubject) -> String {
-    match subject {
-        LetterSubject::Row { port } => format!("row of input {port}"),
-        LetterSubject::Timer(Clock::Event) => "event-time timer; the value is its tag".to_owned(),
-        LetterSubject::Timer(Clock::Processing) => "processing-time timer; the value is its tag".to_owned(),
-        LetterSubject::Watermark => "news of the watermark".to_owned(),
-        LetterSubject::Pane => "pane of a window; the value is its accumulator".to_owned(),
+fn subject(letter: &Value) -> String {
+    match text(&letter["subject"]) {
+        "row" => format!("row of input {}", letter["port"]),
+        "timer" => format!("{}-time timer; the value is its tag", text(&letter["clock"])),
+        "watermark" => "news of the watermark".to_owned(),
+        "pane" => "pane of a window; the value is its accumulator".to_owned(),
+        other => other.to_owned(),
     }
 }
 
-/// Text as it stands, without control characters; anything else as base64.
-fn readable(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.chars().flat_map(visible).collect(),
-        Err(_) => format!("base64 {}", BASE64.encode(bytes)),
+/// The key or the value of a letter: text as it stands, without control characters; anything else as base64.
+fn readable(letter: &Value, name: &str) -> String {
+    match letter[name].as_str() {
+        Some(text) => text.chars().flat_map(visible).collect(),
+        None => format!("base64 {}", text(&letter[format!("{name}_base64")])),
     }
 }
 
@@ -370,8 +329,8 @@ mod tests {
 
     #[test]
     fn ids_are_numbers_and_ranges() {
-        assert_eq!("7".parse(), Ok(IdRange { first: 7, last: 7 }));
-        assert_eq!("7-12".parse(), Ok(IdRange { first: 7, last: 12 }));
+        assert_eq!("7".parse(), Ok(IdRange(LetterIds::One(7))));
+        assert_eq!("7-12".parse(), Ok(IdRange(LetterIds::Range(7, 12))));
         for bad in ["", "x", "3-", "-3", "9-8", "99999999999999999999"] {
             assert!(bad.parse::<IdRange>().is_err(), "{bad}");
         }
@@ -379,8 +338,8 @@ mod tests {
 
     #[test]
     fn what_a_row_holds_does_nothing_to_a_terminal() {
-        assert_eq!(readable(b"a\x1b[31m\n"), "a\\u{1b}[31m\\n");
-        assert_eq!(readable(b"\xff"), "base64 /w==");
+        assert_eq!(readable(&json!({"key": "a\x1b[31m\n"}), "key"), "a\\u{1b}[31m\\n");
+        assert_eq!(readable(&json!({"key_base64": "/w=="}), "key"), "base64 /w==");
         assert_eq!(short(&"x".repeat(100)).chars().count(), CELL_CHARS);
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use wasmill_model::{BatchBuilder, TopicName};
-use wasmill_store::{Append, ReadLimit, Topic, TopicConfig};
+use wasmill_model::{BatchBuilder, GroupName, TopicName};
+use wasmill_store::{Append, ReadLimit, TopicConfig};
 
 use super::blocking::blocking;
 use super::problem::Problem;
 use super::tenant::Tenant;
 use crate::records;
+use crate::topics::{self, TopicSummary, TopicView};
 
 /// Records of a page, and bytes of their keys and values.
 pub(super) const PAGE_ROWS_MAX: usize = 1_000;
@@ -35,42 +36,8 @@ pub(super) struct NewTopic {
     /// Keep only the last record of each key.
     #[serde(default)]
     pub(super) compact: bool,
-}
-
-/// A topic.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct TopicView {
-    /// Its name.
-    #[schema(value_type = String)]
-    pub(super) topic: TopicName,
-    /// Its partitions.
-    pub(super) partitions: Vec<PartitionView>,
-    /// How far groups of consumers are.
-    pub(super) groups: Vec<GroupView>,
-}
-
-/// A partition of a topic.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct PartitionView {
-    /// Its number.
-    pub(super) partition: u32,
-    /// The offset of its first record.
-    pub(super) first: u64,
-    /// The offset that its next record gets.
-    pub(super) end: u64,
-    /// Bytes on disk.
-    pub(super) bytes: u64,
-}
-
-/// How far a group of consumers is in a partition.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct GroupView {
-    /// The group.
-    pub(super) group: String,
-    /// The partition.
-    pub(super) partition: u32,
-    /// The offset of the next record that it reads.
-    pub(super) offset: u64,
+    /// How long compaction keeps an empty value, in microseconds. By default a day.
+    pub(super) tombstone_grace_micros: Option<u64>,
 }
 
 /// Records of a partition.
@@ -92,31 +59,15 @@ pub(super) struct Produced {
     pub(super) records: u64,
 }
 
-fn view(topic: &Topic) -> Result<TopicView, Problem> {
-    let partitions = topic.stats()?.into_iter().zip(0..).map(|(stats, partition)| PartitionView {
-        partition,
-        first: stats.start,
-        end: stats.end,
-        bytes: stats.bytes,
-    });
-    let mut groups = Vec::new();
-    for group in topic.groups()? {
-        for (partition, offset) in topic.committed(&group)? {
-            groups.push(GroupView { group: group.to_string(), partition, offset });
-        }
-    }
-    Ok(TopicView { topic: topic.name().clone(), partitions: partitions.collect(), groups })
-}
-
 impl Tenant {
-    pub(super) async fn topic_names(&self) -> Result<Vec<TopicName>, Problem> {
+    pub(super) async fn topic_list(&self) -> Result<Vec<TopicSummary>, Problem> {
         let topics = self.topics.clone();
-        blocking(move || Ok(topics.list()?)).await
+        blocking(move || Ok(topics::list(&topics)?)).await
     }
 
     pub(super) async fn topic(&self, name: TopicName) -> Result<TopicView, Problem> {
         let topics = self.topics.clone();
-        blocking(move || view(&*topics.open(&name)?)).await
+        blocking(move || Ok(TopicView::of(&*topics.open(&name)?)?)).await
     }
 
     pub(super) async fn make_topic(self: &Arc<Self>, new: NewTopic) -> Result<TopicView, Problem> {
@@ -131,15 +82,17 @@ impl Tenant {
             if tenant.topics.list()?.len() >= most {
                 return Err(Problem::over_budget(format!("the tenant has {most} topics, and may have no more")));
             }
+            let default = TopicConfig::default();
             let config = TopicConfig {
                 partitions,
                 retention_micros: new.retention_micros,
                 retention_bytes: new.retention_bytes,
                 compact: new.compact,
-                ..TopicConfig::default()
+                tombstone_grace_micros: new.tombstone_grace_micros.unwrap_or(default.tombstone_grace_micros),
+                ..default
             };
             topics.create(&new.topic, config)?;
-            view(&*topics.open(&new.topic)?)
+            Ok(TopicView::of(&*topics.open(&new.topic)?)?)
         })
         .await
     }
@@ -149,8 +102,27 @@ impl Tenant {
         blocking(move || Ok(topics.delete(&name)?)).await
     }
 
-    /// Appends records: lines of JSON, as `wasmill topic produce --envelope` reads them.
-    pub(super) async fn produce(self: &Arc<Self>, name: TopicName, lines: Vec<u8>) -> Result<Produced, Problem> {
+    /// Forgets how far a group is.
+    pub(super) async fn remove_group(&self, name: TopicName, group: GroupName) -> Result<(), Problem> {
+        let topics = self.topics.clone();
+        blocking(move || {
+            let topic = topics.open(&name)?;
+            if !topic.groups()?.contains(&group) {
+                return Err(Problem::missing(format!("topic {name} has no group {group}")));
+            }
+            Ok(topic.forget(&group)?)
+        })
+        .await
+    }
+
+    /// Appends records: lines of JSON, as `wasmill topic produce --envelope` reads them. They go by their keys,
+    /// or all to one partition.
+    pub(super) async fn produce(
+        self: &Arc<Self>,
+        name: TopicName,
+        partition: Option<u32>,
+        lines: Vec<u8>,
+    ) -> Result<Produced, Problem> {
         let (topics, now) = (self.topics.clone(), self.parts.clock.wall());
         let (most, tenant) = (self.record().budget.topic_bytes, Arc::clone(self));
         blocking(move || {
@@ -172,7 +144,10 @@ impl Tenant {
             let rows = batch.finish(0);
             let records = rows.len() as u64;
             if records > 0 {
-                let dealt = topic.deal(&rows, now.0.unsigned_abs());
+                let dealt = match partition {
+                    Some(partition) => vec![(partition, rows)],
+                    None => topic.deal(&rows, now.0.unsigned_abs()),
+                };
                 let append = |(partition, rows)| Append { partition, rows, producer: None };
                 topic.append_blocking(&dealt.into_iter().map(append).collect::<Vec<_>>())?;
             }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use http_body_util::BodyExt as _;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 use wasmill_control::beside::Mode;
 use wasmill_control::local::Request;
+use wasmill_env::{Clock as _, RealClock};
 use wasmill_model::{NodeName, Timestamp};
 use wasmill_spec::PluginRef;
 
@@ -20,6 +22,11 @@ use crate::overrides::{self, Override};
 use crate::plugins::named;
 use crate::remote::{Body, Client, ServerArgs};
 use crate::terminal::{Table, Terminal, bytes, grouped};
+
+/// Lines that a service says at once.
+const LINES_MAX: u64 = 1_000;
+/// From one look at a log to the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(
@@ -47,6 +54,9 @@ pub(in crate::commands) struct LogsArgs {
     /// So many lines at most
     #[arg(long, default_value_t = 100, value_name = "N")]
     limit: u64,
+    /// Go on, and print what comes
+    #[arg(short, long)]
+    follow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -175,18 +185,38 @@ pub(in crate::commands) fn rm(args: &JobArgs, server: &ServerArgs, terminal: &Te
 }
 
 pub(in crate::commands) fn logs(args: &LogsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let path = format!("/v1/jobs/{}/logs?limit={}", part(&args.job), args.limit);
-    let lines = ask(server, Method::GET, &path, Body::Nothing)?;
-    if terminal.json {
-        return terminal.print_json(&lines);
+    let (client, clock) = (server.client()?, RealClock::default());
+    let logs = format!("/v1/jobs/{}/logs", part(&args.job));
+    crate::commands::small_runtime()?.block_on(async {
+        let mut path = format!("{logs}?limit={}", args.limit);
+        loop {
+            let page = client.ask(Method::GET, &path, Body::Nothing).await?;
+            if terminal.json && !args.follow {
+                return terminal.print_json(&page);
+            }
+            let lines = page.as_array().map_or(&[][..], Vec::as_slice);
+            let said: String = lines.iter().map(|line| log_line(line, terminal.json)).collect();
+            if !said.is_empty() {
+                terminal.print(&said)?;
+            }
+            if !args.follow {
+                return Ok(());
+            }
+            if let Some(last) = lines.last().and_then(|line| line["number"].as_u64()) {
+                path = format!("{logs}?limit={LINES_MAX}&from={}", last + 1);
+            }
+            clock.sleep(LOOK_AGAIN).await;
+        }
+    })
+}
+
+fn log_line(line: &Value, json: bool) -> String {
+    if json {
+        return format!("{line}\n");
     }
-    let mut said = String::new();
-    for line in lines.as_array().into_iter().flatten() {
-        let time = Timestamp(line["time"].as_i64().unwrap_or(0));
-        let stage = line["stage"].as_str().map_or(String::new(), |stage| format!(" {stage}:"));
-        said.push_str(&format!("{time} {:<5}{stage} {}\n", text(&line["level"]), text(&line["message"])));
-    }
-    terminal.print(&said)
+    let time = Timestamp(line["time"].as_i64().unwrap_or(0));
+    let stage = line["stage"].as_str().map_or(String::new(), |stage| format!(" {stage}:"));
+    format!("{time} {:<5}{stage} {}\n", text(&line["level"]), text(&line["message"]))
 }
 
 pub(in crate::commands) fn rescale(

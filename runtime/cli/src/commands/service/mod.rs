@@ -22,7 +22,7 @@ use crate::remote::{Body, ServerArgs};
 use crate::terminal::{Terminal, text};
 
 /// Asks a service for one thing.
-fn ask(server: &ServerArgs, method: Method, path: &str, body: Body) -> Result<Value, Failure> {
+pub(super) fn ask(server: &ServerArgs, method: Method, path: &str, body: Body) -> Result<Value, Failure> {
     let client = server.client()?;
     super::small_runtime()?.block_on(client.ask(method, path, body))
 }
@@ -37,7 +37,7 @@ pub(super) fn usage(server: &ServerArgs, terminal: &Terminal) -> Result<(), Fail
 }
 
 /// A part of a path: what could mean something else in it is written as its number.
-fn part(text: &str) -> String {
+pub(super) fn part(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -1,20 +1,27 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
+use hyper::Method;
+use serde_json::Value;
 use wasmill_control::records;
+use wasmill_env::{Clock as _, RealClock};
 use wasmill_model::{Batch, GroupName};
 use wasmill_store::{GroupMember, ReadLimit, Topic, TopicError};
 
 use super::{NameArgs, failure};
 use crate::commands::small_runtime;
 use crate::failure::Failure;
+use crate::remote::{Body, ServerArgs};
 use crate::terminal::Terminal;
 
 /// Records that are printed, and whose offsets are committed, together.
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 1 << 20;
+/// From one look at a topic of a service to the next, where there was nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "With --group, members of the group share the partitions, each begins where the group has got \
@@ -69,7 +76,10 @@ impl fmt::Display for From {
     }
 }
 
-pub(super) fn consume(args: &ConsumeArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn consume(args: &ConsumeArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if server.is_set() {
+        return of_service(args, server, terminal);
+    }
     let topic = args.name.open()?;
     let runtime = small_runtime()?;
     let mut consumer = Consumer { args, terminal, topic: &topic, next: BTreeMap::new(), left: args.limit };
@@ -97,12 +107,82 @@ pub(super) fn consume(args: &ConsumeArgs, terminal: &Terminal) -> Result<(), Fai
         }
         let waiting: Vec<(u32, u64)> = consumer.next.iter().map(|(partition, next)| (*partition, *next)).collect();
         // A member looks every now and then at who else is there.
-        let patience = if member.is_some() { std::time::Duration::from_millis(500) } else { std::time::Duration::MAX };
+        let patience = if member.is_some() { Duration::from_millis(500) } else { Duration::MAX };
         let waited = runtime.block_on(async { tokio::time::timeout(patience, topic.wait(&waiting)).await });
         if let Ok(woken) = waited {
             woken.map_err(failure)?;
         }
     }
+}
+
+/// Prints what a service has, a page of a partition at a time.
+fn of_service(args: &ConsumeArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if args.group.is_some() {
+        let failure = super::only_here("--group");
+        return Err(
+            failure.hint("a job consumes a topic of a service as a group: connector = \"topic\", group = \"NAME\"")
+        );
+    }
+    let topic = super::view(&args.name.topic, server)?;
+    let (client, runtime, clock) = (server.client()?, small_runtime()?, RealClock::default());
+    let mut next: BTreeMap<u64, u64> = BTreeMap::new();
+    for partition in topic["partitions"].as_array().into_iter().flatten() {
+        let number = |key: &str| partition[key].as_u64().unwrap_or(0);
+        let from = match args.from {
+            From::Earliest => number("first"),
+            From::Latest => number("end"),
+            From::Offset(offset) => offset,
+        };
+        if args.partition.is_none_or(|only| u64::from(only) == number("partition")) {
+            next.insert(number("partition"), from);
+        }
+    }
+    if let Some(partition) = args.partition.filter(|_| next.is_empty()) {
+        return Err(Failure::wrong(format!("topic {} has no partition {partition}", args.name.topic)));
+    }
+    let mut left = args.limit;
+    runtime.block_on(async {
+        loop {
+            let mut printed = false;
+            for (partition, offset) in &mut next {
+                let rows = left.unwrap_or(u64::MAX).min(ROWS_MAX as u64);
+                if rows == 0 {
+                    return Ok(());
+                }
+                let topic = &args.name.topic;
+                let path = format!("/v1/topics/{topic}/records?partition={partition}&offset={offset}&limit={rows}");
+                let page = client.ask(Method::GET, &path, Body::Nothing).await?;
+                let records = page["records"].as_array().map_or(&[][..], Vec::as_slice);
+                print_page(records, terminal)?;
+                left = left.map(|left| left.saturating_sub(records.len() as u64));
+                let after = page["next"].as_u64().unwrap_or(*offset);
+                printed |= after > *offset;
+                *offset = after;
+            }
+            match (printed, args.follow) {
+                (true, _) => {}
+                (false, true) => clock.sleep(LOOK_AGAIN).await,
+                (false, false) => return Ok(()),
+            }
+        }
+    })
+}
+
+fn print_page(records: &[Value], terminal: &Terminal) -> Result<(), Failure> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    for record in records {
+        if terminal.json {
+            said.push_str(&record.to_string());
+        } else {
+            let value = records::value(record);
+            said.push_str(&String::from_utf8_lossy(&value));
+        }
+        said.push('\n');
+    }
+    terminal.print(&said)
 }
 
 struct Consumer<'a> {

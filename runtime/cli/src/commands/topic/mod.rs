@@ -6,14 +6,17 @@ mod produce;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use hyper::Method;
 use serde_json::{Value, json};
+use wasmill_control::topics::{self, TopicView};
 use wasmill_model::{GroupName, TopicName};
 use wasmill_spec::{ByteSize, Period};
 use wasmill_store::{Topic, TopicConfig, TopicError};
 
-use crate::commands::DataArgs;
+use crate::commands::{DataArgs, service};
 use crate::failure::Failure;
-use crate::terminal::{Table, Terminal, bytes, count, grouped};
+use crate::remote::{Body, ServerArgs};
+use crate::terminal::{Table, Terminal, bytes, count, grouped, text};
 
 #[derive(Debug, Args)]
 pub(super) struct TopicArgs {
@@ -87,16 +90,21 @@ struct CreateArgs {
     segment_bytes: Option<ByteSize>,
 }
 
-pub(super) fn topic(args: TopicArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn topic(args: TopicArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
     match args.command {
-        TopicCommand::Ls { data } => list(&data, terminal),
-        TopicCommand::Create(args) => create(&args, terminal),
-        TopicCommand::Describe(args) => describe(&args, terminal),
-        TopicCommand::Produce(args) => produce::produce(&args, terminal),
-        TopicCommand::Consume(args) => consume::consume(&args, terminal),
-        TopicCommand::Compact(args) => compact(&args, terminal),
-        TopicCommand::Delete { name, group } => delete(&name, group, terminal),
+        TopicCommand::Ls { data } => list(&data, server, terminal),
+        TopicCommand::Create(args) => create(&args, server, terminal),
+        TopicCommand::Describe(args) => describe(&args, server, terminal),
+        TopicCommand::Produce(args) => produce::produce(&args, server, terminal),
+        TopicCommand::Consume(args) => consume::consume(&args, server, terminal),
+        TopicCommand::Compact(args) => compact(&args, server, terminal),
+        TopicCommand::Delete { name, group } => delete(&name, group, server, terminal),
     }
+}
+
+/// What can be done to the topics of this machine alone.
+fn only_here(what: &str) -> Failure {
+    Failure::wrong(format!("{what} is for topics of this machine, and --server or WASMILL_SERVER names a service"))
 }
 
 fn topic_name(text: &str) -> Result<TopicName, String> {
@@ -119,130 +127,132 @@ fn failure(error: TopicError) -> Failure {
     }
 }
 
-fn list(data: &DataArgs, terminal: &Terminal) -> Result<(), Failure> {
+fn list(data: &DataArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
     let topics = data.topics();
+    let found = if server.is_set() {
+        service::ask(server, Method::GET, "/v1/topics", Body::Nothing)?
+    } else {
+        json!(topics::list(&topics).map_err(failure)?)
+    };
     let mut table = Table::new(&["topic", "partitions", "records", "size"]);
-    let mut values = Vec::new();
     let mut damaged = None;
-    for name in topics.list().map_err(failure)? {
-        let stats = match topics.open(&name).and_then(|topic| topic.stats()) {
-            // Deleted meanwhile.
-            Err(TopicError::Missing { .. }) => continue,
+    let all = found.as_array().map_or(&[][..], Vec::as_slice);
+    for topic in all {
+        let name = text(&topic["topic"]).to_owned();
+        let number = |key: &str| topic[key].as_u64().unwrap_or(0);
+        if let Some(error) = topic["error"].as_str() {
             // The others are listed all the same.
-            Err(error) => {
-                values.push(json!({"topic": name, "error": error.to_string()}));
-                table.row([name.to_string(), "?".into(), "?".into(), "?".into()]);
-                damaged.get_or_insert(error);
-                continue;
-            }
-            Ok(stats) => stats,
-        };
-        let records: u64 = stats.iter().map(|partition| partition.end - partition.start).sum();
-        let size: u64 = stats.iter().map(|partition| partition.bytes).sum();
-        values.push(json!({"topic": name, "partitions": stats.len(), "records": records, "bytes": size}));
-        table.row([name.to_string(), stats.len().to_string(), grouped(records), bytes(size)]);
+            table.row([name, "?".into(), "?".into(), "?".into()]);
+            damaged.get_or_insert(error);
+        } else {
+            table.row([name, number("partitions").to_string(), grouped(number("records")), bytes(number("bytes"))]);
+        }
     }
     if terminal.json {
-        terminal.print_json(&Value::Array(values))?;
-    } else if values.is_empty() {
-        terminal
-            .say(&format!("there is no topic in {}; `wasmill topic create NAME` makes one", topics.dir().display()));
+        terminal.print_json(&found)?;
+    } else if all.is_empty() {
+        let place = server.server.clone().unwrap_or_else(|| topics.dir().display().to_string());
+        terminal.say(&format!("there is no topic in {place}; `wasmill topic create NAME` makes one"));
     } else {
         terminal.print(&table.render("", terminal.out))?;
     }
-    damaged.map_or(Ok(()), |error| Err(failure(error)))
+    damaged.map_or(Ok(()), |error| Err(Failure::failed(error)))
 }
 
-fn create(args: &CreateArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let default = TopicConfig::default();
-    let micros = |period: Period| period.micros().unsigned_abs();
-    let config = TopicConfig {
-        partitions: args.partitions,
-        retention_micros: args.retention.map(micros),
-        retention_bytes: args.retention_bytes.map(ByteSize::bytes),
-        compact: args.compact,
-        tombstone_grace_micros: args.tombstone_grace.map_or(default.tombstone_grace_micros, micros),
-        segment_bytes: args.segment_bytes.map_or(default.segment_bytes, ByteSize::bytes),
-    };
+fn create(args: &CreateArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
     let name = &args.name.topic;
-    args.name.data.topics().create(name, config).map_err(failure)?;
-    if terminal.json {
-        return terminal.print_json(&json!({"topic": name, "partitions": config.partitions}));
+    let micros = |period: Period| period.micros().unsigned_abs();
+    if server.is_set() {
+        if args.segment_bytes.is_some() {
+            return Err(only_here("--segment-bytes"));
+        }
+        let wanted = json!({
+            "topic": name,
+            "partitions": args.partitions,
+            "retention_micros": args.retention.map(micros),
+            "retention_bytes": args.retention_bytes.map(ByteSize::bytes),
+            "compact": args.compact,
+            "tombstone_grace_micros": args.tombstone_grace.map(micros),
+        });
+        service::ask(server, Method::POST, "/v1/topics", Body::Json(wanted))?;
+    } else {
+        let default = TopicConfig::default();
+        let config = TopicConfig {
+            partitions: args.partitions,
+            retention_micros: args.retention.map(micros),
+            retention_bytes: args.retention_bytes.map(ByteSize::bytes),
+            compact: args.compact,
+            tombstone_grace_micros: args.tombstone_grace.map_or(default.tombstone_grace_micros, micros),
+            segment_bytes: args.segment_bytes.map_or(default.segment_bytes, ByteSize::bytes),
+        };
+        args.name.data.topics().create(name, config).map_err(failure)?;
     }
-    terminal.print(&format!("made topic {name} with {}", count(u64::from(config.partitions), "partition")))
+    if terminal.json {
+        return terminal.print_json(&json!({"topic": name, "partitions": args.partitions}));
+    }
+    terminal.print(&format!("made topic {name} with {}", count(u64::from(args.partitions), "partition")))
 }
 
 /// Settings in the words of `create`.
-fn settings(config: &TopicConfig) -> String {
+fn settings(topic: &Value) -> String {
     let mut say = Vec::new();
-    if let Some(age) = config.retention_micros {
+    if let Some(age) = topic["retention_micros"].as_u64() {
         say.push(format!("keeps records for {}", Period::from_micros(age)));
     }
-    if let Some(size) = config.retention_bytes {
+    if let Some(size) = topic["retention_bytes"].as_u64() {
         say.push(format!("keeps {} a partition", ByteSize::from_bytes(size)));
     }
-    if config.compact {
-        let grace = Period::from_micros(config.tombstone_grace_micros);
+    if topic["compact"] == true {
+        let grace = Period::from_micros(topic["tombstone_grace_micros"].as_u64().unwrap_or(0));
         say.push(format!("keeps the last record of each key, empty ones for {grace}"));
     }
     if say.is_empty() { "keeps everything".to_owned() } else { say.join("; ") }
 }
 
-fn describe(args: &NameArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let topic = args.open()?;
-    let config = topic.config();
-    let stats = topic.stats().map_err(failure)?;
-    let mut table = Table::new(&["partition", "first", "end", "files", "size", "producers"]);
-    let mut partitions = Vec::new();
-    for (number, partition) in stats.iter().enumerate() {
-        table.row([
-            number.to_string(),
-            partition.start.to_string(),
-            partition.end.to_string(),
-            partition.segments.to_string(),
-            bytes(partition.bytes),
-            partition.producers.to_string(),
-        ]);
-        partitions.push(json!({
-            "partition": number,
-            "first": partition.start,
-            "end": partition.end,
-            "files": partition.segments,
-            "bytes": partition.bytes,
-            "producers": partition.producers,
-        }));
-    }
-    let mut behind = Table::new(&["group", "partition", "offset", "behind"]);
-    let mut groups = Vec::new();
-    for group in topic.groups().map_err(failure)? {
-        for (partition, offset) in topic.committed(&group).map_err(failure)? {
-            let end = stats.get(partition as usize).map_or(0, |partition| partition.end);
-            let lag = end.saturating_sub(offset);
-            behind.row([group.to_string(), partition.to_string(), offset.to_string(), grouped(lag)]);
-            groups.push(json!({"group": group, "partition": partition, "offset": offset, "behind": lag}));
-        }
-    }
-    if terminal.json {
-        return terminal.print_json(&json!({
-            "topic": args.topic,
-            "retention_micros": config.retention_micros,
-            "retention_bytes": config.retention_bytes,
-            "compact": config.compact,
-            "tombstone_grace_micros": config.tombstone_grace_micros,
-            "segment_bytes": config.segment_bytes,
-            "partitions": partitions,
-            "groups": groups,
-        }));
-    }
-    let mut text = format!("{}: {}\n", terminal.out.bold(args.topic.as_str()), settings(config));
-    text.push_str(&table.render("  ", terminal.out));
-    if !groups.is_empty() {
-        text.push_str(&behind.render("  ", terminal.out));
-    }
-    terminal.print(&text)
+/// A topic of a service, as it says.
+fn view(topic: &TopicName, server: &ServerArgs) -> Result<Value, Failure> {
+    service::ask(server, Method::GET, &format!("/v1/topics/{topic}"), Body::Nothing)
 }
 
-fn compact(args: &NameArgs, terminal: &Terminal) -> Result<(), Failure> {
+fn describe(args: &NameArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let topic = if server.is_set() {
+        view(&args.topic, server)?
+    } else {
+        json!(TopicView::of(&*args.open()?).map_err(failure)?)
+    };
+    if terminal.json {
+        return terminal.print_json(&topic);
+    }
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let mut table = Table::new(&["partition", "first", "end", "files", "size", "producers"]);
+    for partition in topic["partitions"].as_array().into_iter().flatten() {
+        let cell = |key: &str| partition[key].to_string();
+        let size = bytes(number(&partition["bytes"]));
+        table.row([cell("partition"), cell("first"), cell("end"), cell("files"), size, cell("producers")]);
+    }
+    let mut said = format!("{}: {}\n", terminal.out.bold(args.topic.as_str()), settings(&topic));
+    said.push_str(&table.render("  ", terminal.out));
+    let groups = topic["groups"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut behind = Table::new(&["group", "partition", "offset", "behind"]);
+    for group in groups {
+        let lag = grouped(number(&group["behind"]));
+        behind.row([
+            text(&group["group"]).to_owned(),
+            group["partition"].to_string(),
+            group["offset"].to_string(),
+            lag,
+        ]);
+    }
+    if !groups.is_empty() {
+        said.push_str(&behind.render("  ", terminal.out));
+    }
+    terminal.print(&said)
+}
+
+fn compact(args: &NameArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    if server.is_set() {
+        return Err(only_here("compact").hint("a service compacts its topics by itself, after appends"));
+    }
     let done = args.open()?.maintain().map_err(failure)?;
     if terminal.json {
         return terminal.print_json(&json!({
@@ -263,18 +273,27 @@ fn compact(args: &NameArgs, terminal: &Terminal) -> Result<(), Failure> {
     ))
 }
 
-fn delete(args: &NameArgs, group: Option<GroupName>, terminal: &Terminal) -> Result<(), Failure> {
+fn delete(args: &NameArgs, group: Option<GroupName>, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let path = format!("/v1/topics/{}", args.topic);
     let (said, what) = match group {
         Some(group) => {
-            let topic = args.open()?;
-            if !topic.groups().map_err(failure)?.contains(&group) {
-                return Err(Failure::wrong(format!("topic {} has no group {group}", args.topic)));
+            if server.is_set() {
+                service::ask(server, Method::DELETE, &format!("{path}/groups/{group}"), Body::Nothing)?;
+            } else {
+                let topic = args.open()?;
+                if !topic.groups().map_err(failure)?.contains(&group) {
+                    return Err(Failure::wrong(format!("topic {} has no group {group}", args.topic)));
+                }
+                topic.forget(&group).map_err(failure)?;
             }
-            topic.forget(&group).map_err(failure)?;
             (format!("forgot group {group} of topic {}", args.topic), json!({"topic": args.topic, "group": group}))
         }
         None => {
-            args.data.topics().delete(&args.topic).map_err(failure)?;
+            if server.is_set() {
+                service::ask(server, Method::DELETE, &path, Body::Nothing)?;
+            } else {
+                args.data.topics().delete(&args.topic).map_err(failure)?;
+            }
             (format!("deleted topic {}", args.topic), json!({"topic": args.topic}))
         }
     };

@@ -8,7 +8,8 @@ use wasmill_model::JobName;
 
 use super::auth::{Deployer, Reader};
 use super::body::{Asked, Json, named, page};
-use crate::service::letters::{Act, LettersView, PAGE_MAX, PickLetters, PickedLetters};
+use crate::letters::{LetterAct, LetterPick, LettersPicked, LettersView};
+use crate::service::letters::PAGE_MAX;
 use crate::service::problem::Problem;
 
 /// Which dead letters.
@@ -16,6 +17,8 @@ use crate::service::problem::Problem;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LettersAsked {
+    /// Only those of this node.
+    node: Option<String>,
     /// Begin with this id.
     from: Option<u64>,
     /// So many at most: 1 to 1000, by default 100.
@@ -34,31 +37,31 @@ pub(super) async fn list(
 ) -> Result<Answer<LettersView>, Problem> {
     let limit = page(asked.limit, PAGE_MAX)?;
     let job = named(&job, JobName::new)?;
-    Ok(Answer(tenant.letters(job, asked.from.unwrap_or(0), limit).await?))
+    Ok(Answer(tenant.letters(job, asked.node, asked.from.unwrap_or(0), limit).await?))
 }
 
 /// Has rows processed again, through the same node.
 #[utoipa::path(
     post, path = "/v1/jobs/{job}/letters/replay", tag = "dead letters", params(("job" = String, Path)),
-    request_body = PickLetters, responses((status = 200, body = PickedLetters), (status = 404, body = Problem))
+    request_body = LetterPick, responses((status = 200, body = LettersPicked), (status = 404, body = Problem))
 )]
 pub(super) async fn replay(
     Deployer(tenant): Deployer,
     Path(job): Path<String>,
-    Json(pick): Json<PickLetters>,
-) -> Result<Answer<PickedLetters>, Problem> {
-    Ok(Answer(tenant.pick_letters(named(&job, JobName::new)?, pick, Act::Replay).await?))
+    Json(pick): Json<LetterPick>,
+) -> Result<Answer<LettersPicked>, Problem> {
+    Ok(Answer(tenant.pick_letters(named(&job, JobName::new)?, pick, LetterAct::Replay).await?))
 }
 
 /// Forgets some of them.
 #[utoipa::path(
     post, path = "/v1/jobs/{job}/letters/drop", tag = "dead letters", params(("job" = String, Path)),
-    request_body = PickLetters, responses((status = 200, body = PickedLetters), (status = 404, body = Problem))
+    request_body = LetterPick, responses((status = 200, body = LettersPicked), (status = 404, body = Problem))
 )]
 pub(super) async fn discard(
     Deployer(tenant): Deployer,
     Path(job): Path<String>,
-    Json(pick): Json<PickLetters>,
-) -> Result<Answer<PickedLetters>, Problem> {
-    Ok(Answer(tenant.pick_letters(named(&job, JobName::new)?, pick, Act::Drop).await?))
+    Json(pick): Json<LetterPick>,
+) -> Result<Answer<LettersPicked>, Problem> {
+    Ok(Answer(tenant.pick_letters(named(&job, JobName::new)?, pick, LetterAct::Drop).await?))
 }

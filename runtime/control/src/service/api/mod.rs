@@ -82,6 +82,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(topics::list, topics::make))
         .routes(routes!(topics::show, topics::remove))
         .routes(routes!(topics::consume, topics::produce))
+        .routes(routes!(topics::remove_group))
 }
 
 /// The OpenAPI document of the API.

@@ -5,12 +5,13 @@ use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use wasmill_model::TopicName;
+use wasmill_model::{GroupName, TopicName};
 
 use super::auth::{Deployer, Reader};
 use super::body::{Asked, Bytes, Json, named, page};
 use crate::service::problem::Problem;
-use crate::service::topics::{NewTopic, PAGE_ROWS_MAX, Produced, RecordsView, TopicView};
+use crate::service::topics::{NewTopic, PAGE_ROWS_MAX, Produced, RecordsView};
+use crate::topics::{TopicSummary, TopicView};
 
 /// Bytes of records that are appended at once.
 const RECORDS_BYTES_MAX: u64 = 4 << 20;
@@ -28,10 +29,19 @@ pub(super) struct RecordsAsked {
     limit: Option<u64>,
 }
 
-/// Names of all topics of the tenant.
-#[utoipa::path(get, path = "/v1/topics", tag = "topics", responses((status = 200, body = [String])))]
-pub(super) async fn list(Reader(tenant): Reader) -> Result<Answer<Vec<TopicName>>, Problem> {
-    Ok(Answer(tenant.topic_names().await?))
+/// Where records go.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AppendAsked {
+    /// To this partition, whatever the keys; by default each by its key.
+    partition: Option<u32>,
+}
+
+/// Topics of the tenant.
+#[utoipa::path(get, path = "/v1/topics", tag = "topics", responses((status = 200, body = [TopicSummary])))]
+pub(super) async fn list(Reader(tenant): Reader) -> Result<Answer<Vec<TopicSummary>>, Problem> {
+    Ok(Answer(tenant.topic_list().await?))
 }
 
 /// Makes a topic.
@@ -65,6 +75,20 @@ pub(super) async fn remove(Deployer(tenant): Deployer, Path(topic): Path<String>
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Forgets how far a group of consumers is.
+#[utoipa::path(
+    delete, path = "/v1/topics/{topic}/groups/{group}", tag = "topics",
+    params(("topic" = String, Path), ("group" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem))
+)]
+pub(super) async fn remove_group(
+    Deployer(tenant): Deployer,
+    Path((topic, group)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    tenant.remove_group(named(&topic, TopicName::new)?, named(&group, GroupName::new)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// A page of records of a partition.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/records", tag = "topics", params(("topic" = String, Path), RecordsAsked),
@@ -83,14 +107,16 @@ pub(super) async fn consume(
 /// Appends records: lines of JSON with `value`, and `key` and `time` where wanted. They are durable when
 /// this answers.
 #[utoipa::path(
-    post, path = "/v1/topics/{topic}/records", tag = "topics", params(("topic" = String, Path)),
+    post, path = "/v1/topics/{topic}/records", tag = "topics", params(("topic" = String, Path), AppendAsked),
     request_body(content = String, content_type = "application/x-ndjson"),
     responses((status = 201, body = Produced), (status = 404, body = Problem), (status = 422, body = Problem))
 )]
 pub(super) async fn produce(
     Deployer(tenant): Deployer,
     Path(topic): Path<String>,
+    Asked(asked): Asked<AppendAsked>,
     Bytes(lines): Bytes<RECORDS_BYTES_MAX>,
 ) -> Result<(StatusCode, Answer<Produced>), Problem> {
-    Ok((StatusCode::CREATED, Answer(tenant.produce(named(&topic, TopicName::new)?, lines).await?)))
+    let topic = named(&topic, TopicName::new)?;
+    Ok((StatusCode::CREATED, Answer(tenant.produce(topic, asked.partition, lines).await?)))
 }
