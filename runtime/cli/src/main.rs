@@ -11,6 +11,11 @@ mod data_dir;
 mod dead_letters;
 mod failure;
 mod first_output;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+#[path = "../../../tests/support/fuzz.rs"]
+mod fuzz_driver;
 mod golden;
 mod kept_plugins;
 mod oci;
@@ -35,6 +40,7 @@ use crate::commands::Cli;
 
 /// Batches are allocated and freed by the megabyte: an allocator that keeps such pages halves what
 /// a job costs.
+#[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -10,6 +10,7 @@ use wasmill_spec::{PluginRef, did_you_mean, listed};
 use wasmill_wasm::{Grants, HostSettings, InstanceLimits, LoadedPlugin, WasmHost};
 
 use crate::failure::Failure;
+use crate::oci::Reference;
 use crate::std_plugins;
 use crate::terminal::Terminal;
 use crate::{data_dir, failure};
@@ -106,6 +107,12 @@ impl Plugins {
 /// The bytes of a plugin.
 pub(crate) fn bytes_of(plugin: &PluginRef, path: &Path, store: Option<&Path>) -> Result<Arc<[u8]>, Unusable> {
     match plugin {
+        PluginRef::Path(text) if Reference::is_meant(text) => Err(Unusable {
+            message: format!("{text} is in a registry; a job of this machine has its plugins in files"),
+            hint: Some(format!(
+                "get it with `wasmill plugin pull {text} FILE`, and write FILE; or deploy to a service"
+            )),
+        }),
         PluginRef::Path(_) => file(path),
         PluginRef::Standard(name) => std_plugins::get(name).map(Arc::from).ok_or_else(|| {
             let known: Vec<&str> = std_plugins::names().collect();

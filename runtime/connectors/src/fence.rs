@@ -57,7 +57,15 @@ impl Fence {
 
     fn url(&self, url: &str) -> Result<(), ConfigError> {
         // What is no URL is told by the connector.
-        let Some(host) = url.parse::<Uri>().ok().and_then(|url| url.host().map(str::to_owned)) else { return Ok(()) };
+        url.parse::<Uri>().ok().map_or(Ok(()), |url| self.permits(&url))
+    }
+
+    /// Holds a URL against the fence. What a name in it stands for is held against it by [`outgoing`](crate::outgoing).
+    ///
+    /// # Errors
+    /// Where its host is no public one, or was not granted.
+    pub fn permits(&self, url: &Uri) -> Result<(), ConfigError> {
+        let Some(host) = url.host() else { return Ok(()) };
         let refused = |message: String| Err(ConfigError::of("url", message));
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse::<IpAddr>()
@@ -175,7 +183,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// Finds addresses; behind a fence, public ones only.
 #[derive(Debug, Clone)]
-pub(crate) struct Resolver {
+pub struct Resolver {
     inner: GaiResolver,
     fenced: bool,
 }

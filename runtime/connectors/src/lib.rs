@@ -15,12 +15,16 @@ pub mod conformance;
 mod error;
 mod fence;
 mod file;
+#[cfg(test)]
+#[path = "../../../tests/support/fuzz.rs"]
+mod fuzz_driver;
 mod generator;
 mod http;
 mod ingest;
 mod net;
 mod options;
 mod outbox;
+mod outgoing;
 mod sequenced;
 mod stdin;
 mod stdout;
@@ -42,6 +46,7 @@ use wasmill_store::{Sequences, Topics};
 pub use error::is_broken_pipe;
 pub use fence::Fence;
 pub use options::ConfigError;
+pub use outgoing::{HttpClient, outgoing};
 pub use tls::{TlsError, client_tls};
 
 /// Every connector there is.

@@ -288,7 +288,7 @@ fn plugin(p: &mut Problems, stage: &Reader<'_>) -> Option<PluginRef> {
         }
         return digest.map(PluginRef::Digest);
     }
-    if let Some((scheme, _)) = text.split_once("://") {
+    if let Some((scheme, _)) = text.split_once("://").filter(|(scheme, _)| *scheme != "oci") {
         let message = format!("plugins from \"{scheme}://\" are not supported yet");
         p.error(&item.span, message, "fetch the file and write its path");
         return None;

@@ -135,7 +135,7 @@ fn the_schema_sees_what_a_schema_can_see() {
         "names-shared",
         "order-in-the-wrong-place",
         "plugin-bad-digest",
-        "plugin-oci",
+        "plugin-url",
         "plugin-std-empty",
         "reads-itself",
         "state-cache-in-memory",

@@ -8,6 +8,7 @@ mod jobs;
 mod neighbours;
 mod otlp;
 mod plugins;
+mod registries;
 mod tenants;
 mod tls;
 mod topics;

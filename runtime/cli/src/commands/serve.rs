@@ -40,6 +40,10 @@ pub(super) struct ServeArgs {
     /// all of them
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = hibernate_after)]
     hibernate_after: HibernateAfter,
+    /// A registry that every tenant may pull plugins from, such as registry.internal:5000, wherever it is; others
+    /// only where they may connect to
+    #[arg(long = "registry", value_name = "HOST[:PORT]")]
+    registries: Vec<String>,
     /// Send traces and metrics to this collector, by OTLP over HTTP, such as http://localhost:4318
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(super) otlp: Option<String>,
@@ -103,7 +107,7 @@ async fn run(
     };
     let workers = u32::try_from(data.metrics().num_workers()).unwrap_or(u32::MAX);
     let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
-    let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data));
+    let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data, args.registries));
     let settings = ServiceSettings { workers, hibernate_after: args.hibernate_after.0 };
     let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs, settings);
     let OpenedService { service, token_file } = opened.map_err(|error| match error.kind() {

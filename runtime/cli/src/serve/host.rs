@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 use wasmill_connectors::Fence;
 use wasmill_contract::BoxFuture;
-use wasmill_control::service::{Board, Command, Host, Inspected, JobEnd, JobOrder, Live, Ties, Wrong};
-use wasmill_env::{Clock as _, RealClock};
+use wasmill_control::service::{Board, Command, Egress, Host, Inspected, JobEnd, JobOrder, Live};
+use wasmill_control::service::{PullError, Pulled, Ties, Wrong};
+use wasmill_env::{Clock, RealClock};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
 use wasmill_wasm::InstanceLimits;
 
@@ -19,6 +20,8 @@ use super::logs::JOB_SPAN;
 use crate::assemble::{self, Assembled, Place};
 use crate::control::Control;
 use crate::failure::Failure;
+use crate::oci::registry::{self, Reach};
+use crate::oci::{PLUGIN_BYTES_MAX, Reference};
 use crate::overrides::{self, Override};
 use crate::plugins::Plugins;
 use crate::supervise::{Ended, Event, ROOM_RETRY, Supervised, Watch, stop_asked};
@@ -34,22 +37,28 @@ pub(crate) struct JobHost {
     clock: Arc<RealClock>,
     /// Where tasks run.
     data: tokio::runtime::Handle,
+    /// Registries that every tenant may pull from.
+    registries: Vec<String>,
 }
 
 impl JobHost {
-    pub(crate) fn new(plugins: Arc<Plugins>, clock: Arc<RealClock>, data: tokio::runtime::Handle) -> Self {
-        Self { plugins, clock, data }
+    pub(crate) fn new(
+        plugins: Arc<Plugins>,
+        clock: Arc<RealClock>,
+        data: tokio::runtime::Handle,
+        registries: Vec<String>,
+    ) -> Self {
+        Self { plugins, clock, data, registries }
     }
 
     async fn assemble(&self, order: &JobOrder) -> Result<Assembled, Failure> {
         let spec = read(order)?;
-        let fence = Fence { hosts: order.egress.hosts.clone(), listen: order.egress.listen };
         let place = Place {
             base_dir: Some(&order.files),
             state_dir: Some(&order.state),
             topics: &order.topics,
             plugins: Some(&order.plugins),
-            fence: Some(Arc::new(fence)),
+            fence: Some(Arc::new(fence(&order.egress))),
         };
         assemble::assemble(spec, &self.plugins, &place).await
     }
@@ -108,6 +117,10 @@ impl JobHost {
             Ended::Ran(_) | Ended::Already(_) => Some(JobEnd::Finished),
         })
     }
+}
+
+fn fence(egress: &Egress) -> Fence {
+    Fence { hosts: egress.hosts.clone(), listen: egress.listen }
 }
 
 /// Answers requests to a job, several at once.
@@ -193,6 +206,26 @@ impl Host for JobHost {
                     "timed": info.timed,
                 }),
             })
+        })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        egress: &'a Egress,
+        bytes_max: u64,
+    ) -> BoxFuture<'a, Result<Pulled, PullError>> {
+        Box::pin(async move {
+            let pulling = async {
+                let reference: Reference = reference.parse().map_err(Failure::wrong)?;
+                let reach = Reach { fence: Some(fence(egress)), registries: self.registries.clone() };
+                let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+                let pulled = registry::pull(&reference, reach, bytes_max.min(PLUGIN_BYTES_MAX), &clock).await?;
+                let named = Reference { tag: None, digest: Some(pulled.manifest), ..reference };
+                Ok(Pulled { reference: named.to_string(), bytes: pulled.bytes })
+            };
+            let pulled: Result<_, Failure> = pulling.await;
+            pulled.map_err(|failure| PullError { passing: failure.is_passing(), wrong: Wrong::from(failure) })
         })
     }
 

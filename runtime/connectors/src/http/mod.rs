@@ -7,6 +7,8 @@
 mod config;
 mod decode;
 mod encode;
+#[cfg(test)]
+mod fuzz;
 mod rate;
 mod server;
 mod sink;

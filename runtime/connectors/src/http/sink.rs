@@ -9,9 +9,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use wasmill_contract::{BoxFuture, ConnectorError, Share, Sink, SinkCapabilities, SinkFactory, SinkHandle};
@@ -21,9 +18,9 @@ use wasmill_spec::{ByteSize, Period};
 
 use super::encode::{Body, Chunk, chunk};
 use crate::Site;
-use crate::fence::Resolver;
 use crate::options::{ConfigError, parse};
 use crate::outbox::{self, OutboxConfig, OutboxOptions, RowId, Target};
+use crate::outgoing::{HttpClient, outgoing};
 use crate::tls::client_tls;
 
 const BATCH_ROWS_MAX: u32 = 500;
@@ -198,8 +195,6 @@ async fn resolve(name: &HeaderName, secret: &Secret, base: &Path) -> Result<Head
     Ok(value)
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
-
 async fn client(url: &Uri, authorities: Option<&Path>, fenced: bool) -> Result<HttpClient, ConnectorError> {
     let wrong = |path: &Path, reason: &dyn std::fmt::Display| {
         ConnectorError::new(ErrorKind::Config, format!("authorities: {}: {reason}", path.display()))
@@ -218,11 +213,7 @@ async fn client(url: &Uri, authorities: Option<&Path>, fenced: bool) -> Result<H
             ConnectorError::new(ErrorKind::Config, message).caused_by(error)
         }
     })?;
-    let mut connector = HttpConnector::new_with_resolver(Resolver::new(fenced));
-    connector.enforce_http(false);
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    let connector = builder.enable_http1().wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
+    Ok(outgoing(tls, fenced))
 }
 
 struct HttpTarget {

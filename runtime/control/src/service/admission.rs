@@ -57,6 +57,7 @@ pub(super) fn admit(spec: &JobSpec, record: &TenantRecord, pinned: &Pins) -> Res
         let named = match &stage.plugin {
             PluginRef::Standard(_) => continue,
             PluginRef::Digest(digest) => digest.to_string(),
+            PluginRef::Path(named) if named.starts_with(plugins::REGISTRY) => named.clone(),
             PluginRef::Path(path) if path.contains('/') || path.ends_with(".wasm") => {
                 let message = format!("stage `{name}` names a file; the service has plugins by name and digest only");
                 wrong.push(spec.error(&at, message).hint(

@@ -83,6 +83,24 @@ pub struct Wrong {
     pub diagnostics: Vec<Value>,
 }
 
+/// A plugin that came from a registry.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The reference that names it for good, without a tag: `oci://HOST/REPOSITORY@sha256:HEX`.
+    pub reference: String,
+    /// The plugin.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a plugin did not come from a registry.
+#[derive(Debug, Clone)]
+pub struct PullError {
+    /// What is wrong.
+    pub wrong: Wrong,
+    /// Whether it may go well another time.
+    pub passing: bool,
+}
+
 /// How a run of a job ended.
 #[derive(Debug, Clone)]
 pub enum JobEnd {
@@ -105,6 +123,14 @@ pub enum JobEnd {
 pub trait Host: Send + Sync + 'static {
     /// Checks and compiles a plugin within limits, and says what it is.
     fn inspect(&self, bytes: Arc<[u8]>) -> BoxFuture<'_, Result<Inspected, Wrong>>;
+
+    /// Fetches a plugin of at most so many bytes from a registry.
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        egress: &'a Egress,
+        bytes_max: u64,
+    ) -> BoxFuture<'a, Result<Pulled, PullError>>;
 
     /// Finds everything that is wrong with a job, and returns warnings and what it guarantees.
     fn check<'a>(&'a self, order: &'a JobOrder) -> BoxFuture<'a, Result<Value, Wrong>>;

@@ -21,6 +21,9 @@ pub mod api;
 mod blocking;
 mod budget;
 mod change;
+#[cfg(test)]
+#[path = "../../../../tests/support/fuzz.rs"]
+mod fuzz_driver;
 mod hibernation;
 mod host;
 mod jobs;
@@ -32,6 +35,7 @@ mod plugins;
 mod problem;
 mod record;
 mod registry;
+mod room;
 mod savepoints;
 mod server;
 mod signatures;
@@ -46,7 +50,7 @@ mod watch;
 
 pub use budget::Budget;
 pub use hibernation::{Idleness, Look, Rest, TopicWait, decide_rest};
-pub use host::{Command, Host, JobEnd, JobOrder, Ties, Wrong};
+pub use host::{Command, Host, JobEnd, JobOrder, PullError, Pulled, Ties, Wrong};
 pub use logs::{JobLogs, LogLine, LogRing};
 pub use plugins::{Inspected, blob};
 pub use problem::Problem;

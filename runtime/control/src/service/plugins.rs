@@ -1,7 +1,7 @@
 //! Plugins of a tenant: known by their digest, found by a name and a tag as well.
 
 use std::collections::BTreeSet;
-use std::io::Seek;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +12,10 @@ use utoipa::ToSchema;
 use wasmill_model::PluginDigest;
 
 use super::blocking::blocking;
-use super::host::Wrong;
+use super::host::{PullError, Pulled, Wrong};
 use super::problem::Problem;
 use super::record::{self, PluginRecord, TenantRecord};
+use super::room::Taken;
 use super::signatures;
 use super::tenant::Tenant;
 
@@ -98,6 +99,20 @@ impl From<Wrong> for Problem {
     }
 }
 
+/// What every reference to a plugin of a registry begins with.
+pub(super) const REGISTRY: &str = "oci://";
+
+/// A reference to a plugin of a registry without its tag, which means nothing beside a digest.
+fn without_tag(reference: &str) -> String {
+    match reference.split_once('@') {
+        Some((named, digest)) => {
+            let end = named.rfind('/').and_then(|from| Some(from + named[from..].find(':')?)).unwrap_or(named.len());
+            format!("{}@{digest}", &named[..end])
+        }
+        None => reference.to_owned(),
+    }
+}
+
 /// The digest that a name stands for now. `None` of a standard plugin, which has none.
 pub(super) fn resolve(record: &TenantRecord, named: &str) -> Result<Option<PluginDigest>, Problem> {
     if named.starts_with("std:") {
@@ -107,6 +122,13 @@ pub(super) fn resolve(record: &TenantRecord, named: &str) -> Result<Option<Plugi
         || Problem::missing(format!("there is no plugin {named:?}")).hint("`wasmill plugin ls` lists plugins; push it");
     let digest: PluginDigest = match named.parse() {
         Ok(digest) => digest,
+        Err(_) if named.starts_with(REGISTRY) => {
+            let known = record.tags.get(&without_tag(named)).and_then(|digest| digest.parse().ok());
+            known.ok_or_else(|| {
+                Problem::missing(format!("{named} was not pulled"))
+                    .hint("pull it: wasmill plugin pull REFERENCE; a reference of a job has the digest of its manifest")
+            })?
+        }
         Err(_) => {
             let digest = record.tags.get(&tag(named)?).ok_or_else(missing)?;
             digest.parse().map_err(|_| missing())?
@@ -145,10 +167,17 @@ impl Tenant {
     }
 
     /// Its bytes, held against its digest.
-    pub(super) async fn plugin_bytes(&self, digest: PluginDigest) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn plugin_bytes(&self, digest: PluginDigest, length: u64) -> Result<Vec<u8>, Problem> {
         let path = blob(&self.plugin_dir(), &digest);
         let failed = move |error| Problem::internal(format!("cannot read plugin {digest}: {error}"));
-        let bytes = blocking(move || std::fs::read(path).map_err(failed)).await?;
+        // Made here: what a thread that waits for disks allocates stays with that thread when it is freed elsewhere.
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1));
+        let bytes = blocking(move || {
+            let file = std::fs::File::open(path).map_err(failed)?;
+            file.take(length.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+            Ok(bytes)
+        });
+        let bytes = bytes.await?;
         if PluginDigest(Sha256::digest(&bytes).into()) != digest {
             return Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again")));
         }
@@ -157,7 +186,7 @@ impl Tenant {
 
     /// Its file from the first byte on, which was held against its digest, and how long it is. Files of plugins
     /// change by rename only, so it stays what it is.
-    pub(super) async fn plugin_file(&self, digest: PluginDigest) -> Result<(u64, tokio::fs::File), Problem> {
+    pub(super) async fn plugin_file(&self, digest: PluginDigest) -> Result<(u64, std::fs::File), Problem> {
         let path = blob(&self.plugin_dir(), &digest);
         let opened = tokio::task::spawn_blocking(move || {
             let mut file = std::fs::File::open(path)?;
@@ -168,7 +197,7 @@ impl Tenant {
         });
         let opened = opened.await.map_err(std::io::Error::other).and_then(|opened| opened);
         match opened {
-            Ok((length, found, file)) if found == digest => Ok((length, tokio::fs::File::from_std(file))),
+            Ok((length, found, file)) if found == digest => Ok((length, file)),
             Ok(_) => Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again"))),
             Err(error) => Err(Problem::internal(format!("cannot read plugin {digest}: {error}"))),
         }
@@ -176,7 +205,27 @@ impl Tenant {
 
     /// Takes a plugin in: checks it, compiles it, keeps it.
     pub(super) async fn push(&self, bytes: Vec<u8>, named: Option<String>) -> Result<(PluginView, bool), Problem> {
-        let named = named.as_deref().map(tag).transpose()?;
+        let names = named.as_deref().map(tag).transpose()?;
+        self.take_in(bytes, names.into_iter().collect()).await
+    }
+
+    /// Takes a plugin in out of a registry.
+    pub(super) async fn pull(&self, reference: &str, named: Option<String>) -> Result<(PluginView, bool), Problem> {
+        let mut names: Vec<String> = named.as_deref().map(tag).transpose()?.into_iter().collect();
+        let record = self.record();
+        let most = record.budget.plugin_bytes;
+        let mut taken = Taken::default();
+        self.room.take(&mut taken, most)?;
+        let pulled = self.parts.host.pull(reference, &record.egress, most).await;
+        let Pulled { reference, bytes } = pulled.map_err(|PullError { wrong, passing }| match passing {
+            true => Problem::unavailable(wrong.message).hints(wrong.hints),
+            false => Problem::from(wrong),
+        })?;
+        names.push(without_tag(&reference));
+        self.take_in(bytes, names).await
+    }
+
+    async fn take_in(&self, bytes: Vec<u8>, names: Vec<String>) -> Result<(PluginView, bool), Problem> {
         let digest = PluginDigest(Sha256::digest(&bytes).into());
         let text = digest.to_string();
         let bytes: Arc<[u8]> = bytes.into();
@@ -184,7 +233,8 @@ impl Tenant {
         let inspected = self.compile(self.parts.host.inspect(Arc::clone(&bytes))).await?;
         let (path, disk) = (blob(&self.plugin_dir(), &digest), Arc::clone(&self.parts.disk));
         let failed = |error| Problem::internal(format!("cannot keep the plugin: {error}"));
-        blocking(move || record::keep(&*disk, &path, &bytes).map_err(failed)).await?;
+        // One after the other: the same plugin may be on its way twice.
+        self.alone(move || record::keep(&*disk, &path, &bytes).map_err(failed)).await?;
         let pushed = self.parts.clock.wall().0;
         let Inspected { name, version, about } = inspected;
         let made = self.change({
@@ -197,12 +247,12 @@ impl Tenant {
                 }
                 let plugin = PluginRecord { bytes: length, pushed, name, version, signatures: Vec::new() };
                 record.plugins.entry(text.clone()).or_insert(plugin);
-                if let Some(named) = named {
+                for named in names {
                     let tags_max = 10 * record.budget.plugins as usize;
                     if record.tags.len() >= tags_max && !record.tags.contains_key(&named) {
                         return Err(Problem::over_budget(format!("the tenant has {tags_max} names of plugins")));
                     }
-                    record.tags.insert(named, text);
+                    record.tags.insert(named, text.clone());
                 }
                 Ok(is_new)
             }
@@ -269,6 +319,19 @@ impl Tenant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_means_nothing_beside_a_digest() {
+        for (text, plain) in [
+            ("oci://a.org:5000/b/c:1.0@sha256:00", "oci://a.org:5000/b/c@sha256:00"),
+            ("oci://a.org:5000/b/c@sha256:00", "oci://a.org:5000/b/c@sha256:00"),
+            ("oci://a.org:5000/b/c:1.0", "oci://a.org:5000/b/c:1.0"),
+            ("oci://", "oci://"),
+            ("oci://@", "oci://@"),
+        ] {
+            assert_eq!(without_tag(text), plain);
+        }
+    }
 
     #[test]
     fn names_lead_nowhere_but_to_plugins() {

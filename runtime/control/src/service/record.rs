@@ -358,3 +358,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_fuzz.rs"]
+mod fuzz;

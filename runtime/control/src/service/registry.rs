@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 use wasmill_env::Disk;
 
+use super::blocking::blocking;
 use super::problem::Problem;
 use super::record::Kept;
 
@@ -38,6 +39,19 @@ impl<T: Kept + Clone + Send + Sync + 'static> Registry<T> {
     /// The record as it is on disk.
     pub(super) fn get(&self) -> Arc<T> {
         Arc::clone(&self.inner.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does something beside the record while nobody changes it. `act` may block.
+    pub(super) async fn alone<R: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+    ) -> Result<R, Problem> {
+        let alone = Arc::clone(&self.changing).lock_owned().await;
+        blocking(move || {
+            let _alone = alone;
+            act()
+        })
+        .await
     }
 
     /// Changes the record, alone. `act` decides; where it refuses nothing has changed. The change is

@@ -398,6 +398,15 @@ mod tests {
             unreachable!("no plugin is pushed")
         }
 
+        fn pull<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a Egress,
+            _: u64,
+        ) -> BoxFuture<'a, Result<super::super::Pulled, super::super::PullError>> {
+            unreachable!("no plugin is pulled")
+        }
+
         fn check<'a>(&'a self, _: &'a JobOrder) -> BoxFuture<'a, Result<Value, Wrong>> {
             unreachable!("no job is deployed")
         }

@@ -28,6 +28,7 @@ use super::metrics;
 use super::problem::Problem;
 use super::record::{Egress, Kept as _, ServiceRecord, TenantRecord};
 use super::registry::Registry;
+use super::room::Hall;
 use super::tenant::{Parts, Tenant};
 use super::tokens::{self, Owner, Scope, Secret};
 use super::usage::Usage;
@@ -101,7 +102,8 @@ impl Service {
         let registry = Registry::new(Arc::clone(&disk), dir.to_owned(), record);
         let processor = Processor::new(settings.workers, Arc::clone(&clock));
         let hibernation = Arc::new(Hibernation::new(settings.hibernate_after, Arc::clone(&clock)));
-        let parts = Parts { disk, clock, host, logs, processor, hibernation };
+        let hall = Hall::default();
+        let parts = Parts { disk, clock, host, logs, processor, hibernation, hall };
         let tenants = tenants(dir, &parts)?;
         let service = Self {
             dir: dir.to_owned(),

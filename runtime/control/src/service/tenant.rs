@@ -18,11 +18,9 @@ use super::logs::JobLogs;
 use super::problem::Problem;
 use super::record::{Kept as _, TenantRecord};
 use super::registry::Registry;
+use super::room::{Hall, Room};
 use super::slot::{Board, Slot};
 use super::usage::Usage;
-
-/// Bytes of bodies of requests that may be on their way at a time: whoever sends slowly holds no more memory.
-pub(super) const BODIES_BYTES_MAX: usize = 64 << 20;
 
 /// What a tenant needs of the service.
 #[derive(Clone)]
@@ -34,6 +32,7 @@ pub(super) struct Parts {
     /// What plugins of all tenants run on.
     pub(super) processor: Arc<Processor>,
     pub(super) hibernation: Arc<Hibernation>,
+    pub(super) hall: Hall,
 }
 
 impl Parts {
@@ -61,8 +60,8 @@ pub(super) struct Tenant {
     compiling: Semaphore,
     /// Taps that are open.
     pub(super) taps: Mutex<u32>,
-    /// Room for bodies of requests that are on their way, in bytes.
-    pub(super) bodies: Arc<Semaphore>,
+    /// For what its requests hold.
+    pub(super) room: Room,
     /// What was used and is not in the record yet.
     used: Mutex<Usage>,
     state_bytes: Mutex<Measured>,
@@ -108,6 +107,7 @@ impl Tenant {
         let topics = Topics::alone(Arc::clone(&parts.disk), &dir.join("topics"), Arc::clone(&parts.clock), heard);
         let slots = record.jobs.keys().map(|job| (job.clone(), parts.slot(&name, job))).collect();
         let registry = Registry::new(Arc::clone(&parts.disk), dir.clone(), record);
+        let room = parts.hall.room();
         Self {
             name,
             dir,
@@ -121,7 +121,7 @@ impl Tenant {
             compiled,
             compiling: Semaphore::new(1),
             taps: Mutex::new(0),
-            bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
+            room,
             used: Mutex::default(),
             state_bytes: Mutex::default(),
             topic_bytes: Mutex::default(),
@@ -157,6 +157,14 @@ impl Tenant {
             self.use_more(used);
         }
         changed
+    }
+
+    /// Does something while nobody changes what the tenant has. `act` may block.
+    pub(super) async fn alone<R: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+    ) -> Result<R, Problem> {
+        self.registry.alone(act).await
     }
 
     /// The budget was changed.

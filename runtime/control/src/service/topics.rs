@@ -70,16 +70,15 @@ impl Tenant {
         blocking(move || Ok(TopicView::of(&*topics.open(&name)?)?)).await
     }
 
-    pub(super) async fn make_topic(self: &Arc<Self>, new: NewTopic) -> Result<TopicView, Problem> {
+    pub(super) async fn make_topic(&self, new: NewTopic) -> Result<TopicView, Problem> {
         let (topics, most) = (self.topics.clone(), self.record().budget.topics as usize);
         let partitions = new.partitions.unwrap_or(1);
         if !(1..=PARTITIONS_MAX).contains(&partitions) {
             return Err(Problem::wrong(format!("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")));
         }
-        // Under the lock of the record, so that two do not both take the last place.
-        let tenant = Arc::clone(self);
-        self.change(move |_| {
-            if tenant.topics.list()?.len() >= most {
+        // Alone, so that two do not both take the last place.
+        self.alone(move || {
+            if topics.list()?.len() >= most {
                 return Err(Problem::over_budget(format!("the tenant has {most} topics, and may have no more")));
             }
             let default = TopicConfig::default();

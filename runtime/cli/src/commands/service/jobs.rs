@@ -18,6 +18,7 @@ use wasmill_spec::PluginRef;
 use super::{ask, part, text};
 use crate::commands::remote::print_status;
 use crate::failure::Failure;
+use crate::oci::Reference;
 use crate::overrides::{self, Override};
 use crate::plugins::named;
 use crate::remote::{Body, Client, ServerArgs};
@@ -93,6 +94,11 @@ pub(in crate::commands) fn deploy(args: &DeployArgs, server: &ServerArgs, termin
             .map_err(|error| Failure::wrong(format!("{name}: {error}")))?;
         for (stage, part) in &spec.stages {
             let PluginRef::Path(path) = &part.plugin else { continue };
+            if Reference::is_meant(path) {
+                let pulled = client.ask(Method::POST, "/v1/pulls", Body::Json(json!({"reference": path}))).await?;
+                document["stage"][stage.as_str()]["plugin"] = toml_edit::value(text(&pulled["digest"]));
+                continue;
+            }
             let file = spec.resolve(path);
             // Other names are those of the service.
             if !path.contains('/') && !path.ends_with(".wasm") && !file.is_file() {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Value, json};
-use wasmill_env::RealClock;
+use wasmill_env::{Clock, RealClock};
 use wasmill_wasm::InstanceLimits;
 
 use super::jobs::push;
 use super::{ask, part, text};
 use crate::failure::Failure;
-use crate::oci;
+use crate::oci::registry::{self, Reach};
+use crate::oci::{PLUGIN_BYTES_MAX, Reference, layout};
 use crate::plugins::{self, Plugins};
 use crate::remote::{Body, ServerArgs};
 use crate::terminal::{Table, Terminal, bytes};
@@ -34,28 +35,34 @@ pub(in crate::commands) enum PluginCommand {
         /// Its digest, or a NAME:TAG
         plugin: String,
     },
-    /// Get the bytes of a plugin
+    /// Get the bytes of a plugin; or have the service pull one from a registry
+    ///
+    /// `pull PLUGIN FILE` writes a plugin of the service to a file, `pull oci://… FILE` one of a registry, without a
+    /// service. `pull oci://…` has the service pull it, which reaches what its tenant may reach.
     Pull {
-        /// Its digest, or a NAME:TAG
+        /// Its digest, or a NAME:TAG; or oci://HOST/REPOSITORY[:TAG][@sha256:HEX]
         plugin: String,
         /// The file to write
-        file: PathBuf,
+        file: Option<PathBuf>,
+        /// Where the service pulls it: a NAME or NAME:TAG that stands for it from now on
+        #[arg(long, visible_alias = "as", conflicts_with = "file")]
+        name: Option<String>,
     },
-    /// Put a plugin into an OCI image layout, for a registry or another service
+    /// Put a plugin into an OCI image layout, or push it to a registry
     Export {
         /// Its digest or a NAME:TAG; or a .wasm file here, which needs no service
         plugin: String,
-        /// The folder of the layout, made where there is none
-        #[arg(long, value_name = "DIR")]
-        oci: PathBuf,
+        /// The folder of the layout, made where there is none; or oci://HOST/REPOSITORY[:TAG]
+        #[arg(long, value_name = "DIR|REFERENCE")]
+        oci: String,
     },
-    /// Send a plugin out of an OCI image layout to the service
+    /// Send a plugin out of an OCI image layout, or of a registry, to the service
     Import {
         /// A name in the layout, or a digest of the plugin or of its manifest; without it, the only one
         plugin: Option<String>,
-        /// The folder of the layout
-        #[arg(long, value_name = "DIR")]
-        oci: PathBuf,
+        /// The folder of the layout; or oci://HOST/REPOSITORY[:TAG][@sha256:HEX]
+        #[arg(long, value_name = "DIR|REFERENCE")]
+        oci: String,
         /// A NAME or NAME:TAG that stands for it from now on; without it, its name in the layout
         #[arg(long)]
         name: Option<String>,
@@ -88,10 +95,21 @@ pub(in crate::commands) fn plugin(
         }
         PluginCommand::Ls => ls(server, terminal),
         PluginCommand::Show { plugin } => one(&ask(server, Method::GET, &at(plugin), Body::Nothing)?, terminal),
-        PluginCommand::Pull { plugin, file } => {
-            let client = server.client()?;
-            let path = format!("{}/content", at(plugin));
-            let content = crate::commands::small_runtime()?.block_on(client.fetch(&path))?;
+        PluginCommand::Pull { plugin, file: None, name } => {
+            if !Reference::is_meant(plugin) {
+                return Err(Failure::wrong("where is the plugin to go?").hint("name a file behind it"));
+            }
+            let body = Body::Json(json!({"reference": plugin, "name": name}));
+            one(&ask(server, Method::POST, "/v1/pulls", body)?, terminal)
+        }
+        PluginCommand::Pull { plugin, file: Some(file), .. } => {
+            let runtime = crate::commands::small_runtime()?;
+            let content = if Reference::is_meant(plugin) {
+                runtime.block_on(pulled(plugin))?.into()
+            } else {
+                let client = server.client()?;
+                runtime.block_on(client.fetch(&format!("{}/content", at(plugin))))?
+            };
             std::fs::write(file, &content).map_err(|error| Failure::file("write", file, &error))?;
             let (shown, length) = (file.display(), content.len() as u64);
             if terminal.json {
@@ -101,12 +119,20 @@ pub(in crate::commands) fn plugin(
         }
         PluginCommand::Export { plugin, oci } => export(plugin, oci, server, terminal),
         PluginCommand::Import { plugin, oci, name } => {
-            let found = oci::read(oci, plugin.as_deref())?;
-            let path = match name.as_ref().or(found.name.as_ref()) {
+            let (bytes, named) = if Reference::is_meant(oci) {
+                if plugin.is_some() {
+                    return Err(Failure::wrong("a reference names one plugin already").hint("leave out the other name"));
+                }
+                (crate::commands::small_runtime()?.block_on(pulled(oci))?, None)
+            } else {
+                let found = layout::read(Path::new(oci), plugin.as_deref())?;
+                (found.bytes, found.name)
+            };
+            let path = match name.as_ref().or(named.as_ref()) {
                 Some(name) => format!("/v1/plugins?name={}", part(name)),
                 None => "/v1/plugins".to_owned(),
             };
-            let body = Body::Bytes(found.bytes, "application/wasm");
+            let body = Body::Bytes(bytes, "application/wasm");
             one(&ask(server, Method::POST, &path, body)?, terminal)
         }
         PluginCommand::Sign { plugin, signature } => {
@@ -123,7 +149,18 @@ pub(in crate::commands) fn plugin(
     }
 }
 
-fn export(plugin: &str, oci: &Path, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+/// A plugin of a registry, by the rights of whoever runs the command.
+async fn pulled(reference: &str) -> Result<Vec<u8>, Failure> {
+    let reference: Reference = reference.parse().map_err(Failure::wrong)?;
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::default());
+    Ok(registry::pull(&reference, Reach::default(), PLUGIN_BYTES_MAX, &clock).await?.bytes)
+}
+
+fn export(plugin: &str, oci: &str, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let to: Option<Reference> = match Reference::is_meant(oci) {
+        true => Some(oci.parse().map_err(Failure::wrong)?),
+        false => None,
+    };
     let runtime = crate::commands::small_runtime()?;
     let (content, name) = if Path::new(plugin).is_file() {
         let content = std::fs::read(plugin).map_err(|error| Failure::file("read", Path::new(plugin), &error))?;
@@ -141,15 +178,21 @@ fn export(plugin: &str, oci: &Path, server: &ServerArgs, terminal: &Terminal) ->
         let loaded = plugins.load_bytes(&plugins::named(plugin), bytes, InstanceLimits::default()).await?;
         Ok::<_, Failure>(loaded.info().clone())
     })?;
-    let manifest = oci::write(oci, &content, name, &info.imports, &info.exports)?;
-    let (shown, plugin) = (oci.display(), info.digest);
+    let manifest = match &to {
+        Some(to) => {
+            let clock: Arc<dyn Clock> = Arc::new(RealClock::default());
+            runtime.block_on(registry::push(to, &content, &info.imports, &info.exports, &clock))?
+        }
+        None => layout::write(Path::new(oci), &content, name, &info.imports, &info.exports)?,
+    };
+    let plugin = info.digest;
     if terminal.json {
         let manifest = manifest.to_string();
         return terminal.print_json(&json!({
-            "oci": shown.to_string(), "plugin": plugin.to_string(), "manifest": manifest, "name": name,
+            "oci": oci, "plugin": plugin.to_string(), "manifest": manifest, "name": name,
         }));
     }
-    terminal.print(&format!("{shown}: {plugin}, with the manifest {manifest}"))
+    terminal.print(&format!("{oci}: {plugin}, with the manifest {manifest}"))
 }
 
 fn tags(plugin: &Value) -> String {

@@ -8,7 +8,6 @@ use axum::http::{header, request::Parts};
 use wasmill_model::TenantName;
 
 use super::Shared;
-use super::body::BodyRoom;
 use crate::service::problem::Problem;
 use crate::service::tenant::Tenant;
 use crate::service::tokens::Scope;
@@ -34,7 +33,7 @@ impl FromRequestParts<Shared> for Caller {
         let (tenant, scopes) = service.authenticate(token)?;
         if let Some(tenant) = &tenant {
             tenant.admit_request()?;
-            parts.extensions.insert(BodyRoom(Arc::clone(&tenant.bodies)));
+            parts.extensions.insert(tenant.room.clone());
         }
         Ok(Self { tenant, scopes })
     }

@@ -1,6 +1,5 @@
 //! What comes in with a request, bounded in bytes and in time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,53 +7,40 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::{header, request::Parts};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmill_env::Clock;
 
 use super::Shared;
 use crate::service::problem::Problem;
-use crate::service::tenant::BODIES_BYTES_MAX;
+use crate::service::room::{Room, Taken};
 
 /// Bytes of a body of JSON.
 const JSON_BYTES_MAX: u64 = 256 << 10;
 /// A body has come after this long.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where bodies of one tenant that are on their way have their room, a permit a byte. Put into a request with
-/// who sends it.
-#[derive(Debug, Clone)]
-pub(super) struct BodyRoom(pub(super) Arc<Semaphore>);
-
-/// Reads a body of at most so many bytes. They are counted as they come, also against those that are on
-/// their way for the same tenant.
+/// Reads a body of at most so many bytes. They are counted as they come, and take room of whoever sends them, which
+/// [`auth`](super::auth) puts into the request.
 pub(super) async fn read(
     body: Body,
     bytes_max: u64,
     clock: &dyn Clock,
-    room: Option<&BodyRoom>,
-) -> Result<Vec<u8>, Problem> {
+    room: Option<&Room>,
+) -> Result<(Vec<u8>, Taken), Problem> {
     let reading = async {
         let mut bytes = Vec::new();
-        let mut taken: Option<OwnedSemaphorePermit> = None;
+        let mut taken = Taken::default();
         let mut parts = body.into_data_stream();
         while let Some(part) = parts.next().await {
             let part = part.map_err(|error| Problem::bad(format!("the body cannot be read: {error}")))?;
             if (bytes.len() + part.len()) as u64 > bytes_max {
                 return Err(Problem::too_large(format!("a body of this request has at most {bytes_max} bytes")));
             }
-            if let Some(BodyRoom(room)) = room {
-                let most = BODIES_BYTES_MAX >> 20;
-                let no_room = |_| Problem::too_many(format!("bodies of {most} MiB are on their way already"), 1);
-                let more = u32::try_from(part.len()).unwrap_or(u32::MAX);
-                let more = Arc::clone(room).try_acquire_many_owned(more).map_err(no_room)?;
-                match &mut taken {
-                    Some(taken) => taken.merge(more),
-                    None => taken = Some(more),
-                }
+            if let Some(room) = room {
+                room.take(&mut taken, part.len() as u64)?;
             }
             bytes.extend_from_slice(&part);
         }
-        Ok(bytes)
+        Ok((bytes, taken))
     };
     tokio::select! {
         read = reading => read,
@@ -84,7 +70,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     async fn from_request(request: Request, service: &Shared) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         is_plain(&parts)?;
-        let bytes = read(body, JSON_BYTES_MAX, service.clock(), parts.extensions.get()).await?;
+        let (bytes, _taken) = read(body, JSON_BYTES_MAX, service.clock(), parts.extensions.get()).await?;
         // Nothing is the same as an empty object.
         let text = if bytes.is_empty() { b"{}" } else { bytes.as_slice() };
         let value = serde_json::from_slice(text).map_err(|error| Problem::bad(format!("the body: {error}")))?;
@@ -92,8 +78,8 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     }
 }
 
-/// A body of any bytes, of at most as many as `MAX`.
-pub(super) struct Bytes<const MAX: u64>(pub(super) Vec<u8>);
+/// A body of any bytes, of at most as many as `MAX`, and the room that it takes while it is worked on.
+pub(super) struct Bytes<const MAX: u64>(pub(super) Vec<u8>, pub(super) Taken);
 
 impl<const MAX: u64> FromRequest<Shared> for Bytes<MAX> {
     type Rejection = Problem;
@@ -101,7 +87,8 @@ impl<const MAX: u64> FromRequest<Shared> for Bytes<MAX> {
     async fn from_request(request: Request, service: &Shared) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         is_plain(&parts)?;
-        read(body, MAX, service.clock(), parts.extensions.get()).await.map(Self)
+        let (bytes, taken) = read(body, MAX, service.clock(), parts.extensions.get()).await?;
+        Ok(Self(bytes, taken))
     }
 }
 
@@ -141,6 +128,7 @@ mod tests {
     use wasmill_model::Timestamp;
 
     use super::*;
+    use crate::service::room::Hall;
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_given_up_after_a_minute() {
@@ -162,12 +150,14 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_counted_as_it_comes() {
         let clock = SimulatedClock::new(Timestamp(0));
-        assert_eq!(read(Body::from("1234"), 4, &clock, None).await.expect("fits"), b"1234");
+        assert_eq!(read(Body::from("1234"), 4, &clock, None).await.expect("fits").0, b"1234");
         assert_eq!(read(Body::from("12345"), 4, &clock, None).await.expect_err("too large").status, 413);
-        // Bodies of one tenant share their room, and leave it.
-        let room = BodyRoom(Arc::new(Semaphore::new(4)));
-        assert_eq!(read(Body::from("1234"), 9, &clock, Some(&room)).await.expect("there is room"), b"1234");
-        assert_eq!(read(Body::from("12345"), 9, &clock, Some(&room)).await.expect_err("no room").status, 429);
-        assert_eq!(room.0.available_permits(), 4);
+        // What is being worked on takes room until it is done.
+        let room = Hall::default().room();
+        let large = || Body::from(vec![0; 40 << 20]);
+        let (_, taken) = read(large(), 1 << 30, &clock, Some(&room)).await.expect("there is room");
+        assert_eq!(read(large(), 1 << 30, &clock, Some(&room)).await.expect_err("no room").status, 429);
+        drop(taken);
+        assert!(read(large(), 1 << 30, &clock, Some(&room)).await.is_ok());
     }
 }

@@ -1,16 +1,12 @@
 //! Requests out of their minds, through the same routes as those of the network: an answer in words, never a
 //! panic nor an error of the service's own.
 
-#[path = "../../../../../tests/support/fuzz.rs"]
-mod driver;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use driver::{Random, fuzz, mutated};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
@@ -18,8 +14,9 @@ use wasmill_contract::BoxFuture;
 use wasmill_env::{RealClock, RealDisk};
 
 use crate::local::Refusal;
+use crate::service::fuzz_driver::{Random, fuzz, mutated};
 use crate::service::state::Opened;
-use crate::service::{Host, Inspected, JobEnd, JobLogs, JobOrder, Service, Ties, Wrong};
+use crate::service::{Egress, Host, Inspected, JobEnd, JobLogs, JobOrder, PullError, Pulled, Service, Ties, Wrong};
 
 /// Takes every plugin, and runs jobs that do nothing.
 struct Idle;
@@ -27,6 +24,10 @@ struct Idle;
 impl Host for Idle {
     fn inspect(&self, _: Arc<[u8]>) -> BoxFuture<'_, Result<Inspected, Wrong>> {
         Box::pin(async { Ok(Inspected { name: None, version: None, about: Value::Null }) })
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str, _: &'a Egress, _: u64) -> BoxFuture<'a, Result<Pulled, PullError>> {
+        Box::pin(async move { Ok(Pulled { reference: reference.to_owned(), bytes: reference.as_bytes().to_vec() }) })
     }
 
     fn check<'a>(&'a self, _: &'a JobOrder) -> BoxFuture<'a, Result<Value, Wrong>> {
@@ -64,6 +65,7 @@ fn bodies() -> Vec<Vec<u8>> {
         json!({"stage": "work", "plugin": "std:filter"}),
         json!({"node": "work", "parallelism": 2}),
         json!({"name": "before-friday"}),
+        json!({"reference": "oci://example.org/acme/count:1.0", "name": "count:1"}),
         json!({"savepoint": "before-friday"}),
         json!({"key": "11".repeat(32)}),
         json!({"signature": "11".repeat(64)}),

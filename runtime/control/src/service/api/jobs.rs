@@ -138,7 +138,10 @@ pub(super) async fn list(Reader(tenant): Reader) -> Answer<Vec<JobView>> {
     post, path = "/v1/check", tag = "jobs", request_body(content = String, content_type = "application/toml"),
     responses((status = 200, body = Object), (status = 422, body = Problem))
 )]
-pub(super) async fn check(Reader(tenant): Reader, Bytes(text): Bytes<JOB_BYTES_MAX>) -> Result<Answer<Value>, Problem> {
+pub(super) async fn check(
+    Reader(tenant): Reader,
+    Bytes(text, _taken): Bytes<JOB_BYTES_MAX>,
+) -> Result<Answer<Value>, Problem> {
     tenant.admit_change()?;
     Ok(Answer(tenant.check(&utf8(text)?).await?))
 }
@@ -164,7 +167,7 @@ pub(super) async fn show(Reader(tenant): Reader, Path(job): Path<String>) -> Res
 pub(super) async fn deploy(
     Deployer(tenant): Deployer,
     Path(job): Path<String>,
-    Bytes(text): Bytes<JOB_BYTES_MAX>,
+    Bytes(text, _taken): Bytes<JOB_BYTES_MAX>,
 ) -> Result<(StatusCode, Answer<JobView>), Problem> {
     let job = named(&job, JobName::new)?;
     let (view, is_new) = tenant.deploy(job, utf8(text)?).await?;

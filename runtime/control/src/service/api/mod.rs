@@ -54,6 +54,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tenants::revoke_token))
         .routes(routes!(tenants::put_signer, tenants::remove_signer))
         .routes(routes!(plugins::list, plugins::push))
+        .routes(routes!(plugins::pull))
         .routes(routes!(plugins::show, plugins::remove))
         .routes(routes!(plugins::content))
         .routes(routes!(plugins::sign))

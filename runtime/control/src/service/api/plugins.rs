@@ -1,19 +1,21 @@
 //! Plugins of the tenant.
 
+use std::io::{self, Read};
+
 use axum::Json as Answer;
 use axum::body::Body;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::auth::{Deployer, Reader};
-use super::body::{self, Asked, BodyRoom, Json};
+use super::body::{self, Asked, Json};
 use crate::service::plugins::PluginView;
 use crate::service::problem::Problem;
+use crate::service::room::{Room, Taken};
 
 /// Bytes of a plugin that are read at a time, to be sent.
 const PIECE_BYTES: u64 = 32 << 10;
@@ -23,6 +25,16 @@ const PIECE_BYTES: u64 = 32 << 10;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PushAsked {
+    /// A `name` or `name:tag` that stands for it from now on.
+    name: Option<String>,
+}
+
+/// A plugin of a registry.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewPull {
+    /// `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:HEX]`: the digest is that of the manifest.
+    reference: String,
     /// A `name` or `name:tag` that stands for it from now on.
     name: Option<String>,
 }
@@ -42,7 +54,7 @@ pub(super) async fn list(Reader(tenant): Reader) -> Answer<Vec<PluginView>> {
 }
 
 /// A body that is read once it is known whose it is, and how large it may be.
-pub(super) struct Unread(Body, Option<BodyRoom>);
+pub(super) struct Unread(Body, Option<Room>);
 
 impl FromRequest<Shared> for Unread {
     type Rejection = Problem;
@@ -71,9 +83,33 @@ pub(super) async fn push(
     Unread(body, room): Unread,
 ) -> Result<(StatusCode, Answer<PluginView>), Problem> {
     tenant.admit_change()?;
-    let bytes = body::read(body, tenant.record().budget.plugin_bytes, service.clock(), room.as_ref()).await?;
-    let pushing = async move { tenant.push(bytes, asked.name).await };
+    let most = tenant.record().budget.plugin_bytes;
+    let (bytes, taken) = body::read(body, most, service.clock(), room.as_ref()).await?;
+    let pushing = async move {
+        // It takes room until it is compiled, which it may have to wait for.
+        let _taken = taken;
+        tenant.push(bytes, asked.name).await
+    };
     let (view, is_new) = crate::service::jobs::to_the_end(pushing).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
+}
+
+/// Takes in a plugin out of a registry, which is one that the tenant may connect to, or one that the operator
+/// vouches for. It is known by its digest from then on, and by the reference with the digest of its manifest.
+#[utoipa::path(
+    post, path = "/v1/pulls", tag = "plugins", request_body = NewPull,
+    responses(
+        (status = 201, body = PluginView), (status = 200, body = PluginView, description = "It was there"),
+        (status = 422, body = Problem), (status = 503, body = Problem, description = "The registry does not answer")
+    )
+)]
+pub(super) async fn pull(
+    Deployer(tenant): Deployer,
+    Json(new): Json<NewPull>,
+) -> Result<(StatusCode, Answer<PluginView>), Problem> {
+    tenant.admit_change()?;
+    let pulling = async move { tenant.pull(&new.reference, new.name).await };
+    let (view, is_new) = crate::service::jobs::to_the_end(pulling).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
 }
 
@@ -84,7 +120,9 @@ pub(super) async fn push(
 )]
 pub(super) async fn show(Reader(tenant): Reader, Path(plugin): Path<String>) -> Result<Answer<PluginView>, Problem> {
     let (digest, mut view) = tenant.plugin(&plugin)?;
-    let bytes = tenant.plugin_bytes(digest).await?;
+    let mut taken = Taken::default();
+    tenant.room.take(&mut taken, view.bytes)?;
+    let bytes = tenant.plugin_bytes(digest, view.bytes).await?;
     view.about = tenant.parts.host.inspect(bytes.into()).await.ok().map(|inspected| inspected.about);
     Ok(Answer(view))
 }
@@ -107,14 +145,16 @@ pub(super) async fn remove(Deployer(tenant): Deployer, Path(plugin): Path<String
 pub(super) async fn content(Reader(tenant): Reader, Path(plugin): Path<String>) -> Result<Response, Problem> {
     let (digest, _) = tenant.plugin(&plugin)?;
     let (length, file) = tenant.plugin_file(digest).await?;
-    // Piece by piece: who reads slowly holds one of them.
-    let pieces = futures_util::stream::unfold(file, |mut file| async move {
-        let mut piece = Vec::new();
-        match (&mut file).take(PIECE_BYTES).read_to_end(&mut piece).await {
-            Ok(0) => None,
-            Ok(_) => Some((Ok(piece), file)),
-            Err(error) => Some((Err(error), file)),
-        }
+    // Piece by piece: who reads slowly holds one of them. Each is allocated here, and so freed where it came from: what
+    // threads that wait for disks allocate stays with them.
+    let pieces = futures_util::stream::try_unfold(file, |mut file| async move {
+        let mut piece = Vec::with_capacity(PIECE_BYTES as usize);
+        let read = tokio::task::spawn_blocking(move || {
+            (&mut file).take(PIECE_BYTES).read_to_end(&mut piece)?;
+            Ok::<_, io::Error>((piece, file))
+        });
+        let (piece, file) = read.await.map_err(io::Error::other)??;
+        Ok::<_, io::Error>((!piece.is_empty()).then_some((piece, file)))
     });
     let head = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/wasm")),

@@ -115,7 +115,7 @@ pub(super) async fn produce(
     Deployer(tenant): Deployer,
     Path(topic): Path<String>,
     Asked(asked): Asked<AppendAsked>,
-    Bytes(lines): Bytes<RECORDS_BYTES_MAX>,
+    Bytes(lines, _taken): Bytes<RECORDS_BYTES_MAX>,
 ) -> Result<(StatusCode, Answer<Produced>), Problem> {
     let topic = named(&topic, TopicName::new)?;
     Ok((StatusCode::CREATED, Answer(tenant.produce(topic, asked.partition, lines).await?)))

@@ -1,34 +1,25 @@
-//! Plugins in and out of OCI image layouts, as tools for registries read and write them.
+//! OCI image layouts, as tools for registries read and write them.
 //!
 //! ```text
 //! DIR/oci-layout              the version of the layout
 //!     index.json              manifests, by digest and name
-//!     blobs/sha256/HEX        manifest ─▶ config application/vnd.wasm.config.v0+json
-//!                                      └▶ one layer application/wasm: the plugin
+//!     blobs/sha256/HEX        see [`super`]
 //! ```
 //!
-//! After the OCI image layout 1.0 and the artifact layout for WebAssembly of the CNCF. Every blob is held
-//! against its digest and length when it is read; nothing outside of `blobs/sha256` is looked at.
+//! Nothing outside of `blobs/sha256` is looked at.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use wasmill_model::PluginDigest;
 
+use super::{Blob, DOCUMENT_BYTES_MAX, INDEX, PLUGIN_BYTES_MAX};
+use super::{described, digest, is_config_of, pack, parts};
 use crate::failure::Failure;
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.wasm.config.v0+json";
-const LAYER: &str = "application/wasm";
 const NAME: &str = "org.opencontainers.image.ref.name";
-/// Bytes of an index, a manifest, or a config.
-const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of a plugin, as the host has it.
-const PLUGIN_BYTES_MAX: u64 = 64 << 20;
 
 /// A plugin in a layout.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,10 +30,6 @@ pub(crate) struct Found {
     pub(crate) manifest: PluginDigest,
     /// The plugin.
     pub(crate) bytes: Vec<u8>,
-}
-
-fn digest(bytes: &[u8]) -> PluginDigest {
-    PluginDigest(Sha256::digest(bytes).into())
 }
 
 fn hex(digest: &PluginDigest) -> String {
@@ -56,16 +43,12 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&whole, path)
 }
 
-fn blob(dir: &Path, kind: &str, bytes: &[u8]) -> io::Result<Value> {
-    let digest = digest(bytes);
-    put(&dir.join("blobs/sha256").join(hex(&digest)), bytes)?;
-    Ok(json!({"mediaType": kind, "digest": digest.to_string(), "size": bytes.len()}))
+fn blob(dir: &Path, blob: &Blob<'_>) -> io::Result<()> {
+    put(&dir.join("blobs/sha256").join(hex(&blob.digest)), &blob.bytes)
 }
 
 /// Puts a plugin into a layout, which is made where there is none. A name that stood for another one stands
 /// for this one from now on. Returns the digest of its manifest.
-///
-/// The same plugin under the same name makes the same bytes: there is no time in them.
 pub(crate) fn write(
     dir: &Path,
     plugin: &[u8],
@@ -78,16 +61,11 @@ pub(crate) fn write(
     let mut manifests = if index_path.exists() { manifests(dir)? } else { Vec::new() };
     fs::create_dir_all(dir.join("blobs/sha256")).map_err(written)?;
     put(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(written)?;
-    let layer = blob(dir, LAYER, plugin).map_err(written)?;
-    let is_component = plugin.get(4..8) == Some(&[0x0d, 0, 1, 0]);
-    let mut config = json!({"architecture": "wasm", "os": "wasip1", "layerDigests": [layer["digest"]]});
-    if is_component {
-        config["os"] = "wasip2".into();
-        config["component"] = json!({"exports": exports, "imports": imports, "target": null});
+    let packed = pack(plugin, imports, exports);
+    for part in [&packed.layer, &packed.config, &packed.manifest] {
+        blob(dir, part).map_err(written)?;
     }
-    let config = blob(dir, CONFIG, config.to_string().as_bytes()).map_err(written)?;
-    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}).to_string();
-    let mut entry = blob(dir, MANIFEST, manifest.as_bytes()).map_err(written)?;
+    let mut entry = packed.manifest.descriptor();
     if let Some(name) = name {
         entry["annotations"] = json!({NAME: name});
     }
@@ -98,7 +76,7 @@ pub(crate) fn write(
     manifests.push(entry);
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
     put(&index_path, index.to_string().as_bytes()).map_err(written)?;
-    Ok(digest(manifest.as_bytes()))
+    Ok(packed.manifest.digest)
 }
 
 fn wrong(dir: &Path, why: impl std::fmt::Display) -> Failure {
@@ -106,7 +84,7 @@ fn wrong(dir: &Path, why: impl std::fmt::Display) -> Failure {
 }
 
 /// Bytes of a file, of at most so many.
-fn bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(super) fn bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
@@ -124,19 +102,13 @@ fn manifests(dir: &Path) -> Result<Vec<Value>, Failure> {
 
 /// The blob that a descriptor names, if it is what the descriptor says.
 fn blob_of(dir: &Path, what: &str, descriptor: &Value, most: u64) -> Result<(PluginDigest, Vec<u8>), Failure> {
-    let named = descriptor["digest"].as_str().unwrap_or_default();
-    let known: PluginDigest = named.parse().map_err(|error| wrong(dir, format!("the {what} {named:?}: {error}")))?;
-    let path = dir.join("blobs/sha256").join(hex(&known));
-    let bytes = bounded(&path, most).map_err(|error| wrong(dir, format!("cannot read the {what} {known}: {error}")))?;
-    let found = digest(&bytes);
-    if found != known {
-        return Err(wrong(dir, format!("the {what} {known} was changed: it is {found}")).hint("get the layout again"));
-    }
-    if descriptor["size"].as_u64() != Some(bytes.len() as u64) {
-        let size = &descriptor["size"];
-        return Err(wrong(dir, format!("the {what} {known} has {} bytes, its descriptor says {size}", bytes.len())));
-    }
-    Ok((known, bytes))
+    let known = described(what, descriptor).map_err(|why| wrong(dir, why))?;
+    let path = dir.join("blobs/sha256").join(hex(&known.digest));
+    let read = bounded(&path, most);
+    let bytes = read.map_err(|error| wrong(dir, format!("cannot read the {what} {}: {error}", known.digest)))?;
+    let held = known.holds(what, digest(&bytes), bytes.len() as u64);
+    held.map_err(|why| wrong(dir, why).hint("get the layout again"))?;
+    Ok((known.digest, bytes))
 }
 
 /// Takes a plugin out of a layout: the one of this name, of this digest (its own or that of its manifest), or
@@ -149,15 +121,12 @@ pub(crate) fn read(dir: &Path, wanted: Option<&str>) -> Result<Found, Failure> {
         // What is no plugin may lie beside.
         let document = blob_of(dir, "manifest", entry, DOCUMENT_BYTES_MAX)?;
         let manifest: Value = serde_json::from_slice(&document.1).unwrap_or_default();
-        if manifest["config"]["mediaType"] != CONFIG {
-            continue;
-        }
-        let [layer] = manifest["layers"].as_array().map(Vec::as_slice).unwrap_or_default() else { continue };
+        let Some((layer, config)) = parts(&manifest) else { continue };
         let is_wanted = wanted.is_none_or(|wanted| {
             name(entry).as_deref() == Some(wanted) || entry["digest"] == wanted || layer["digest"] == wanted
         });
-        if layer["mediaType"] == LAYER && is_wanted {
-            found.push((entry, document.0, layer.clone(), manifest["config"].clone()));
+        if is_wanted {
+            found.push((entry, document.0, layer.clone(), config.clone()));
         }
     }
     let [(entry, manifest, layer, config)] = found.as_slice() else {
@@ -172,15 +141,13 @@ pub(crate) fn read(dir: &Path, wanted: Option<&str>) -> Result<Found, Failure> {
     };
     let (plugin, bytes) = blob_of(dir, "plugin", layer, PLUGIN_BYTES_MAX)?;
     let (_, config) = blob_of(dir, "config", config, DOCUMENT_BYTES_MAX)?;
-    let config: Value = serde_json::from_slice(&config).map_err(|error| wrong(dir, format!("the config: {error}")))?;
-    if config["layerDigests"] != json!([plugin.to_string()]) {
-        return Err(wrong(dir, format!("the config is one of {}, not of {plugin}", config["layerDigests"])));
-    }
+    is_config_of(&config, plugin).map_err(|why| wrong(dir, why))?;
     Ok(Found { name: name(entry), manifest: *manifest, bytes })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::MANIFEST;
     use super::*;
 
     const PLUGIN: &[u8] = b"\0asm\x0d\0\x01\0 a component";
