@@ -1,14 +1,24 @@
 //! Inputs by the thousand, made of good ones and of what is known to be odd, from a seed. Included by the tests
 //! that fuzz; `cargo xtask fuzz` runs them with more cases.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How many cases, where a campaign asks for more than a test does.
 const CASES_VARIABLE: &str = "WASMILL_FUZZ_CASES";
 const SEED_VARIABLE: &str = "WASMILL_FUZZ_SEED";
-/// No case may take longer: the machine may be busy, so this is generous.
-const SLOWEST: Duration = Duration::from_secs(20);
+/// The first case, to try one again.
+const FROM_VARIABLE: &str = "WASMILL_FUZZ_FROM";
+/// The file that holds the number of the case that is tried, 8 bytes, little-endian.
+const PROGRESS_VARIABLE: &str = "WASMILL_FUZZ_PROGRESS";
+/// No case may take longer, twice.
+const SLOWEST: Duration = Duration::from_secs(2);
+/// Nor hold more bytes at a time.
+const ALLOCATED_MAX: usize = 256 << 20;
 
 /// SplitMix64.
 pub(crate) struct Random(u64);
@@ -86,8 +96,121 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Gives each case to `check`, which must not panic nor take long. What does not hold is written to a file, with
-/// the case that repeats it. `check` says whether the case was taken for good.
+/// Counts what is allocated by all threads. Memory that is mapped for guests is not: limits hold it.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+fn count(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
+    // What was freed by others before they counted would be a number below 0.
+    if live < usize::MAX / 2 {
+        MOST.fetch_max(live, Ordering::Relaxed);
+    }
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to implement; this one hands everything on")]
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What is wrong with how a case went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finding {
+    Panic,
+    TooSlow,
+    TooLarge,
+}
+
+/// A case that was tried.
+struct Tried {
+    good: bool,
+    finding: Option<Finding>,
+    took: Duration,
+    allocated: usize,
+}
+
+#[expect(clippy::disallowed_methods, reason = "cases are timed by the clock on the wall")]
+fn attempt(check: &mut impl FnMut(&[u8]) -> bool, input: &[u8]) -> Tried {
+    let before = LIVE.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let start = Instant::now();
+    let checked = catch_unwind(AssertUnwindSafe(|| check(input)));
+    let took = start.elapsed();
+    let allocated = MOST.load(Ordering::Relaxed).saturating_sub(before);
+    let finding = match &checked {
+        Err(_) => Some(Finding::Panic),
+        Ok(_) if took > SLOWEST => Some(Finding::TooSlow),
+        Ok(_) if allocated > ALLOCATED_MAX => Some(Finding::TooLarge),
+        Ok(_) => None,
+    };
+    Tried { good: matches!(checked, Ok(true)), finding, took, allocated }
+}
+
+/// The same finding with less input, within so many tries: pieces are left out as long as it stays.
+fn smaller(check: &mut impl FnMut(&[u8]) -> bool, input: &[u8], finding: Finding) -> Vec<u8> {
+    let mut least = input.to_vec();
+    let mut tries = if finding == Finding::TooSlow { 20 } else { 500 };
+    let mut piece = least.len().div_ceil(2);
+    while piece > 0 && tries > 0 {
+        let mut from = 0;
+        while from < least.len() && tries > 0 {
+            tries -= 1;
+            let mut fewer = least.clone();
+            fewer.drain(from..(from + piece).min(fewer.len()));
+            if attempt(check, &fewer).finding == Some(finding) {
+                least = fewer;
+            } else {
+                from += piece;
+            }
+        }
+        piece /= 2;
+    }
+    least
+}
+
+/// Inputs that were findings once, `tests/fuzz/NAME/*`.
+fn kept(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz").join(name);
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut kept: Vec<_> = entries.map(|entry| entry.path()).collect();
+    kept.sort();
+    kept.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("reads"))).collect()
+}
+
+/// Gives each case to `check`, which must not panic, take long, nor allocate much. What does not hold is made
+/// smaller and written to a file. `check` says whether the case was taken for good.
+///
+/// What was kept of earlier findings comes first. A case that ends the process is the one whose number stands in the
+/// file that a campaign names.
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the clock and the result of a campaign")]
 pub(crate) fn fuzz(
     name: &str,
@@ -95,24 +218,37 @@ pub(crate) fn fuzz(
     mut make: impl FnMut(&mut Random) -> Vec<u8>,
     mut check: impl FnMut(&[u8]) -> bool,
 ) {
+    for (path, input) in kept(name) {
+        let finding = attempt(&mut check, &input).finding;
+        assert_eq!(finding, None, "{}", path.display());
+    }
     let seed = variable(SEED_VARIABLE).unwrap_or(1);
     let campaign = variable(CASES_VARIABLE);
     let cases = campaign.unwrap_or(cases);
-    let (mut good, mut slowest, mut failed) = (0_u64, (Duration::ZERO, 0), Vec::new());
+    let progress = std::env::var_os(PROGRESS_VARIABLE).map(|path| std::fs::File::create(path).expect("a file"));
+    let (mut good, mut slowest, mut largest, mut failed) = (0_u64, (Duration::ZERO, 0), 0, Vec::new());
     let began = Instant::now();
-    for case in 0..cases {
+    for case in variable(FROM_VARIABLE).unwrap_or(0)..cases {
         // Each case by itself is made of the seed and its number.
         let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(case));
         let input = make(&mut random);
-        let start = Instant::now();
-        let checked = catch_unwind(AssertUnwindSafe(|| check(&input)));
-        let took = start.elapsed();
-        slowest = slowest.max((took, case));
-        good += u64::from(matches!(checked, Ok(true)));
-        if checked.is_err() || took > SLOWEST {
+        if let Some(file) = &progress {
+            file.write_all_at(&case.to_le_bytes(), 0).expect("written");
+        }
+        let mut tried = attempt(&mut check, &input);
+        // Once more: the machine may have been busy.
+        if tried.finding == Some(Finding::TooSlow) {
+            tried = attempt(&mut check, &input);
+        }
+        slowest = slowest.max((tried.took, case));
+        largest = largest.max(tried.allocated);
+        good += u64::from(tried.good);
+        if let Some(finding) = tried.finding {
+            let least = smaller(&mut check, &input, finding);
             let file = std::env::temp_dir().join(format!("wasmill-fuzz-{name}-{seed}-{case}"));
-            let written = std::fs::write(&file, &input).is_ok();
-            failed.push(format!("case {case}: {}{}", if written { "see " } else { "not written: " }, file.display()));
+            let written = std::fs::write(&file, &least).is_ok();
+            let written = if written { "see " } else { "not written: " };
+            failed.push(format!("case {case}, {finding:?}: {written}{}", file.display()));
             if failed.len() >= 10 {
                 break;
             }
@@ -120,8 +256,8 @@ pub(crate) fn fuzz(
     }
     if campaign.is_some() {
         println!(
-            "{{\"target\":\"{name}\",\"cases\":{cases},\"seed\":{seed},\"taken\":{good},\"panics\":{},\
-             \"slowest_micros\":{},\"slowest_case\":{},\"seconds\":{:.1}}}",
+            "{{\"target\":\"{name}\",\"cases\":{cases},\"seed\":{seed},\"taken\":{good},\"findings\":{},\
+             \"slowest_micros\":{},\"slowest_case\":{},\"largest_bytes\":{largest},\"seconds\":{:.1}}}",
             failed.len(),
             slowest.0.as_micros(),
             slowest.1,

@@ -36,6 +36,8 @@ const RECOVERY: (&str, &str) = ("wasmill-engine", "suite");
 const DURABLE: (&str, &str) = ("wasmill-store", "durable");
 const CONNECTORS: (&str, &str) = ("wasmill-connectors", "wasmill_connectors");
 
+/// The binary, which has tests of its own.
+const BINARY_NAME: &str = "wasmill";
 const BINARY: (&str, &str) = ("wasmill", "e2e");
 const SWAP: &str = "swap::a_swapped_stage_goes_on_with_its_state_and_stays_swapped_after_a_crash";
 
@@ -173,7 +175,7 @@ pub(crate) fn executables(
     let targets: BTreeSet<_> =
         wanted.iter().map(|(_, target)| *target).filter(|target| !target.contains('_')).collect();
     for target in targets {
-        arguments.extend(["--test", target]);
+        arguments.extend([if target == BINARY_NAME { "--bin" } else { "--test" }, target]);
     }
     let output = cargo(root, &arguments).stderr(Stdio::inherit()).stdin(Stdio::null()).output();
     let output = output.context("cannot run cargo")?;
@@ -185,7 +187,10 @@ pub(crate) fn executables(
         for (package, target) in wanted {
             let folder = if *package == "wasmill" { "cli" } else { package.trim_start_matches("wasmill-") };
             let folder = format!("/runtime/{folder}/");
-            if artifact.target.name == *target && artifact.manifest_path.as_str().contains(&folder) {
+            if artifact.profile.test
+                && artifact.target.name == *target
+                && artifact.manifest_path.as_str().contains(&folder)
+            {
                 found.insert((*package, *target), executable.clone().into_std_path_buf());
             }
         }

@@ -21,7 +21,7 @@ use wasmill_store::{
 
 use crate::common::node;
 
-const DIR: &str = "/job";
+pub(crate) const DIR: &str = "/job";
 
 /// What is written now.
 const VERSION: u32 = 3;
@@ -159,7 +159,7 @@ fn written() -> SimulatedDisk {
 }
 
 /// The fixture of a version, on a disk of its own.
-fn stored(version: u32) -> SimulatedDisk {
+pub(crate) fn stored(version: u32) -> SimulatedDisk {
     let disk = SimulatedDisk::default();
     for file in fs::read_dir(fixtures(version)).expect("the fixture") {
         let file = file.expect("lists");

@@ -3,4 +3,5 @@
 mod common;
 mod crash;
 mod formats;
+mod fuzz;
 mod model;

@@ -45,7 +45,7 @@ fn written() -> SimulatedDisk {
     disk
 }
 
-fn stored() -> SimulatedDisk {
+pub(crate) fn stored() -> SimulatedDisk {
     let disk = SimulatedDisk::default();
     for file in fs::read_dir(fixtures()).expect("the fixture") {
         let file = file.expect("lists");

@@ -3,5 +3,6 @@
 mod common;
 mod crash;
 mod formats;
+mod fuzz;
 mod model;
 mod shared;
