@@ -55,6 +55,12 @@ pub(super) fn all() -> Vec<&'static Case> {
 /// Rows that have no part here.
 pub(super) const NOT_APPLICABLE: &[(u16, &str, &str)] = &[
     (
+        19,
+        "a host call that waits",
+        "no host call waits for anything outside; a sink whose target does not answer gives up after its timeout, \
+      which tests of the connector hold",
+    ),
+    (
         33,
         "side channel: fine clock, contention, Spectre",
         "a plugin has no clock but the one of its call; tenants who \

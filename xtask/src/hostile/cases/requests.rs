@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::json;
 
 use super::super::http::head;
-use super::super::lab::plain;
+use super::super::lab::{Lab, Tenant, plain};
 use super::{Case, case, long};
 
 /// Memory that stalled requests of one tenant may take.
@@ -136,6 +136,30 @@ pub(super) const CASES: &[Case] = &[
         }
         Ok(format!("{} MiB taken meanwhile", grown >> 20))
     }),
+    case(61, "50 uploads of 8 MiB at once", |lab| {
+        let attacker = lab.attacker()?;
+        let plugin = padded(8 << 20);
+        let before = lab.resident()?;
+        let (statuses, most) = at_once(lab, &attacker, 50, "POST", "/v1/plugins", &plugin)?;
+        let grown = most.saturating_sub(before);
+        ensure!(statuses.iter().all(|status| [0, 200, 201, 429, 503].contains(status)), "answered {statuses:?}");
+        ensure!(statuses.iter().any(|status| [200, 201].contains(status)), "nobody got through: {statuses:?}");
+        ensure!(grown < STALLED_BYTES_MAX, "{} MiB of memory are taken", grown >> 20);
+        let refused = statuses.iter().filter(|status| ![200, 201].contains(*status)).count();
+        Ok(format!("429, or hung up, for {refused} of them, {} MiB taken meanwhile", grown >> 20))
+    }),
+    case(61, "50 looks at a plugin of 8 MiB at once", |lab| {
+        let attacker = lab.attacker()?;
+        let digest = attacker.push(&padded(8 << 20))?;
+        let before = lab.resident()?;
+        let (statuses, most) = at_once(lab, &attacker, 50, "GET", &format!("/v1/plugins/{digest}"), b"")?;
+        let grown = most.saturating_sub(before);
+        ensure!(statuses.iter().all(|status| [200, 429, 503].contains(status)), "answered {statuses:?}");
+        ensure!(statuses.contains(&200), "nobody got through: {statuses:?}");
+        ensure!(grown < STALLED_BYTES_MAX, "{} MiB of memory are taken", grown >> 20);
+        let refused = statuses.iter().filter(|status| **status != 200).count();
+        Ok(format!("429 for {refused} of them, {} MiB taken meanwhile", grown >> 20))
+    }),
     case(47, "a compressed body", |lab| {
         let attacker = lab.attacker()?;
         for coding in ["gzip", "zstd", "br", "gzip, gzip"] {
@@ -249,6 +273,29 @@ pub(super) const CASES: &[Case] = &[
         Ok("400, 422".to_owned())
     }),
 ];
+
+/// Statuses of so many equal requests at once, and the most memory that the service had meanwhile.
+fn at_once(
+    lab: &Lab,
+    attacker: &Tenant,
+    count: usize,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> anyhow::Result<(Vec<u16>, u64)> {
+    std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..count).map(|_| scope.spawn(|| Ok(attacker.send(method, path, body)?.status))).collect();
+        let mut most = 0;
+        while asking.iter().any(|one| !one.is_finished()) {
+            most = most.max(lab.resident()?);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let statuses: anyhow::Result<Vec<u16>> =
+            asking.into_iter().map(|one| one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?).collect();
+        Ok((statuses?, most))
+    })
+}
 
 /// A plugin of so many bytes, most of which mean nothing.
 fn padded(bytes: usize) -> Vec<u8> {

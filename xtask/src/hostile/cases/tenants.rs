@@ -49,6 +49,24 @@ pub(super) const CASES: &[Case] = &[
         ensure!(view["plugins"]["good"] == first, "{}", view["plugins"]);
         Ok("the job keeps its digest".to_owned())
     }),
+    case(40, "plugins pulled from this machine and its network", |lab| {
+        let attacker = lab.attacker()?;
+        let ask = |host: &str| attacker.post("/v1/pulls", &json!({"reference": format!("oci://{host}/a/b:1")}));
+        ask("ghcr.io")?.says(422, "may not connect to ghcr.io")?;
+        let egress = json!({"egress": {"hosts": ["*"], "listen": false}});
+        lab.operate("PATCH", &format!("/v1/tenants/{}", attacker.name), &egress)?.is(200)?;
+        for host in ["127.0.0.1:7070", "169.254.169.254", "[::1]", "[::ffff:7f00:1]", "10.0.0.1", "0.0.0.0"] {
+            ask(host)?.says(422, "is no public address")?;
+        }
+        for host in ["0x7f.1", "2130706433", "127.1", "0177.0.0.1"] {
+            ask(host)?.says(422, "another notation")?;
+        }
+        for host in ["user@example.org", "example.org:0", "example.org/..", "example.org?", "%31", "-x", "a b"] {
+            ask(host)?.says(422, "names no plugin of a registry")?;
+        }
+        // A name that stands for this machine is found out when it is connected to.
+        ask("localhost:7070")?.says(503, "no public address")
+    }),
     case(40, "sinks that connect to this machine and its network", |lab| {
         let attacker = lab.attacker()?;
         let egress = json!({"egress": {"hosts": ["*"], "listen": false}});
