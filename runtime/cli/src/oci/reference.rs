@@ -111,13 +111,13 @@ impl FromStr for Reference {
             None => (path, None),
         };
         if !is_registry(registry) {
-            return Err(wrong("its host is none"));
+            return Err(wrong("its host is no HOST or HOST:PORT"));
         }
         if !is_repository(repository) {
-            return Err(wrong("its repository is none"));
+            return Err(wrong("a repository is lower-case letters, digits, and . _ - / between them"));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(wrong("its tag is none"));
+            return Err(wrong("a tag is letters, digits, and . _ - behind the first, 128 at most"));
         }
         // The one registry that answers elsewhere than it is called.
         let registry = if registry == "docker.io" { "registry-1.docker.io" } else { registry };

@@ -226,7 +226,8 @@ impl Tenant {
     }
 
     async fn take_in(&self, bytes: Vec<u8>, names: Vec<String>) -> Result<(PluginView, bool), Problem> {
-        let digest = PluginDigest(Sha256::digest(&bytes).into());
+        let hashed = blocking(move || Ok((PluginDigest(Sha256::digest(&bytes).into()), bytes)));
+        let (digest, bytes) = hashed.await?;
         let text = digest.to_string();
         let bytes: Arc<[u8]> = bytes.into();
         let length = bytes.len() as u64;
