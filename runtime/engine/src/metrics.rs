@@ -28,8 +28,9 @@ pub struct JobMetrics {
 
 impl JobMetrics {
     pub(crate) fn new(names: impl IntoIterator<Item = NodeName>) -> Self {
-        // Two digits: it takes 25 KB, three would take ten times that, for each of thousands of jobs.
-        let latency = Histogram::new_with_bounds(1_000, LATENCY_NANOS_MAX, 2).expect("these bounds are valid");
+        // Two digits, and as long as the longest so far: of most jobs, among thousands, a few KB.
+        let mut latency = Histogram::new_with_bounds(1_000, 2_000, 2).expect("these bounds are valid");
+        latency.auto(true);
         Self {
             nodes: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
             epochs: AtomicU64::new(0),
@@ -116,7 +117,8 @@ impl JobMetrics {
 
 fn record(histogram: &Mutex<Histogram<u64>>, rows: usize, nanos: u64) {
     let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
-    histogram.saturating_record_n(nanos.max(1), rows as u64);
+    // It grows as far as that.
+    let _refused = histogram.record_n(nanos.clamp(1, LATENCY_NANOS_MAX), rows as u64).is_err();
 }
 
 fn snapshot(histogram: &Mutex<Histogram<u64>>) -> LatencySnapshot {
