@@ -59,12 +59,17 @@ impl Disk for RealDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {
-                // For people: who has it.
-                file.set_len(0)?;
-                file.write_all_at(std::process::id().to_string().as_bytes(), 0)?;
+                // For people: who has it. Cutting a file may have to wait for others that are synced.
+                let id = std::process::id().to_string();
+                let mut said = [0; 16];
+                let len = file.read_at(&mut said, 0)?;
+                if said[..len] != *id.as_bytes() {
+                    file.set_len(0)?;
+                    file.write_all_at(id.as_bytes(), 0)?;
+                }
                 Ok(Some(Box::new(RealLock { _file: file })))
             }
             Err(TryLockError::WouldBlock) => Ok(None),

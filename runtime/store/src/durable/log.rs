@@ -24,9 +24,28 @@ pub(super) struct Segment {
     file: Box<dyn DiskFile>,
     pub(super) start: u64,
     pub(super) bytes: u64,
+    /// Its name is durable. Before that nothing in it is.
+    named: bool,
 }
 
 impl Segment {
+    /// Goes on with a segment that an earlier process, or life of the job, has left without a frame: its
+    /// header is durable, as it has a name. `None` where it is not there, or holds anything else.
+    pub(super) fn adopt(
+        disk: &dyn Disk,
+        dir: &Path,
+        start: u64,
+        found: &[(u64, u64)],
+    ) -> Result<Option<Self>, StoreError> {
+        let bytes = file_header(FileKind::Log, start).len() as u64;
+        if found.last() != Some(&(start, bytes)) {
+            return Ok(None);
+        }
+        let path = segment_path(dir, start);
+        let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
+        Ok(Some(Self { path, file, start, bytes, named: false }))
+    }
+
     /// Begins a segment at `start`, in place of one that begins there too. `frame`, with room for
     /// its header, is copied into it as its first one.
     pub(super) fn create(
@@ -46,16 +65,21 @@ impl Segment {
         }
         file.append(&bytes).map_err(StoreError::io("write", &partial))?;
         complete(disk, &path, &mut *file)?;
-        Ok(Self { path, file, start, bytes: bytes.len() as u64 })
+        Ok(Self { path, file, start, bytes: bytes.len() as u64, named: true })
     }
 
     /// Appends a frame that was sealed for [`Self::bytes`], durably.
-    pub(super) fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn append(&mut self, disk: &dyn Disk, frame: &[u8]) -> Result<(), StoreError> {
         kill_point("frame-append");
         self.file.append(frame).map_err(StoreError::io("write", &self.path))?;
         kill_point("frame-appended");
         if !planted("acknowledge-before-sync") {
             self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
+        }
+        if !self.named {
+            let dir = self.path.parent().unwrap_or(Path::new(""));
+            disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+            self.named = true;
         }
         kill_point("frame-synced");
         self.bytes += frame.len() as u64;

@@ -128,7 +128,14 @@ impl JobStore {
         let start = if last.is_some() { read.sequence } else { read.sequence + 1 };
         let frame = last.as_mut().filter(|_| !planted("last-frame-forgotten"));
         let frame = frame.map(|(frame, header)| (&mut frame[..], *header));
-        let segment = Segment::create(&*disk, dir, start, frame)?;
+        // A store that was closed ends with an empty segment: opening it again writes nothing.
+        let segment = match frame {
+            Some(frame) => Segment::create(&*disk, dir, start, Some(frame))?,
+            None => match Segment::adopt(&*disk, dir, start, &read.segments)? {
+                Some(segment) => segment,
+                None => Segment::create(&*disk, dir, start, None)?,
+            },
+        };
         kill_point("store-rewritten");
         for path in &layout.garbage {
             remove(&*disk, path)?;
@@ -234,7 +241,7 @@ impl JobStore {
             self.known = before;
             return Err(StoreError::TooLarge { epoch, bytes, max: PAYLOAD_BYTES_MAX });
         }
-        let appended = self.segment.append(&self.frame);
+        let appended = self.segment.append(&*self.disk, &self.frame);
         self.poison_with(appended)?;
         (self.sequence, self.epoch) = (self.sequence + 1, epoch);
         if self.frame.capacity() > FRAME_BYTES_KEPT {

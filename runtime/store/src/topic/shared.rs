@@ -1,7 +1,7 @@
 //! Topics as connectors and commands use them: one [`Topic`] for all who use it in a process, appends
 //! of many callers in one write, and readers that wait without asking.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -23,6 +23,9 @@ use super::partition::{Append, Appended, Fetched, PartitionStats, ReadLimit};
 const QUEUE_KIB_MAX: u32 = 64 << 10;
 /// Bytes of different callers that go into one write.
 const WRITE_BYTES: u64 = 8 << 20;
+/// Topics that stay open although nobody uses them just now, where one process has the folder to itself:
+/// opening one anew syncs what is in it.
+const RECENT_MAX: usize = 64;
 /// How often other processes' appends are looked for.
 const POLL: Duration = Duration::from_millis(50);
 /// The same where one process has the folder to itself, but for people who look after it.
@@ -42,8 +45,27 @@ struct Inner {
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     open: Mutex<HashMap<TopicName, Weak<Topic>>>,
+    /// Used last, the latest at the end.
+    recent: Mutex<VecDeque<Arc<Topic>>>,
+    recent_max: usize,
     poll: Duration,
     appended: Option<AppendHook>,
+}
+
+impl Inner {
+    /// Keeps a topic open that somebody wants.
+    fn keep(&self, topic: &Arc<Topic>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|other| other.name() != topic.name());
+        recent.push_back(Arc::clone(topic));
+        while recent.len() > self.recent_max {
+            recent.pop_front();
+        }
+    }
+
+    fn forget(&self, name: &TopicName) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).retain(|topic| topic.name() != name);
+    }
 }
 
 impl fmt::Debug for Inner {
@@ -56,16 +78,25 @@ impl Topics {
     /// The topics in `dir`, which need not exist.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        let (open, poll) = (Mutex::default(), POLL);
-        Self { inner: Arc::new(Inner { disk, clock, dir: dir.to_owned(), open, poll, appended: None }) }
+        Self::opened(disk, dir, clock, (POLL, 0), None)
     }
 
     /// The same in a folder that this process has to itself: what others append there all the same is
     /// seen within 5 s. `appended` hears of each append.
     #[must_use]
     pub fn alone(disk: Arc<dyn Disk>, dir: &Path, clock: Arc<dyn Clock>, appended: AppendHook) -> Self {
-        let (open, poll) = (Mutex::default(), POLL_ALONE);
-        Self { inner: Arc::new(Inner { disk, clock, dir: dir.to_owned(), open, poll, appended: Some(appended) }) }
+        Self::opened(disk, dir, clock, (POLL_ALONE, RECENT_MAX), Some(appended))
+    }
+
+    fn opened(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        clock: Arc<dyn Clock>,
+        (poll, recent_max): (Duration, usize),
+        appended: Option<AppendHook>,
+    ) -> Self {
+        let (dir, open, recent) = (dir.to_owned(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { disk, clock, dir, open, recent, recent_max, poll, appended }) }
     }
 
     /// Where they are.
@@ -124,11 +155,21 @@ impl Topics {
     /// # Errors
     /// Where there is none, or a file cannot be removed.
     pub fn delete(&self, name: &TopicName) -> Result<(), TopicError> {
-        Log::delete(&*self.inner.disk, &self.inner.dir, name)
+        let deleted = Log::delete(&*self.inner.disk, &self.inner.dir, name);
+        self.inner.forget(name);
+        deleted
     }
 
     /// The one that others in this process use already, if it is the same topic.
     fn share(&self, log: Log) -> Arc<Topic> {
+        let topic = self.shared(log);
+        if self.inner.recent_max > 0 {
+            self.inner.keep(&topic);
+        }
+        topic
+    }
+
+    fn shared(&self, log: Log) -> Arc<Topic> {
         let mut open = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = open.get(&log.name).and_then(Weak::upgrade)
             && topic.log.described == log.described

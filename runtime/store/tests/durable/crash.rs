@@ -3,12 +3,14 @@
 //! A workload runs until the operation at which the fault comes. What the store then gives back
 //! must be what was acknowledged, or that and the one write that was on its way, entirely.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use wasmill_env::{Disk, Fault, SimulatedDisk};
+use wasmill_env::{Disk, Fault, RealDisk, SimulatedDisk};
 use wasmill_model::{Epoch, ErrorKind};
-use wasmill_store::{JobStore, LetterId, Recovered, StoreError, StoreOptions};
+use wasmill_store::{EpochRecord, JobStore, LetterId, Recovered, StoreError, StoreOptions};
 
 use crate::common::{Chance, Model, record, sorted};
 
@@ -269,6 +271,46 @@ fn flip_every_bit(disk: &SimulatedDisk, mut judge: impl FnMut(&Path, usize, Resu
             judge(&path, bit, open(&disk).map(|(_, recovered)| sorted(recovered)));
         }
     }
+}
+
+#[test]
+fn a_segment_whose_name_was_never_synced_holds_what_is_acknowledged() {
+    for nth in 1..20 {
+        let disk = SimulatedDisk::default();
+        disk.fail_at(nth, Fault::Stop, nth);
+        drop(open(&disk));
+        let disk = disk.killed();
+        let (mut store, _) = open(&disk).expect("opens what was begun");
+        store.commit(Epoch(1), &EpochRecord::default()).expect("commits");
+        for seed in 0..20 {
+            let (_, recovered) = open(&disk.crashed(seed)).expect("opens");
+            assert_eq!(recovered.epoch, Epoch(1), "operation {nth}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn opening_a_store_that_was_closed_makes_no_file() {
+    let made = |close: bool| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let open = || JobStore::open(Arc::new(RealDisk), dir.path(), IN_MEMORY).expect("opens").0;
+        let files = || {
+            let entries = std::fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry"));
+            entries.map(|entry| (entry.file_name(), entry.ino())).collect::<BTreeSet<_>>()
+        };
+        let mut store = open();
+        store.commit(Epoch(1), &EpochRecord::default()).expect("commits");
+        if close {
+            store.close().expect("closes");
+        } else {
+            drop(store);
+        }
+        let before = files();
+        drop(open());
+        files().difference(&before).count()
+    };
+    assert_eq!(made(true), 0);
+    assert_eq!(made(false), 1, "the last frame of one that was killed is written again");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use wasmill_env::{Clock, RealClock, RealDisk, SimulatedDisk};
+use wasmill_env::{Clock, Disk, RealClock, RealDisk, SimulatedDisk};
 use wasmill_store::{TopicConfig, Topics, assigned};
 
 use crate::common::{append, clock, group, name, read_all, topics};
@@ -116,4 +116,18 @@ fn members_share_the_partitions_and_hand_them_over() {
     drop(first);
     second.rebalance().expect("looks");
     assert_eq!(second.partitions().count(), 4);
+}
+
+#[test]
+fn a_process_alone_keeps_topics_open_that_were_used_last() {
+    let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::default());
+    let topics = Topics::alone(disk, Path::new("/topics"), clock(), Arc::new(|_| {}));
+    let make = |text: &str| Arc::downgrade(&topics.create(&name(text), TopicConfig::default()).expect("made"));
+    let (first, deleted) = (make("first"), make("deleted"));
+    assert!(first.upgrade().is_some() && deleted.upgrade().is_some(), "nobody uses them, and they are open");
+    topics.delete(&name("deleted")).expect("deleted");
+    assert!(deleted.upgrade().is_none());
+    let others: Vec<_> = (0..64).map(|number| make(&format!("t{number}"))).collect();
+    assert!(first.upgrade().is_none(), "others were used since");
+    assert!(others.iter().all(|topic| topic.upgrade().is_some()));
 }
