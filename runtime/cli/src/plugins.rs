@@ -1,11 +1,13 @@
 //! Plugins by name: from a job file or the command line to compiled code.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use wasmill_env::Clock;
+use wasmill_model::PluginDigest;
 use wasmill_spec::{PluginRef, did_you_mean, listed};
 use wasmill_wasm::{Grants, HostSettings, InstanceLimits, LoadedPlugin, WasmHost};
 
@@ -42,6 +44,8 @@ impl From<Unusable> for Failure {
 /// Loads plugins. One for each run of the program.
 pub(crate) struct Plugins {
     host: WasmHost,
+    /// Of standard plugins that were loaded before.
+    standard: Mutex<BTreeMap<String, PluginDigest>>,
     terminal: Terminal,
     clock: Arc<dyn Clock>,
 }
@@ -60,7 +64,7 @@ impl Plugins {
                 _ => failure,
             }
         })?;
-        Ok(Self { host, terminal: terminal.clone(), clock })
+        Ok(Self { host, standard: Mutex::default(), terminal: terminal.clone(), clock })
     }
 
     /// A plugin by its name in a job file; `path` is where a file stands, `store` where plugins are that
@@ -72,7 +76,23 @@ impl Plugins {
         store: Option<&Path>,
         limits: InstanceLimits,
     ) -> Result<LoadedPlugin, Unusable> {
-        self.load_bytes(plugin, bytes_of(plugin, path, store)?, limits).await
+        // Files may have been changed since; what is in the binary is what it was.
+        let known = match plugin {
+            PluginRef::Standard(name) => self.standard().get(name).copied(),
+            PluginRef::Digest(_) | PluginRef::Path(_) => None,
+        };
+        if let Some(loaded) = known.and_then(|digest| self.host.at_hand(digest, &limits, Grants::ALL)) {
+            return Ok(loaded);
+        }
+        let loaded = self.load_bytes(plugin, bytes_of(plugin, path, store)?, limits).await?;
+        if let PluginRef::Standard(name) = plugin {
+            self.standard().insert(name.clone(), loaded.info().digest);
+        }
+        Ok(loaded)
+    }
+
+    fn standard(&self) -> MutexGuard<'_, BTreeMap<String, PluginDigest>> {
+        self.standard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A plugin by its bytes; `plugin` is what it is called.

@@ -20,6 +20,8 @@ use crate::{Grants, HostSettings, InstanceLimits, LoadedPlugin, PluginError, Plu
 const COMPILING_MAX: usize = 2;
 /// Plugins that are kept at hand although nobody may use them just now.
 const LOADED_MAX: usize = 256;
+/// Configurations of a plugin of which is kept what it said about itself.
+const DESCRIBED_MAX: usize = 64;
 
 /// Loads plugins and owns what their instances share. One for each process.
 pub struct WasmHost {
@@ -79,6 +81,12 @@ impl WasmHost {
         let loaded = self.load_anew(bytes, digest, limits, grants).await?;
         self.loaded.insert(key, loaded.clone());
         Ok(loaded)
+    }
+
+    /// What [`WasmHost::load`] gave for bytes of this digest, where it is at hand still.
+    #[must_use]
+    pub fn at_hand(&self, digest: PluginDigest, limits: &InstanceLimits, grants: Grants) -> Option<LoadedPlugin> {
+        self.loaded.get(&(digest, Arc::new(limits.clone()), grants))
     }
 
     async fn load_anew(
@@ -204,7 +212,8 @@ impl WasmHost {
             timed: world.is_timed(),
         };
         let mold = Mold { engine: self.engine.clone(), pre, world, limits };
-        Ok(LoadedPlugin { mold: Arc::new(mold), info: Arc::new(info) })
+        let described = Arc::new(quick_cache::sync::Cache::new(DESCRIBED_MAX));
+        Ok(LoadedPlugin { mold: Arc::new(mold), info: Arc::new(info), described })
     }
 }
 

@@ -6,6 +6,9 @@ use wasmill_model::{Descriptor, PluginDigest};
 
 use crate::instance::{self, Mold, WasmAggregate, WasmOperator};
 
+/// Longer configurations are asked about each time: what is kept of a plugin stays small.
+const CONFIG_BYTES_KEPT: usize = 4 << 10;
+
 /// What is known of a plugin without running it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginInfo {
@@ -36,6 +39,8 @@ pub struct PluginInfo {
 pub struct LoadedPlugin {
     pub(crate) mold: Arc<Mold>,
     pub(crate) info: Arc<PluginInfo>,
+    /// What it said about itself, by configuration: it says the same each time.
+    pub(crate) described: Arc<quick_cache::sync::Cache<Vec<u8>, Arc<Descriptor>>>,
 }
 
 impl LoadedPlugin {
@@ -58,7 +63,16 @@ impl LoadedPlugin {
     /// # Errors
     /// As [`LoadedPlugin::describe`]: this is where a plugin refuses its configuration.
     pub async fn configure(&self, config_json: Vec<u8>) -> Result<Arc<dyn OperatorFactory>, OperatorError> {
-        let descriptor = Arc::new(instance::describe(&self.mold, &config_json).await?);
+        let descriptor = match self.described.get(&config_json) {
+            Some(descriptor) => descriptor,
+            None => {
+                let descriptor = Arc::new(instance::describe(&self.mold, &config_json).await?);
+                if config_json.len() <= CONFIG_BYTES_KEPT {
+                    self.described.insert(config_json.clone(), Arc::clone(&descriptor));
+                }
+                descriptor
+            }
+        };
         let (mold, digest) = (Arc::clone(&self.mold), self.info.digest);
         Ok(Arc::new(Configured { mold, digest, config: config_json, descriptor }))
     }

@@ -67,3 +67,14 @@ async fn a_configuration_that_the_plugin_refuses() {
     let refused = plugin.configure(br#"{"rate": "fast"}"#.to_vec()).await.err();
     assert_eq!(refused, Some(OperatorError::Fatal { call: "describe", reason: r#"{"rate": "fast"}"#.into() }));
 }
+
+#[tokio::test]
+async fn what_a_plugin_says_of_a_configuration_is_asked_once() {
+    let host = Host::new();
+    let plugin = host.load(Guest::named("remembers").module()).await.expect("loads");
+    let first = plugin.configure(b"{}".to_vec()).await.expect("describes itself");
+    let again = plugin.configure(b"{}".to_vec()).await.expect("described itself");
+    assert!(std::ptr::eq(first.descriptor(), again.descriptor()), "it was asked again");
+    let other = plugin.configure(br#"{"a":1}"#.to_vec()).await.expect("describes itself");
+    assert!(!std::ptr::eq(first.descriptor(), other.descriptor()));
+}
