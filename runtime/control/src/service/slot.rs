@@ -304,8 +304,7 @@ impl Slot {
         if cut_off {
             self.board.set(Phase::Stopped, None);
         }
-        *run = None;
-        *self.commands() = None;
+        self.forget_run(run);
     }
 
     /// Waits for the end of a run that comes by itself.
@@ -314,8 +313,14 @@ impl Slot {
             // A panic was caught within.
             let _over = task.await.is_err();
         }
+        self.forget_run(run);
+    }
+
+    /// Nothing is kept of a run that is over.
+    fn forget_run(&self, run: &mut Option<Run>) {
         *run = None;
         *self.commands() = None;
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Asks the job for something while it runs.

@@ -79,15 +79,42 @@ struct Measured {
 /// Looking takes at most one part of so many of the time.
 const LOOK_SHARE: u64 = 50;
 
+/// Who looks may take as long: meanwhile others are told what was found before.
+const LOOKING_NANOS_MAX: u64 = 60_000_000_000;
+
 impl Measured {
-    fn bytes(&mut self, dir: &Path, clock: &dyn Clock) -> u64 {
-        let now = clock.monotonic_nanos();
-        if now >= self.until {
-            self.bytes = bytes_in(dir);
-            let done = clock.monotonic_nanos();
-            self.until = done.saturating_add(done.saturating_sub(now).saturating_mul(LOOK_SHARE));
+    /// Whether it was looked, and it is time to look again.
+    fn is_due(&self, now: u64) -> bool {
+        self.until > 0 && now >= self.until
+    }
+
+    fn look(&mut self, dir: &Path, clock: &dyn Clock) {
+        let began = clock.monotonic_nanos();
+        let bytes = bytes_in(dir);
+        self.found(bytes, began, clock.monotonic_nanos());
+    }
+
+    fn found(&mut self, bytes: u64, began: u64, done: u64) {
+        self.bytes = bytes;
+        self.until = done.saturating_add(done.saturating_sub(began).saturating_mul(LOOK_SHARE)).max(1);
+    }
+
+    /// Bytes in a folder. Blocks while they are looked at: the first time all who ask, then one of them.
+    fn bytes(this: &Mutex<Self>, dir: &Path, clock: &dyn Clock) -> u64 {
+        let began = clock.monotonic_nanos();
+        {
+            let mut measured = locked(this);
+            if measured.until == 0 {
+                measured.look(dir, clock);
+            }
+            if !measured.is_due(began) {
+                return measured.bytes;
+            }
+            measured.until = began.saturating_add(LOOKING_NANOS_MAX);
         }
-        self.bytes
+        let bytes = bytes_in(dir);
+        locked(this).found(bytes, began, clock.monotonic_nanos());
+        bytes
     }
 }
 
@@ -223,12 +250,26 @@ impl Tenant {
 
     /// Bytes of state, dead letters and savepoints of its jobs.
     pub(super) fn state_bytes(&self) -> u64 {
-        locked(&self.state_bytes).bytes(&self.dir.join("jobs"), &*self.parts.clock)
+        Measured::bytes(&self.state_bytes, &self.dir.join("jobs"), &*self.parts.clock)
     }
 
     /// Bytes of its topics.
     pub(super) fn topic_bytes(&self) -> u64 {
-        locked(&self.topic_bytes).bytes(&self.topics_dir(), &*self.parts.clock)
+        Measured::bytes(&self.topic_bytes, &self.topics_dir(), &*self.parts.clock)
+    }
+
+    /// The same as of the last look, for who must not wait: one that is due is begun. Within a runtime.
+    pub(super) fn topic_bytes_lately(self: &Arc<Self>) -> u64 {
+        let (due, bytes) = {
+            let measured = locked(&self.topic_bytes);
+            (measured.is_due(self.parts.clock.monotonic_nanos()), measured.bytes)
+        };
+        if !due {
+            return self.topic_bytes();
+        }
+        let tenant = Arc::clone(self);
+        tokio::task::spawn_blocking(move || tenant.topic_bytes());
+        bytes
     }
 
     /// A job of the tenant.

@@ -125,7 +125,7 @@ impl Tenant {
         let (topics, now) = (self.topics.clone(), self.parts.clock.wall());
         let (most, tenant) = (self.record().budget.topic_bytes, Arc::clone(self));
         blocking(move || {
-            let has = tenant.topic_bytes();
+            let has = tenant.topic_bytes_lately();
             if has >= most {
                 let message = format!("topics of the tenant take {has} bytes, they may take {most}");
                 return Err(Problem::over_budget(message));

@@ -88,9 +88,11 @@ impl Sleepers {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Jobs that are to wake, and since when. Each is told once.
+    /// Jobs that are to wake, and since when: whoever waits longest first. Each is told once.
     pub(super) fn take_woken(&mut self) -> Vec<(Key, u64)> {
-        std::mem::take(&mut self.woken).into_iter().collect()
+        let mut woken: Vec<_> = std::mem::take(&mut self.woken).into_iter().collect();
+        woken.sort_by_key(|(_, since)| *since);
+        woken
     }
 }
 
@@ -136,19 +138,19 @@ mod tests {
     #[derive(Default)]
     struct Naive {
         resting: Vec<(Key, Rest)>,
-        woken: Vec<Key>,
+        woken: Vec<(u64, Key)>,
     }
 
     impl Naive {
-        fn wake(&mut self, hits: impl Fn(&Key, &Rest) -> bool) {
+        fn wake(&mut self, now: u64, hits: impl Fn(&Key, &Rest) -> bool) {
             for (key, _) in self.resting.extract_if(.., |(key, rest)| hits(key, rest)) {
-                self.woken.push(key);
+                self.woken.push((now, key));
             }
         }
 
         fn remove(&mut self, key: &Key) {
             self.resting.retain(|(other, _)| other != key);
-            self.woken.retain(|other| other != key);
+            self.woken.retain(|(_, other)| other != key);
         }
     }
 
@@ -156,7 +158,7 @@ mod tests {
         #[test]
         fn those_wake_that_wait_for_what_happened(steps in prop::collection::vec(step(), 1..80)) {
             let (mut sleepers, mut naive) = (Sleepers::default(), Naive::default());
-            for step in steps {
+            for (now, step) in (0..).zip(steps) {
                 match step {
                     Step::Rest(job, due, topics) => {
                         let topics =
@@ -171,8 +173,8 @@ mod tests {
                         sleepers.remove(&key(job));
                     }
                     Step::Wake(job) => {
-                        naive.wake(|other, _| *other == key(job));
-                        sleepers.wake(&key(job), 0);
+                        naive.wake(now, |other, _| *other == key(job));
+                        sleepers.wake(&key(job), now);
                     }
                     Step::Append(tenant, number) => {
                         let (tenant, topic) = (key(tenant).0, topic(number));
@@ -180,17 +182,18 @@ mod tests {
                             *t == tenant && rest.topics.iter().any(|wait| wait.topic == topic)
                         };
                         let any = naive.resting.iter().any(|(key, rest)| waits(key, rest));
-                        naive.wake(waits);
-                        prop_assert_eq!(sleepers.appended(&tenant, &topic, 0), any);
+                        naive.wake(now, waits);
+                        prop_assert_eq!(sleepers.appended(&tenant, &topic, now), any);
                     }
                     Step::Tick(wall) => {
-                        naive.wake(|_, rest| rest.due.is_some_and(|due| due <= wall));
-                        sleepers.tick(wall, 0);
+                        naive.wake(now, |_, rest| rest.due.is_some_and(|due| due <= wall));
+                        sleepers.tick(wall, now);
                     }
                     Step::Take => {
+                        // Whoever waits longest comes first.
                         let mut woken = std::mem::take(&mut naive.woken);
                         woken.sort();
-                        let taken: Vec<Key> = sleepers.take_woken().into_iter().map(|(key, _)| key).collect();
+                        let taken: Vec<_> = sleepers.take_woken().into_iter().map(|(key, now)| (now, key)).collect();
                         prop_assert_eq!(taken, woken);
                     }
                 }
