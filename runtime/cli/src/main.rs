@@ -4,6 +4,7 @@
 //! output, everything else on standard error, exit code 0 (done), 1 (done, came out badly) or
 //! 2 (cannot be done: the command line, a job file or a named file is wrong).
 
+mod allocator;
 mod assemble;
 mod commands;
 mod control;

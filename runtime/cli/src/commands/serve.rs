@@ -13,6 +13,7 @@ use wasmill_env::{Clock, RealClock, RealDisk};
 use wasmill_spec::Period;
 
 use super::run::stop_signals;
+use crate::allocator;
 use crate::failure::{self, Failure};
 use crate::plugins::Plugins;
 use crate::serve::JobHost;
@@ -76,12 +77,14 @@ pub(super) fn serve(
     logs: JobLogs,
     spans: Option<Spans>,
 ) -> Result<(), Failure> {
+    allocator::frugal();
     raise_file_limit();
-    let data = super::data_runtime()?;
+    let data = super::data_runtime(allocator::on_park(Arc::clone(&clock) as _))?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("wasmill-control")
         .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .on_thread_park(allocator::on_park(Arc::clone(&clock) as _))
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
@@ -143,6 +146,7 @@ async fn run(
         tokio::select! {
             () = stop_asked(&mut stops) => {}
             () = service.watch() => {}
+            never = allocator::keep_small(&*clock) => match never {},
         }
         terminal.note("every job ends at its next epoch; once more to cut off");
         tokio::select! {
