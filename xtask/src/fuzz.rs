@@ -177,6 +177,8 @@ fn campaign(target: &Target, program: &Path, root: &Path, cases: u64, seed: u64)
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let of = |what: &str| folder.join(format!("{}.{what}", target.name));
     let (said, complained, progress) = (of("out"), of("err"), of("case"));
+    // There is none yet.
+    let _none = fs::remove_file(&progress).is_err();
     let mut test = Command::new(program)
         .args([target.test, "--exact", "--nocapture"])
         .current_dir(root)

@@ -160,9 +160,9 @@ enum Task {
         #[arg(long, default_value = "target/debug/wasmill")]
         wasmill: PathBuf,
     },
-    /// Give readers of job files, requests, results of plugins and plugins what is out of its mind
+    /// Give readers of what comes from outside what is out of its mind
     Fuzz {
-        /// One of jobs, requests, values, components; all of them without it
+        /// One of the targets of docs/hostile.md; all of them without it
         target: Option<String>,
         /// Cases of each target; without it, as many as docs/hostile.md says
         #[arg(long)]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -37,6 +38,29 @@ impl SourceFile {
             _ => start..end,
         }
     }
+}
+
+/// The text with spaces in place of white space that is none of ` `, `\t` and `\n`, as many bytes: the renderer takes
+/// the widths of such for others than it shows.
+fn blank(text: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| c.is_whitespace() && !matches!(c, ' ' | '\t' | '\n');
+    if !text.replace("\r\n", "").contains(is_odd) {
+        return text.into();
+    }
+    let mut blank = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_odd(c) { blank.extend(std::iter::repeat_n(' ', c.len_utf8())) } else { blank.push(c) }
+    }
+    blank.into()
+}
+
+/// A span that lies in the white space before a line, made as long as that: the renderer leaves it out of long lines,
+/// and cannot do without what it marks.
+fn reach_text(text: &str, span: Span) -> Span {
+    let begin = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[begin..].split('\n').next().unwrap_or_default();
+    let indent = begin + line.len() - line.trim_start().len();
+    span.start..span.end.max(indent)
 }
 
 fn floor_boundary(text: &str, byte: usize) -> usize {
@@ -138,10 +162,12 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
+        let shown = blank(&self.source.text);
         let mut group = match &self.span {
             Some(span) => {
-                let mark = AnnotationKind::Primary.span(self.source.visible(span)).label(self.label.as_deref());
-                let snippet = Snippet::source(&self.source.text).path(self.source.name.as_str()).annotation(mark);
+                let span = reach_text(&shown, self.source.visible(span));
+                let mark = AnnotationKind::Primary.span(span).label(self.label.as_deref());
+                let snippet = Snippet::source(&*shown).path(self.source.name.as_str()).annotation(mark);
                 level.primary_title(self.message.as_str()).element(snippet)
             }
             None => Group::with_title(level.primary_title(format!("{}: {}", self.source.name, self.message))),

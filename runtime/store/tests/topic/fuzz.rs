@@ -9,7 +9,7 @@ use driver::{Random, fuzz, mutated};
 use wasmill_store::{TopicError, Topics};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::common::{append, clock, group, name, read_all, topics};
+use crate::common::{ALL, append, clock, group, name, topics};
 use crate::formats::stored;
 
 const FILE_HEADER: usize = 32;
@@ -50,7 +50,8 @@ fn use_all(topics: &Topics) -> Result<(), TopicError> {
     topics.list()?;
     let topic = topics.open(&name("orders"))?;
     for partition in 0..topic.config().partitions.min(4) {
-        read_all(&topic, partition)?;
+        let (start, _) = topic.bounds_blocking(partition)?;
+        topic.read_blocking(partition, start, ALL)?;
     }
     for group in topic.groups()? {
         topic.committed(&group)?;
