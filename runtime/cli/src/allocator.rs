@@ -10,6 +10,8 @@ use std::ffi::{c_int, c_long};
 use std::sync::Arc;
 use std::time::Duration;
 
+// Linked in tests, too, where it is not the allocator.
+use mimalloc as _;
 use wasmill_env::Clock;
 
 // Numbers of options in mimalloc.h, in these versions: they hold within a minor one.
