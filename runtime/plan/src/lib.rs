@@ -11,6 +11,7 @@
 mod changes;
 mod convoy;
 mod delivery;
+mod exchange;
 mod explain;
 mod facts;
 mod graph;
@@ -19,6 +20,7 @@ mod planner;
 mod ports;
 
 pub use delivery::{Guarantee, PathDelivery, PathFacts, Verdict, WeakestLink};
+pub use exchange::{Exchange, exchange, is_same_edge};
 pub use explain::{Explanation, window_text};
 pub use facts::{Facts, Recovery, SinkFacts, SourceFacts};
 pub use graph::{

@@ -7,7 +7,7 @@ mod support;
 use std::fmt::Write;
 
 use wasmill_model::{Descriptor, NodeName};
-use wasmill_plan::{Explanation, Facts, Picture, Plan, Routing, plan};
+use wasmill_plan::{Exchange, Explanation, Facts, Picture, Plan, Routing, exchange, plan};
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);
@@ -215,4 +215,128 @@ fn a_port_that_nothing_comes_into_is_a_warning() {
     let warnings = plan(&job, &support::facts(&job)).unwrap().warnings;
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].message, "nothing comes into port `right` of stage `j`");
+}
+
+fn planned(text: &str) -> Plan {
+    let job = support::job(text);
+    plan(&job, &support::facts(&job)).unwrap_or_else(|wrong| panic!("{wrong:?}\n{text}")).plan
+}
+
+/// The edges into the tasks of a chain, and out of its nodes: from and to, ports, tasks, and how rows travel.
+fn ways(plan: &Plan, chain: usize, into: bool) -> Vec<String> {
+    let tasks = |node: usize| plan.chains[plan.nodes[node].chain].parallelism;
+    let name = |node: usize| &plan.nodes[node].name;
+    let end = |edge: &wasmill_plan::Edge| plan.nodes[if into { edge.to } else { edge.from }].chain;
+    let edges = plan.edges.iter().filter(|edge| end(edge) == chain);
+    let shown = edges.map(|edge| {
+        let wasmill_plan::Edge { from, output, to, input, key, routing } = edge;
+        format!("{}{}.{output}-{}{}.{input} {key:?} {routing:?}", name(*from), tasks(*from), name(*to), tasks(*to))
+    });
+    shown.collect()
+}
+
+/// Holds an exchange against what it promises, edge by edge.
+fn holds(old: &Plan, new: &Plan, exchange: &Exchange) {
+    let chain_of = |plan: &Plan, name: &NodeName| plan.nodes[plan.place(name).expect("a node")].chain;
+    assert_eq!(exchange.go_on.len() + exchange.made.len(), new.chains.len(), "each chain goes on or is made");
+    for &chain in &exchange.go_on {
+        let nodes = names(old, chain);
+        let there = chain_of(new, &nodes[0]);
+        assert!(!exchange.made.contains_key(&there));
+        assert_eq!(nodes, names(new, there));
+        assert!(nodes.iter().all(|name| !exchange.opened.contains(name) && !exchange.gone.contains(name)));
+        for into in [true, false] {
+            assert_eq!(ways(old, chain, into), ways(new, there, into), "nothing about it differs");
+        }
+    }
+    let new_queue = |chain: usize| exchange.made.get(&chain) == Some(&None);
+    for edge in &new.edges {
+        let (from, to) = (new.nodes[edge.from].chain, new.nodes[edge.to].chain);
+        let made = exchange.made.contains_key(&from);
+        assert!(from == to || !new_queue(to) || made, "who sends to a new queue is made anew");
+    }
+    for (&chain, queue) in &exchange.made {
+        if let Some(queue) = queue {
+            assert!(!exchange.go_on.contains(queue), "a queue is kept once");
+            assert_eq!(
+                ways(old, *queue, true).len() - inner(old, *queue),
+                ways(new, chain, true).len() - inner(new, chain)
+            );
+        }
+    }
+    for node in &old.nodes {
+        let known = new.place(&node.name).is_some();
+        assert_eq!(known, !exchange.gone.contains(&node.name));
+        if known && !exchange.go_on.contains(&node.chain) {
+            assert!(exchange.made.contains_key(&chain_of(new, &node.name)), "a node that stops goes on somewhere");
+        }
+    }
+}
+
+fn names(plan: &Plan, chain: usize) -> Vec<NodeName> {
+    plan.chains[chain].nodes.iter().map(|&node| plan.nodes[node].name.clone()).collect()
+}
+
+/// How many edges stay within a chain.
+fn inner(plan: &Plan, chain: usize) -> usize {
+    plan.edges.iter().filter(|edge| plan.nodes[edge.from].chain == chain && plan.nodes[edge.to].chain == chain).count()
+}
+
+#[test]
+fn an_exchange_leaves_alone_what_does_not_differ() {
+    let mut made = 0;
+    for seed in 0..1_500 {
+        let text = made_up(seed);
+        let old = planned(&text);
+        let same = exchange(&old, &old).expect("nothing differs");
+        assert!(same.made.is_empty() && same.opened.is_empty() && same.gone.is_empty(), "{text}");
+        let mut dice = Dice(seed ^ 0xabcd);
+        let nodes: Vec<NodeName> =
+            (old.nodes.iter().filter(|node| node.kind.name() != "sink")).map(|node| node.name.clone()).collect();
+        let from = &nodes[dice.roll(nodes.len() as u64) as usize];
+        let new = match dice.roll(3) {
+            // A branch more.
+            0 => format!(
+                "{text}[stage.x]\nplugin = \"std:map\"\ninput = \"{from}\"\n[sink.y]\nconnector = \"file\"\ninput = \"x\"\n"
+            ),
+            // A stage with another number of tasks.
+            1 => {
+                let Some((before, after)) = text.split_once("[stage.") else { continue };
+                let after = ["parallelism = 1", "parallelism = 2", "parallelism = 4"]
+                    .iter()
+                    .find_map(|tasks| after.find(tasks).map(|at| (at, tasks)))
+                    .map(|(at, tasks)| format!("{}parallelism = 3{}", &after[..at], &after[at + tasks.len()..]));
+                format!("{before}[stage.{}", after.unwrap())
+            }
+            // Another job altogether, with some of the names.
+            _ => made_up(seed + 1),
+        };
+        let new = planned(&new);
+        if let Ok(exchange) = exchange(&old, &new) {
+            holds(&old, &new, &exchange);
+            made += 1;
+        }
+    }
+    assert!(made > 500, "{made} exchanges");
+}
+
+#[test]
+fn a_branch_touches_the_chain_that_it_reads_and_no_other() {
+    let job = |more: &str| {
+        planned(&format!(
+            "name = \"job\"\n[source.s]\nconnector = \"file\"\n\
+             [stage.a]\nplugin = \"std:map\"\ninput = \"s\"\nparallelism = 2\n\
+             [stage.b]\nplugin = \"std:dedup\"\ninput = {{ from = \"a\", key = \"/k\" }}\nparallelism = 4\n\
+             [sink.t]\nconnector = \"file\"\ninput = \"b\"\n{more}"
+        ))
+    };
+    let (old, new) = (job(""), job("[sink.u]\nconnector = \"file\"\ninput = \"a\"\n"));
+    let exchange = exchange(&old, &new).expect("it can be");
+    let heads = |plan: &Plan, chains: &mut dyn Iterator<Item = usize>| -> Vec<String> {
+        chains.map(|chain| names(plan, chain)[0].to_string()).collect()
+    };
+    assert_eq!(heads(&old, &mut exchange.go_on.iter().copied()), ["s", "b", "t"]);
+    assert_eq!(heads(&new, &mut exchange.made.keys().copied()), ["a", "u"]);
+    let a = new.nodes[new.place(&support::name("a")).expect("a node")].chain;
+    assert!(exchange.made[&a].is_some(), "what waits for `a` stays where it is");
 }
