@@ -107,12 +107,21 @@ pub(crate) enum Stopped {
     Failed(JobError),
     /// A task that this one sends to went away: that task knows why.
     ReceiverGone,
+    /// It stands behind a barrier, and a task of another graph is to be made of it.
+    Parked,
 }
 
 impl From<JobError> for Stopped {
     fn from(error: JobError) -> Self {
         Self::Failed(error)
     }
+}
+
+/// What a chain is made of, between two epochs.
+pub(crate) struct ChainParts {
+    pub(crate) nodes: Vec<(Slot, Vec<Output>)>,
+    pub(crate) orders: Orders,
+    pub(crate) watermark: Timestamp,
 }
 
 /// The nodes of one task.
@@ -221,6 +230,28 @@ impl Chain {
     pub(crate) fn with_orders(mut self, orders: Orders) -> Self {
         self.orders = orders;
         self
+    }
+
+    /// The same chain, which is as far as this already.
+    pub(crate) fn with_watermark(mut self, watermark: Timestamp) -> Self {
+        self.watermark = watermark;
+        self
+    }
+
+    /// Takes the chain apart, behind a barrier: nothing of it is under way.
+    pub(crate) fn into_parts(self) -> ChainParts {
+        let nodes = self.slots.into_iter().zip(self.outputs).collect();
+        ChainParts { nodes, orders: self.orders, watermark: self.watermark }
+    }
+
+    /// Which share of its nodes it has.
+    pub(crate) fn share(&self) -> Share {
+        self.share
+    }
+
+    /// Says how far it is to those it sends to: to some of them nobody has yet.
+    pub(crate) async fn announce(&mut self, idle: bool) -> Result<(), Stopped> {
+        self.broadcast(&Signal::Watermark { time: self.watermark, idle }).await
     }
 
     /// The same chain, of a tenant.
@@ -518,6 +549,8 @@ impl Chain {
 
     /// The watermark of the chain, behind its buffers.
     async fn raise(&mut self, time: Timestamp, idle: bool) -> Result<(), Stopped> {
+        // Inputs that are new may be behind those that were there.
+        let time = time.max(self.watermark);
         if time > self.watermark {
             self.watermark = time;
             for place in 0..self.slots.len() {
@@ -662,14 +695,24 @@ impl Chain {
 
     /// The epoch is durable: sinks make its rows visible.
     pub(crate) async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
+        self.commit_but(barrier, |_| false).await
+    }
+
+    /// The same, where it is the last epoch of some nodes.
+    pub(crate) async fn commit_but(
+        &mut self,
+        barrier: Barrier,
+        is_last: impl Fn(&NodeName) -> bool,
+    ) -> Result<(), JobError> {
         for slot in &mut self.slots {
+            let last = barrier.last || is_last(&slot.name);
             match &mut slot.kind {
                 SlotKind::Source => {}
                 SlotKind::Operator(operator) => operator.committed(barrier.epoch),
                 SlotKind::Window(window) => window.committed(barrier.epoch),
                 SlotKind::Sink(sink) => {
                     let meter = Meter { clock: &*self.clock, metrics: &self.metrics };
-                    sink.commit(barrier.epoch, barrier.last, meter).await?;
+                    sink.commit(barrier.epoch, last, meter).await?;
                 }
             }
         }

@@ -7,18 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 use wasmill_contract::{BoxFuture, CommitError, Committer, Cut};
 use wasmill_env::{Clock, kill_point, planted};
 use wasmill_model::{Epoch, NodeName};
 
 use crate::error::JobError;
+use crate::exchange::{ExchangeWish, Exchanging, Made, Site};
 use crate::facts::TaskFacts;
 use crate::metrics::JobMetrics;
 use crate::signal::Barrier;
 use crate::swap::{Decision, SwapError, SwapWish, Swapping};
-use crate::task::{Order, Report};
+use crate::task::{Order, Parked, Report, Task};
 
 /// What the coordinator needs to know of a task.
 pub(crate) struct TaskLink {
@@ -41,6 +44,8 @@ pub(crate) enum Wish {
     Drain,
     /// Another plugin in a stage.
     Swap(SwapWish),
+    /// Another graph.
+    Exchange(Box<ExchangeWish>),
     /// That all tasks say how far they are.
     Tell(oneshot::Sender<Telling>),
 }
@@ -60,11 +65,13 @@ const ORDERS_SPARE: usize = 4;
 
 /// Drives the epochs of a job.
 pub(crate) struct Coordinator {
-    pub(crate) links: Vec<TaskLink>,
+    /// By the number of the task. No number is given twice.
+    pub(crate) links: BTreeMap<usize, TaskLink>,
     pub(crate) tasks: JoinSet<()>,
-    /// The runtime's name of each task, in the order of the links.
-    pub(crate) ids: Vec<tokio::task::Id>,
+    /// The runtime's name of each task.
+    pub(crate) ids: BTreeMap<usize, tokio::task::Id>,
     pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) report: mpsc::WeakSender<Report>,
     pub(crate) stop: mpsc::Receiver<()>,
     pub(crate) wishes: mpsc::Receiver<Wish>,
     pub(crate) committer: Option<Box<dyn Committer>>,
@@ -72,6 +79,12 @@ pub(crate) struct Coordinator {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<JobMetrics>,
     pub(crate) last_committed: Epoch,
+    /// What runs.
+    pub(crate) site: Arc<Site>,
+    /// Where tasks run.
+    pub(crate) data: Handle,
+    /// Sources are to read nothing.
+    pub(crate) paused: bool,
 }
 
 /// An epoch whose cuts are being collected.
@@ -95,23 +108,31 @@ impl Coordinator {
     /// Runs until the last epoch is committed and every task has finished, or until something
     /// fails. Tasks that are left are cancelled when this returns.
     pub(crate) async fn run(mut self) -> Result<(), JobError> {
-        let mut swapping = None;
-        let ended = self.drive(&mut swapping).await;
+        let (mut swapping, mut exchanging) = (None, None);
+        let ended = self.drive(&mut swapping, &mut exchanging).await;
+        if let Some(exchanging) = exchanging {
+            exchanging.end(self.last_committed, ended.as_ref().err());
+        }
         if let Some(swapping) = swapping {
             swapping.end(Some(self.last_committed), ended.as_ref().err());
         }
         ended
     }
 
-    async fn drive(&mut self, swapping: &mut Option<Swapping>) -> Result<(), JobError> {
-        let sources = self.links.iter().filter(|link| link.is_source).count();
-        let mut exhausted = 0;
+    async fn drive(
+        &mut self,
+        swapping: &mut Option<Swapping>,
+        exchanging: &mut Option<Exchanging>,
+    ) -> Result<(), JobError> {
+        let mut exhausted = BTreeSet::new();
         let mut finished = 0;
         let mut last_wanted = false;
         let mut stop_open = true;
         let mut due_at = self.due_at();
         let mut epoch_wanted = false;
         let mut drain_wanted = false;
+        let mut pause_wanted = false;
+        let mut next_task = 0;
         let mut collecting: Option<Collecting> = None;
         let mut collected: Option<(Barrier, Vec<Cut>)> = None;
         let mut committing: Option<Committing> = None;
@@ -122,11 +143,16 @@ impl Coordinator {
 
         while finished < self.links.len() {
             // A task that waits for the decision about a swap takes nothing else.
-            if drain_wanted && swapping.is_none() {
+            let stands = exchanging.as_ref().is_some_and(Exchanging::holds_barriers);
+            if drain_wanted && swapping.is_none() && !stands {
                 drain_wanted = false;
                 self.tell(Order::Drain, true).await;
             }
-            let held = swapping.as_ref().is_some_and(Swapping::holds_barriers);
+            if pause_wanted && !stands {
+                pause_wanted = false;
+                self.tell(Order::Pause(self.paused), true).await;
+            }
+            let held = stands || swapping.as_ref().is_some_and(Swapping::holds_barriers);
             let may_inject = collecting.is_none() && collected.is_none() && !injected_last && !held;
             if may_inject && (last_wanted || epoch_wanted || self.clock.monotonic_nanos() >= due_at) {
                 epoch = epoch.next();
@@ -139,6 +165,12 @@ impl Coordinator {
                     let tasks = self.tasks_of(swapping.stage());
                     if let Some(offer) = swapping.begin(epoch, tasks.clone()) {
                         self.tell_tasks(&tasks, &Order::Offer(offer)).await;
+                    }
+                }
+                if let Some(exchanging) = exchanging.as_mut().filter(|_| !barrier.last) {
+                    let links = self.links.iter().map(|(task, link)| (*task, &link.head));
+                    if let Some(tasks) = exchanging.begin(epoch, links) {
+                        self.tell_tasks(&tasks, &Order::Park).await;
                     }
                 }
                 self.tell(Order::Inject(barrier), true).await;
@@ -220,9 +252,14 @@ impl Coordinator {
                 }
                 Happening::Report(Some(Report::Finished)) => finished += 1,
                 Happening::Report(Some(Report::EpochWanted)) => epoch_wanted = true,
-                Happening::Report(Some(Report::Exhausted)) => {
-                    exhausted += 1;
-                    last_wanted |= exhausted == sources;
+                Happening::Report(Some(Report::Exhausted { task })) => {
+                    exhausted.insert(task);
+                    last_wanted |= self.is_exhausted(&exhausted);
+                }
+                Happening::Report(Some(Report::Parked(Parked(task)))) => {
+                    if let Some(exchanging) = exchanging.as_mut() {
+                        exchanging.park(*task, self.clock.monotonic_nanos());
+                    }
                 }
                 Happening::Report(Some(Report::Cut { task, barrier, cut })) => {
                     if let Some(mut open) = collecting.take_if(|open| open.barrier == barrier) {
@@ -248,6 +285,9 @@ impl Coordinator {
                     if let Some(swap) = swapping.take_if(|swap| swap.is_over(barrier.epoch)) {
                         swap.end(Some(barrier.epoch), None);
                     }
+                    if let Some(exchanging) = exchanging.take_if(|exchanging| exchanging.committed(barrier.epoch)) {
+                        exchanging.end(barrier.epoch, None);
+                    }
                 }
                 Happening::TaskEnded(Some(Err(error))) if error.is_panic() => return Err(self.panicked(&error)),
                 Happening::TaskEnded(_) | Happening::IntervalOver => {}
@@ -255,6 +295,7 @@ impl Coordinator {
                 Happening::Wished(Wish::Swap(wish)) => {
                     let refused = match &swapping {
                         Some(_) => Some(SwapError::Busy),
+                        None if exchanging.is_some() => Some(SwapError::Busy),
                         None if last_wanted => Some(SwapError::Ending),
                         None if self.tasks_of(&wish.offer.stage).is_empty() => {
                             Some(SwapError::NoStage { stage: wish.offer.stage.clone() })
@@ -269,21 +310,70 @@ impl Coordinator {
                         }
                     }
                 }
+                Happening::Wished(Wish::Exchange(wish)) => {
+                    let wanted = Exchanging::new(wish);
+                    if last_wanted {
+                        wanted.end(self.last_committed, None);
+                    } else if swapping.is_some() || exchanging.is_some() || !wanted.fits(&self.site) {
+                        wanted.refuse(SwapError::Busy);
+                    } else {
+                        *exchanging = Some(wanted);
+                        epoch_wanted = true;
+                    }
+                }
                 Happening::Wished(Wish::Tell(done)) => {
                     // Who asked may be gone.
                     let _unheard = done.send(self.ask()).is_err();
                 }
                 Happening::Wished(Wish::EndEpoch) => epoch_wanted = true,
                 Happening::Wished(Wish::Drain) => drain_wanted = true,
-                Happening::Wished(Wish::Pause(paused)) => self.tell(Order::Pause(paused), true).await,
+                Happening::Wished(Wish::Pause(paused)) => {
+                    self.paused = paused;
+                    pause_wanted = true;
+                }
+            }
+            if let Some(exchanging) = exchanging.as_mut() {
+                let next = self.links.last_key_value().map_or(0, |(last, _)| last + 1).max(next_task);
+                let clock = Arc::clone(&self.clock);
+                let made = exchanging.make(&self.site, &self.report, next, || clock.monotonic_nanos()).await?;
+                if let Some(Made { gone, tasks, exhausted: without_input }) = made {
+                    exhausted.retain(|task| !gone.contains(task));
+                    exhausted.extend(without_input);
+                    next_task = next + tasks.len();
+                    self.exchange(&gone, tasks);
+                    // New sources know nothing of it, and a source that is made again may not have heard.
+                    pause_wanted = true;
+                    // The sooner an epoch of the new graph is durable, the sooner it is sure.
+                    epoch_wanted = true;
+                    last_wanted |= self.is_exhausted(&exhausted);
+                    kill_point("exchange-made");
+                }
             }
         }
         kill_point("job-closing");
+        let complete = self.is_exhausted(&exhausted);
         if let Some(committer) = &mut self.committer {
-            committer.close(exhausted == sources).await?;
+            committer.close(complete).await?;
         }
         kill_point("job-closed");
         Ok(())
+    }
+
+    /// Whether no source has anything left to read.
+    fn is_exhausted(&self, exhausted: &BTreeSet<usize>) -> bool {
+        self.links.values().filter(|link| link.is_source).count() == exhausted.len()
+    }
+
+    /// Tasks of another graph take the place of those that are gone.
+    fn exchange(&mut self, gone: &BTreeSet<usize>, tasks: Vec<(Task, TaskLink)>) {
+        self.links.retain(|task, _| !gone.contains(task));
+        self.ids.retain(|task, _| !gone.contains(task));
+        for (task, link) in tasks {
+            let id = task.id;
+            self.links.insert(id, link);
+            let running = self.tasks.spawn_on(task.run().instrument(tracing::Span::current()), &self.data);
+            self.ids.insert(id, running.id());
+        }
     }
 
     fn due_at(&self) -> u64 {
@@ -292,8 +382,14 @@ impl Coordinator {
     }
 
     fn panicked(&self, error: &tokio::task::JoinError) -> JobError {
-        let link = self.ids.iter().position(|id| *id == error.id()).unwrap_or(0);
-        JobError::TaskLost { node: self.links[link].head.clone(), reason: error.to_string() }
+        let task = self.ids.iter().find(|(_, id)| **id == error.id()).and_then(|(task, _)| self.links.get(task));
+        self.lost(task, error.to_string())
+    }
+
+    /// A task, or nobody knows which, ended unexpectedly.
+    fn lost(&self, task: Option<&TaskLink>, reason: String) -> JobError {
+        let link = task.or_else(|| self.links.values().next()).expect("a job has a task");
+        JobError::TaskLost { node: link.head.clone(), reason }
     }
 
     /// Every task is gone and not all of them have finished.
@@ -303,11 +399,11 @@ impl Coordinator {
                 return self.panicked(&error);
             }
         }
-        JobError::TaskLost { node: self.links[0].head.clone(), reason: "it sent no report".to_owned() }
+        self.lost(None, "it sent no report".to_owned())
     }
 
     async fn tell(&mut self, order: Order, sources_only: bool) {
-        for link in self.links.iter().filter(|link| link.is_source || !sources_only) {
+        for link in self.links.values().filter(|link| link.is_source || !sources_only) {
             // A task that is gone has failed or finished: its report is on its way.
             let _gone = link.orders.send(order.clone()).await.is_err();
         }
@@ -316,21 +412,20 @@ impl Coordinator {
     /// Asks every task how far it is, but for those that have too much to do already.
     fn ask(&self) -> Telling {
         let (tell, answers) = mpsc::channel(self.links.len().max(1));
-        for link in self.links.iter().filter(|link| link.orders.capacity() > ORDERS_SPARE) {
+        for link in self.links.values().filter(|link| link.orders.capacity() > ORDERS_SPARE) {
             let _gone = link.orders.try_send(Order::Tell(tell.clone())).is_err();
         }
-        Telling { tasks: self.links.iter().map(|link| (link.head.clone(), link.share)).collect(), answers }
+        Telling { tasks: self.links.values().map(|link| (link.head.clone(), link.share)).collect(), answers }
     }
 
     /// The tasks that a node is in.
     fn tasks_of(&self, node: &NodeName) -> BTreeSet<usize> {
-        let links = self.links.iter().enumerate();
-        links.filter(|(_, link)| link.nodes.contains(node)).map(|(task, _)| task).collect()
+        self.links.iter().filter(|(_, link)| link.nodes.contains(node)).map(|(task, _)| *task).collect()
     }
 
     async fn tell_tasks(&mut self, tasks: &BTreeSet<usize>, order: &Order) {
         for &task in tasks {
-            let _gone = self.links[task].orders.send(order.clone()).await.is_err();
+            let _gone = self.links[&task].orders.send(order.clone()).await.is_err();
         }
     }
 }

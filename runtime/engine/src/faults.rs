@@ -92,7 +92,10 @@ impl Plugin {
         let mut attempts = Attempts::default();
         loop {
             match self.factory.open(context).await {
-                Ok(operator) => return Ok(operator),
+                Ok(operator) => {
+                    self.metrics.opened();
+                    return Ok(operator);
+                }
                 Err(failed) => context = self.open_again(*failed, &mut attempts).await?,
             }
         }
@@ -103,7 +106,10 @@ impl Plugin {
         let mut attempts = Attempts::default();
         loop {
             match self.factory.open_aggregate(context).await {
-                Ok(aggregate) => return Ok(aggregate),
+                Ok(aggregate) => {
+                    self.metrics.opened();
+                    return Ok(aggregate);
+                }
                 Err(failed) => context = self.open_again(*failed, &mut attempts).await?,
             }
         }

@@ -7,7 +7,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument as _;
 use wasmill_contract::{Committer, OperatorFactory, SinkFactory, SourceFactory};
 use wasmill_env::Clock;
-use wasmill_model::NodeName;
+use wasmill_model::{Epoch, NodeName};
 use wasmill_plan::Plan;
 use wasmill_spec::Delivery;
 use wasmill_store::{Recovered, StageStates};
@@ -15,11 +15,12 @@ use wasmill_tenancy::Account;
 
 use crate::coordinator::{Coordinator, Telling, Wish};
 use crate::error::JobError;
+use crate::exchange::{self, ExchangeWish, Site};
 use crate::facts::JobFacts;
 use crate::metrics::JobMetrics;
 use crate::swap::{Beside, Change, Offer, SwapError, SwapWish, Swapped};
 use crate::task::Task;
-use crate::wiring;
+use crate::wiring::{self, Graph};
 
 /// What runs at a node of the plan.
 #[derive(Clone)]
@@ -99,32 +100,39 @@ pub struct JobHandle {
 ///
 /// # Panics
 /// Where `parts.nodes` does not fit the plan: a bug of the caller.
-pub async fn start(mut parts: JobParts, data: &Handle) -> Result<JobHandle, JobError> {
-    let metrics = Arc::new(JobMetrics::new(parts.plan.nodes.iter().map(|node| node.name.clone())));
-    let last_committed = parts.recovered.epoch;
-    let wired = wiring::wire(&mut parts, &metrics).await?;
+pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError> {
+    let JobParts { plan, nodes, recovered, states, committer, clock, settings, account } = parts;
+    let metrics = Arc::new(JobMetrics::new(plan.nodes.iter().map(|node| node.name.clone())));
+    let last_committed = recovered.epoch;
+    let graph = Graph { plan: Arc::new(plan), nodes, states, clock: Arc::clone(&clock), settings, account };
+    let wired = wiring::wire(&graph, recovered, &metrics).await?;
     let mut tasks = JoinSet::new();
     // Lines of sources and sinks belong to whoever starts the job.
     let span = tracing::Span::current();
     let run = |task: Task| task.run().instrument(span.clone());
-    let ids = wired.tasks.into_iter().map(|task| tasks.spawn_on(run(task), data).id()).collect();
+    let ids = wired.tasks.into_iter().map(|task| (task.id, tasks.spawn_on(run(task), data).id())).collect();
     let (stop, stop_wanted) = mpsc::channel(1);
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
+    let site = Arc::new(Site::new(graph, Arc::clone(&metrics)));
     let coordinator = Coordinator {
-        links: wired.links,
+        links: wired.links.into_iter().enumerate().collect(),
         tasks,
         ids,
         reports: wired.reports,
+        report: wired.report,
         stop: stop_wanted,
         wishes: wished,
-        committer: Some(parts.committer),
-        interval: parts.settings.epoch_interval,
-        clock: parts.clock,
+        committer: Some(committer),
+        interval: settings.epoch_interval,
+        clock,
         metrics: Arc::clone(&metrics),
         last_committed,
+        site: Arc::clone(&site),
+        data: data.clone(),
+        paused: false,
     };
     let coordinator = Some(tokio::spawn(coordinator.run().instrument(tracing::Span::current())));
-    let remote = JobRemote { metrics, stop, wishes };
+    let remote = JobRemote { metrics, stop, wishes, site };
     Ok(JobHandle { remote, coordinator, locations: wired.locations })
 }
 
@@ -175,6 +183,7 @@ pub struct JobRemote {
     metrics: Arc<JobMetrics>,
     stop: mpsc::Sender<()>,
     wishes: mpsc::Sender<Wish>,
+    site: Arc<Site>,
 }
 
 impl JobRemote {
@@ -235,6 +244,28 @@ impl JobRemote {
     /// Where that cannot be.
     pub async fn alone(&self, stage: &NodeName) -> Result<Swapped, SwapError> {
         self.change(stage, Change::Alone).await
+    }
+
+    /// Goes on with another graph, from an epoch on: tasks that the change does not touch go on meanwhile, and
+    /// nodes that both graphs have keep what they have. Answers once an epoch of it is durable. `behind` is told
+    /// the last epoch of the old graph, before any of the new one. A dropped future leaves the exchange under way.
+    ///
+    /// # Errors
+    /// Where the old graph goes on: something cannot be opened, or the change is none for a job that runs.
+    ///
+    /// # Panics
+    /// Where `nodes` does not fit the plan: a bug of the caller.
+    pub async fn exchange(
+        &self,
+        plan: Plan,
+        nodes: Vec<NodePart>,
+        behind: Box<dyn FnOnce(Epoch) + Send>,
+    ) -> Result<Swapped, SwapError> {
+        let opened = exchange::open(&self.site, plan, nodes).await;
+        let opened = opened.map_err(|reason| SwapError::Refused { reason })?;
+        let (done, heard) = oneshot::channel();
+        self.wish(Wish::Exchange(Box::new(ExchangeWish { opened, behind, done }))).await;
+        heard.await.unwrap_or(Err(SwapError::Ending))
     }
 
     async fn change(&self, stage: &NodeName, change: Change) -> Result<Swapped, SwapError> {

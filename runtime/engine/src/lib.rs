@@ -22,6 +22,7 @@ mod convoy;
 mod coordinator;
 mod distribution;
 mod error;
+mod exchange;
 mod extract;
 mod facts;
 mod faults;

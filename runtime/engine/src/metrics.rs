@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hdrhistogram::Histogram;
 use wasmill_contract::{MetricUpdate, OperatorError, SourceCounts};
@@ -18,12 +18,21 @@ const GUEST_METRICS_MAX: usize = 200;
 /// What a running job counts. Shared: the engine writes, whoever has it reads.
 #[derive(Debug)]
 pub struct JobMetrics {
-    nodes: Vec<Arc<NodeMetrics>>,
+    nodes: RwLock<Nodes>,
     epochs: AtomicU64,
     /// Monotonic nanoseconds since which a commit is under way; 0 where none is.
     committing_since: AtomicU64,
     latency: Mutex<Histogram<u64>>,
     visible: Mutex<Histogram<u64>>,
+}
+
+/// What the nodes of a job count.
+#[derive(Debug, Default)]
+struct Nodes {
+    /// In the order of the plan.
+    shown: Vec<Arc<NodeMetrics>>,
+    /// Of nodes that are opened for another graph, and run once it does.
+    opened: Vec<Arc<NodeMetrics>>,
 }
 
 impl JobMetrics {
@@ -32,7 +41,10 @@ impl JobMetrics {
         let mut latency = Histogram::new_with_bounds(1_000, 2_000, 2).expect("these bounds are valid");
         latency.auto(true);
         Self {
-            nodes: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
+            nodes: RwLock::new(Nodes {
+                shown: names.into_iter().map(|name| Arc::new(NodeMetrics::new(name))).collect(),
+                opened: Vec::new(),
+            }),
             epochs: AtomicU64::new(0),
             visible: Mutex::new(latency.clone()),
             committing_since: AtomicU64::new(0),
@@ -40,8 +52,34 @@ impl JobMetrics {
         }
     }
 
-    pub(crate) fn node(&self, place: usize) -> Arc<NodeMetrics> {
-        Arc::clone(&self.nodes[place])
+    fn read(&self) -> RwLockReadGuard<'_, Nodes> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Nodes> {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a node counts. One that the job has not is of a graph to come.
+    pub(crate) fn node(&self, name: &NodeName) -> Arc<NodeMetrics> {
+        let mut nodes = self.write();
+        let known = nodes.shown.iter().chain(&nodes.opened).find(|node| node.name == *name).cloned();
+        known.unwrap_or_else(|| {
+            let opened = Arc::new(NodeMetrics::new(name.clone()));
+            nodes.opened.push(Arc::clone(&opened));
+            opened
+        })
+    }
+
+    /// These are the nodes of the job, in the order of its plan. Nodes that it had keep what they have counted.
+    pub(crate) fn arrange(&self, names: impl IntoIterator<Item = NodeName>) {
+        let shown = names.into_iter().map(|name| self.node(&name)).collect();
+        *self.write() = Nodes { shown, opened: Vec::new() };
+    }
+
+    /// Nothing comes of a graph whose nodes were opened.
+    pub(crate) fn forget_opened(&self) {
+        self.write().opened.clear();
     }
 
     pub(crate) fn commit_began(&self, now_nanos: u64) {
@@ -66,26 +104,26 @@ impl JobMetrics {
     /// The counters of every node, in the order of the plan.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeSnapshot> {
-        self.nodes.iter().map(|node| node.snapshot()).collect()
+        self.read().shown.iter().map(|node| node.snapshot()).collect()
     }
 
     /// A live view of the rows that a node gives, or that a sink is given. `None` where there is no
     /// such node.
     #[must_use]
     pub fn tap(&self, node: &NodeName) -> Option<Tap> {
-        self.nodes.iter().find(|known| known.name == *node).map(|known| known.taps.add())
+        self.read().shown.iter().find(|known| known.name == *node).map(|known| known.taps.add())
     }
 
     /// Rows that all nodes have been given: while it stays, nothing comes in.
     #[must_use]
     pub fn moved(&self) -> u64 {
-        self.nodes.iter().map(|node| node.rows_in.load(Ordering::Relaxed)).sum()
+        self.read().shown.iter().map(|node| node.rows_in.load(Ordering::Relaxed)).sum()
     }
 
     /// Whether somebody watches a node.
     #[must_use]
     pub fn is_watched(&self) -> bool {
-        self.nodes.iter().any(|node| node.taps.any())
+        self.read().shown.iter().any(|node| node.taps.any())
     }
 
     /// Epochs committed by this run.
@@ -182,6 +220,7 @@ pub struct NodeMetrics {
     swaps: AtomicU64,
     /// Bytes of memory of the instance of each task.
     memory: Mutex<BTreeMap<u16, u64>>,
+    opened: AtomicU64,
 }
 
 /// An operator's own metrics.
@@ -308,6 +347,8 @@ pub struct NodeSnapshot {
     pub swaps: u64,
     /// Memory that the plugin's instances take, bytes, as of the last epoch.
     pub memory_bytes: u64,
+    /// How often what runs at the node was opened, in all of its tasks: a source, a sink, an instance of a plugin.
+    pub opened: u64,
 }
 
 impl NodeMetrics {
@@ -342,7 +383,13 @@ impl NodeMetrics {
             faults: AtomicU64::new(0),
             swaps: AtomicU64::new(0),
             memory: Mutex::default(),
+            opened: AtomicU64::new(0),
         }
+    }
+
+    /// What runs at the node was opened in a task.
+    pub(crate) fn opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn batch_in(&self, rows: usize, bytes: usize) {
@@ -479,6 +526,7 @@ impl NodeMetrics {
     fn snapshot(&self) -> NodeSnapshot {
         NodeSnapshot {
             name: self.name.clone(),
+            opened: self.opened.load(Ordering::Relaxed),
             rows_in: self.rows_in.load(Ordering::Relaxed),
             rows_out: self.rows_out.load(Ordering::Relaxed),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use wasmill_contract::{DeadLetter, Operator, OperatorContext, OperatorError, Share, StageCut};
 use wasmill_env::planted;
 use wasmill_model::{
-    Batch, Clock, Entries, Epoch, Firings, KeyGroup, LetterKind, LetterSubject, Outcome, SpaceMigration, Timestamp,
+    Batch, Clock, Entries, Epoch, Firings, KEY_GROUPS, KeyGroup, LetterKind, LetterSubject, Outcome, SpaceMigration,
+    Timestamp,
 };
 use wasmill_order::{TimerEntry, Timers};
 use wasmill_store::EntryChange;
@@ -66,6 +67,12 @@ pub(crate) struct Produced {
 pub(crate) struct Given {
     state: Vec<EntryChange>,
     timers: Vec<TimerEntry>,
+}
+
+impl Given {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.timers.is_empty()
+    }
 }
 
 /// An operator in a task, with its timers.
@@ -181,6 +188,18 @@ impl OperatorSlot {
             return Ok(Given::default());
         }
         Ok(Given { state, timers })
+    }
+
+    /// Takes out all that it keeps, by group of keys. An epoch has just ended, and no call follows. `None` where
+    /// its state cannot be moved.
+    pub(crate) fn give_all(&mut self) -> Option<Vec<(KeyGroup, Given)>> {
+        let groups = (0..KEY_GROUPS).map(KeyGroup);
+        let Self { instance, timers, .. } = self;
+        let given = groups.map(|group| {
+            let state = instance.context().state.give(group)?;
+            Some((group, Given { state, timers: timers.give(group) }))
+        });
+        given.collect()
     }
 
     /// Puts in what another task gave. The instance knows nothing of these keys: it has never seen

@@ -362,6 +362,16 @@ impl SourceHead {
         }
     }
 
+    /// Whether it holds nothing back just now.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sent.1
+    }
+
+    /// Whether nothing is left to read.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.reading
+    }
+
     /// Whether so much was read since the last barrier that the epoch should end.
     pub(crate) fn wants_epoch(&self) -> bool {
         self.epoch_bytes.0 > self.epoch_bytes.1

@@ -7,7 +7,7 @@
 //! # Cancellation
 //! A task is cancelled only when its job has failed: a guest call may be cut off in the middle.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(crate) enum Order {
     Commit(Barrier),
     /// At the next barrier: prepare another plugin for a stage.
     Offer(Arc<Offer>),
+    /// Behind the next barrier: stop, and be made a task of another graph.
+    Park,
     /// Go on with the plugin that was prepared, or without it.
     Decide { take: bool },
     /// Say how far everything is.
@@ -52,7 +54,9 @@ pub(crate) enum Report {
     /// The task's part of an epoch.
     Cut { task: usize, barrier: Barrier, cut: Cut },
     /// A source has nothing left to read.
-    Exhausted,
+    Exhausted { task: usize },
+    /// The task has stopped behind a barrier.
+    Parked(Parked),
     /// The task holds so much that an epoch should come early.
     EpochWanted,
     /// The task has committed its last epoch.
@@ -63,6 +67,15 @@ pub(crate) enum Report {
     WentOn { task: usize, paused: Duration },
     /// The task failed, and with it the job.
     Failed(JobError),
+}
+
+/// A task that stands behind a barrier.
+pub(crate) struct Parked(pub(crate) Box<Task>);
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Parked").field(&self.0.id).finish()
+    }
 }
 
 /// Where a task's rows come from.
@@ -133,6 +146,10 @@ pub(crate) struct Task {
     pub(crate) replays: Vec<Replay>,
     /// What was offered for the next barrier.
     pub(crate) offer: Option<Arc<Offer>>,
+    /// Behind the next barrier it stops, and tasks of another graph are made of it.
+    pub(crate) parks: bool,
+    /// It was made of one that stood behind a barrier.
+    pub(crate) resumed: bool,
     /// The last barrier has passed: nothing comes in any more, and senders may go away.
     pub(crate) ended: bool,
 }
@@ -156,6 +173,12 @@ impl Task {
             Err(Stopped::Failed(error)) => Report::Failed(error),
             // The task that went away has reported, and the coordinator ends this one.
             Err(Stopped::ReceiverGone) => return,
+            Err(Stopped::Parked) => {
+                let reports = self.reports.clone();
+                // Without a coordinator nothing comes of it.
+                let _unheard = reports.send(Report::Parked(Parked(Box::new(self)))).await.is_err();
+                return;
+            }
         };
         self.report(report).await;
     }
@@ -163,6 +186,9 @@ impl Task {
     async fn work(&mut self) -> Result<(), Stopped> {
         for replay in std::mem::take(&mut self.replays) {
             self.chain.replay(replay).await?;
+        }
+        if self.resumed {
+            self.go_on().await?;
         }
         loop {
             match self.next().await {
@@ -176,6 +202,7 @@ impl Task {
                 Next::Order(Order::Pause(paused)) => self.pause(paused),
                 Next::Order(Order::Drain) => self.end_input().await?,
                 Next::Order(Order::Offer(offer)) => self.offer = Some(offer),
+                Next::Order(Order::Park) => self.parks = true,
                 Next::Order(Order::Tell(asked)) => self.tell(&asked),
                 // Nothing is prepared: the task decides where it has prepared.
                 Next::Order(Order::Decide { .. }) => {}
@@ -190,7 +217,7 @@ impl Task {
                     let Head::Source(source) = &mut self.head else { continue };
                     let ended = source.handle(event, &mut self.chain).await?;
                     if ended {
-                        self.report(Report::Exhausted).await;
+                        self.report(Report::Exhausted { task: self.id }).await;
                     }
                     self.ask_for_epoch().await;
                 }
@@ -208,6 +235,37 @@ impl Task {
                 Next::Idle => self.chain.tidy().await?,
             }
         }
+    }
+
+    /// Goes on in another graph, with what has come in meanwhile.
+    async fn go_on(&mut self) -> Result<(), Stopped> {
+        let idle = match &self.head {
+            Head::Source(source) => source.is_idle(),
+            Head::Inputs(inputs) => inputs.watermarks.is_idle(),
+        };
+        self.chain.announce(idle).await?;
+        self.replay_aside().await
+    }
+
+    /// Does what the coordinator has told it since it stopped behind barrier `epoch`, the last one of the nodes
+    /// that are `gone`.
+    pub(crate) async fn settle(&mut self, epoch: Epoch, gone: &BTreeSet<NodeName>) -> Result<(), JobError> {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Commit(barrier) => {
+                    let is_last = |node: &NodeName| barrier.epoch == epoch && gone.contains(node);
+                    self.chain.commit_but(barrier, is_last).await?;
+                    if let Head::Source(source) = &mut self.head {
+                        source.acknowledge(barrier.epoch).await?;
+                    }
+                }
+                Order::Pause(paused) => self.pause(paused),
+                // Whoever has asked how far it is hears of it as a task that does not listen.
+                Order::Tell(_) | Order::Inject(_) | Order::Drain | Order::Offer(_) | Order::Park => {}
+                Order::Decide { .. } => {}
+            }
+        }
+        Ok(())
     }
 
     async fn commit(&mut self, barrier: Barrier) -> Result<(), JobError> {
@@ -232,7 +290,7 @@ impl Task {
         if let Head::Source(source) = &mut self.head
             && source.end(&mut self.chain).await?
         {
-            self.report(Report::Exhausted).await;
+            self.report(Report::Exhausted { task: self.id }).await;
         }
         Ok(())
     }
@@ -258,7 +316,7 @@ impl Task {
                 Some(Order::Commit(barrier)) => self.commit(barrier).await?,
                 Some(Order::Pause(paused)) => self.pause(paused),
                 Some(Order::Tell(asked)) => self.tell(&asked),
-                Some(Order::Inject(_) | Order::Offer(_) | Order::Drain) => {}
+                Some(Order::Inject(_) | Order::Offer(_) | Order::Park | Order::Drain) => {}
                 None => return Err(Stopped::ReceiverGone),
             }
         };
@@ -334,7 +392,17 @@ impl Task {
         self.ended = barrier.last;
         cut.sources.push(positions);
         self.report_cut(barrier, cut).await;
-        self.swap(barrier.epoch).await
+        self.swap(barrier.epoch).await?;
+        self.park()
+    }
+
+    /// Behind a barrier: stops where it is to be made a task of another graph.
+    fn park(&mut self) -> Result<(), Stopped> {
+        if !self.parks {
+            return Ok(());
+        }
+        kill_point("exchange-parked");
+        Err(Stopped::Parked)
     }
 
     async fn arrive(&mut self, arrival: Arrival) -> Result<(), Stopped> {
@@ -402,6 +470,7 @@ impl Task {
                 self.ended = barrier.last;
                 self.report_cut(barrier, cut).await;
                 self.swap(barrier.epoch).await?;
+                self.park()?;
                 Ok(true)
             }
         }

@@ -53,13 +53,13 @@ impl StageTrial {
         window: Option<WindowSpec>,
     ) -> Result<Self, JobError> {
         let outputs = factory.descriptor().outputs.len().max(1);
-        let names = (0..=outputs).map(|_| name.clone());
-        let metrics = Arc::new(JobMetrics::new(names));
+        let metrics = Arc::new(JobMetrics::new([name.clone()]));
         let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
         let collected = Arc::new(Mutex::new(Vec::new()));
         let context = context(&name, &*factory);
         let faults = FaultPolicy { in_a_row_max: 0, retries_max: 0, ..FaultPolicy::default() };
-        let plugin = Plugin::new(name.clone(), factory, faults, Arc::clone(&clock) as Arc<dyn Clock>, metrics.node(0));
+        let plugin =
+            Plugin::new(name.clone(), factory, faults, Arc::clone(&clock) as Arc<dyn Clock>, metrics.node(&name));
         let kind = match window {
             None => {
                 let operator = plugin.open(context).await?;
@@ -74,14 +74,14 @@ impl StageTrial {
         let sinks = (0..outputs).map(|port| {
             let collector = Collector { port: port as u16, collected: Arc::clone(&collected) };
             let kind = SlotKind::Sink(SinkSlot::new(name.clone(), Box::new(collector)));
-            (Slot { name: name.clone(), kind, metrics: metrics.node(port + 1) }, Vec::new())
+            (Slot { name: name.clone(), kind, metrics: metrics.node(&name) }, Vec::new())
         });
         let to_sinks = (0..outputs).map(|port| Output {
             port: port as u16,
             key: None,
             target: Target::Local { slot: port + 1, port: 0 },
         });
-        let first = Slot { name: name.clone(), kind, metrics: metrics.node(0) };
+        let first = Slot { name: name.clone(), kind, metrics: metrics.node(&name) };
         let nodes = std::iter::once((first, to_sinks.collect())).chain(sinks).collect();
         let chain = Chain::new(nodes, Share::WHOLE, Arc::clone(&clock) as Arc<dyn Clock>, metrics);
         Ok(Self { chain, clock, collected, rejected: Vec::new(), epoch: Epoch(0) })
@@ -161,8 +161,8 @@ fn context(name: &NodeName, factory: &dyn OperatorFactory) -> OperatorContext {
 fn failed(stopped: Stopped) -> JobError {
     match stopped {
         Stopped::Failed(error) => error,
-        // A chain without queues has no receiver that could go.
-        Stopped::ReceiverGone => JobError::Cancelled,
+        // A chain without queues has no receiver that could go, and no task to stop.
+        Stopped::ReceiverGone | Stopped::Parked => JobError::Cancelled,
     }
 }
 

@@ -41,6 +41,9 @@ pub const KILL_POINTS: &[&str] = &[
     "swap-prepared",
     "swap-settled",
     "state-migrated",
+    // Another graph.
+    "exchange-parked",
+    "exchange-made",
     // The log of a job.
     "frame-append",
     "frame-appended",

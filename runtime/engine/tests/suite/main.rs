@@ -3,6 +3,7 @@
 mod align;
 mod beside;
 mod convoy;
+mod exchange;
 mod faults;
 mod interleaving;
 mod jobs;
