@@ -292,6 +292,7 @@ mod tests {
             faults: 0,
             swaps: 0,
             memory_bytes: 0,
+            opened: 1,
         }
     }
 

@@ -272,6 +272,7 @@ pub(crate) fn node_json(role: Role, node: &NodeSnapshot) -> Value {
         "timeouts": node.timeouts,
         "faults": node.faults,
         "swaps": node.swaps,
+        "opened": node.opened,
         "ordering": node.ordering.as_ref().map(ordering_json),
         "metrics": node.guest,
     })

@@ -1,8 +1,9 @@
 //! Another job file for a job that runs: what it changes, and what that takes. Pure.
 //!
 //! Where nothing but plugins and configurations of stages differ, these stages are swapped, one after the
-//! other, and nothing else stops for a moment. Anything else ends the job at an epoch, and it goes on from
-//! there with the new file: nodes keep what they have by name.
+//! other, and nothing else stops for a moment. Where nodes come, go, get other inputs or another number of tasks,
+//! the tasks that this touches are exchanged at an epoch, and the others go on. Anything else ends the job at an
+//! epoch, and it goes on from there with the new file: nodes keep what they have by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +58,8 @@ pub enum How {
     Nothing,
     /// Stages are swapped while everything runs.
     InPlace,
+    /// Stages are swapped, then tasks that the change touches are exchanged at an epoch; others go on.
+    Exchange,
     /// The job ends at an epoch, and goes on from it.
     Restart,
 }
@@ -70,6 +73,8 @@ pub struct ApplyPlan {
     pub job: BTreeSet<String>,
     /// Every node.
     pub nodes: Vec<Line>,
+    /// Why the job has to end for it; empty where it has not.
+    pub because: Vec<String>,
     /// Why it cannot be made; empty where it can.
     pub refused: Vec<String>,
 }
@@ -86,16 +91,28 @@ pub struct PluginChange {
 }
 
 impl ApplyPlan {
-    /// The stages that go on with another plugin or configuration.
+    /// The stages that go on with another plugin or configuration, whatever else becomes of them.
     pub fn swapped(&self) -> impl Iterator<Item = &NodeName> {
-        self.nodes.iter().filter(|line| line.act == Act::Swapped).map(|line| &line.name)
+        let stays = |line: &&Line| !matches!(line.act, Act::Added | Act::Removed);
+        let swapped = |line: &&Line| line.keys.contains("plugin") || line.keys.contains("config");
+        self.nodes.iter().filter(stays).filter(swapped).map(|line| &line.name)
     }
 }
 
+/// Keys of a node that may differ while the job runs.
+const IN_PLACE: [&str; 5] = ["plugin", "config", "input", "inputs", "parallelism"];
+
 /// Decides what a job file changes. `plugins` has the stages that both files have. `drop` allows that nodes go
-/// whose state or position the job has.
+/// whose state or position the job has. `graph` says why the graph of the new file cannot take the place of the
+/// other while the job runs; nothing where it can.
 #[must_use]
-pub fn decide(difference: &JobDifference, plugins: &BTreeMap<NodeName, PluginChange>, drop: bool) -> ApplyPlan {
+pub fn decide(
+    difference: &JobDifference,
+    plugins: &BTreeMap<NodeName, PluginChange>,
+    graph: &[String],
+    drop: bool,
+) -> ApplyPlan {
+    let mut because = Vec::new();
     let mut how = How::Nothing;
     let mut refused = Vec::new();
     let mut nodes = Vec::with_capacity(difference.nodes.len());
@@ -123,19 +140,34 @@ pub fn decide(difference: &JobDifference, plugins: &BTreeMap<NodeName, PluginCha
         }
         how = how.max(match act {
             Act::Kept => How::Nothing,
-            Act::Swapped if verdict <= Verdict::Migrate => How::InPlace,
-            _ => How::Restart,
+            Act::Swapped => How::InPlace,
+            _ => How::Exchange,
         });
+        let others = keys.iter().filter(|key| !IN_PLACE.contains(&key.as_str())).map(String::as_str);
+        let others: Vec<&str> = others.filter(|_| !matches!(act, Act::Added | Act::Removed)).collect();
+        if !others.is_empty() {
+            because.push(format!("{section} `{name}` has another {}", others.join(", ")));
+        }
+        if verdict == Verdict::Restart {
+            because.push(format!("the state of {section} `{name}` needs it"));
+        }
         let state = state(section, act, verdict, plugin.stateful);
         nodes.push(Line { section, name: name.clone(), act, keys, state, differences: plugin.differences });
     }
     if !difference.job.is_empty() {
+        let keys: Vec<&str> = difference.job.iter().map(String::as_str).collect();
+        because.push(format!("the job has another {}", keys.join(", ")));
+    }
+    if how == How::Exchange {
+        because.extend(graph.iter().cloned());
+    }
+    if !because.is_empty() {
         how = How::Restart;
     }
     if difference.job.contains("name") {
         refused.push("the file is one of another job: its `name` differs".to_owned());
     }
-    ApplyPlan { how, job: difference.job.clone(), nodes, refused }
+    ApplyPlan { how, job: difference.job.clone(), nodes, because, refused }
 }
 
 fn act(keys: &BTreeSet<String>) -> Act {
@@ -181,7 +213,7 @@ mod tests {
     fn plan(node: (&'static str, NodeDifference), plugin: PluginChange, job: &[&str], drop: bool) -> ApplyPlan {
         let nodes = vec![("source", name("in"), NodeDifference::Same), (node.0, name("it"), node.1)];
         let job = job.iter().map(|key| (*key).to_owned()).collect();
-        decide(&JobDifference { job, nodes }, &[(name("it"), plugin)].into(), drop)
+        decide(&JobDifference { job, nodes }, &[(name("it"), plugin)].into(), &[], drop)
     }
 
     fn found(verdict: Verdict) -> PluginChange {
@@ -190,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plugins_and_configurations_are_changed_in_place() {
+    fn what_differs_decides_how_the_change_is_made() {
         let same = PluginChange { other: false, differences: vec![], stateful: true };
         let other = PluginChange { other: true, ..same.clone() };
         let cases = [
@@ -201,17 +233,30 @@ mod tests {
             (changed(&["plugin"]), &same, Act::Kept, How::Nothing),
             (changed(&["plugin"]), &other, Act::Swapped, How::InPlace),
             (changed(&["config"]), &same, Act::Swapped, How::InPlace),
-            (changed(&["parallelism"]), &same, Act::Rescaled, How::Restart),
-            (changed(&["config", "parallelism"]), &other, Act::Rescaled, How::Restart),
-            (changed(&["input", "parallelism"]), &same, Act::Rewired, How::Restart),
+            (changed(&["parallelism"]), &same, Act::Rescaled, How::Exchange),
+            (changed(&["config", "parallelism"]), &other, Act::Rescaled, How::Exchange),
+            (changed(&["input", "parallelism"]), &same, Act::Rewired, How::Exchange),
+            (changed(&["input", "limits"]), &same, Act::Rewired, How::Restart),
             (changed(&["window"]), &same, Act::Changed, How::Restart),
-            (NodeDifference::Added, &same, Act::Added, How::Restart),
+            (NodeDifference::Added, &same, Act::Added, How::Exchange),
         ];
         for (what, plugin, act, how) in cases {
             let plan = plan(("stage", what.clone()), plugin.clone(), &[], false);
             assert_eq!((plan.nodes[1].act, plan.how), (act, how), "{what:?}");
             assert!(plan.refused.is_empty() && plan.nodes[0].act == Act::Kept);
+            assert_eq!(plan.because.is_empty(), how != How::Restart, "{plan:?}");
+            assert_eq!(
+                plan.swapped().count() == 1,
+                plan.nodes[1].keys.iter().any(|key| ["plugin", "config"].contains(&key.as_str()))
+            );
         }
+        let why = ["it has lanes".to_owned()];
+        let difference = JobDifference { job: [].into(), nodes: vec![("sink", name("it"), NodeDifference::Added)] };
+        let plan_of = |why: &[String]| decide(&difference, &BTreeMap::new(), why, false);
+        assert_eq!(
+            (plan_of(&[]).how, plan_of(&why).how, plan_of(&why).because),
+            (How::Exchange, How::Restart, why.to_vec())
+        );
         assert_eq!(plan(("sink", changed(&["path"])), same.clone(), &[], false).how, How::Restart);
         assert_eq!(plan(("stage", NodeDifference::Same), same.clone(), &["epoch"], false).how, How::Restart);
         let renamed = plan(("stage", NodeDifference::Same), same, &["name"], false);

@@ -17,7 +17,8 @@ use wasmill_env::planted;
 use wasmill_model::{Epoch, ErrorKind, NodeName};
 use wasmill_store::{Compacted, Compaction, EpochRecord, JobStore, LetterId, LetterRecord, StageRecord, StoreError};
 
-use crate::identity::{self, Facts, StageFact};
+use crate::Graphs;
+use crate::identity::{self, Facts, Regraphed, StageFact};
 use crate::savepoints::{Savepoint, Wanted};
 
 /// Makes the epochs of a job durable in its store, and keeps the store small meanwhile.
@@ -38,7 +39,9 @@ pub struct StoreCommitter {
     compaction: Option<JoinHandle<Result<Compacted, StoreError>>>,
     /// Savepoints that are to be made.
     wanted: mpsc::Receiver<Wanted>,
-    /// The one that is being made. It holds the store's lock, as a compaction does.
+    /// Says when the job goes on with another graph.
+    graphs: Graphs,
+    /// The savepoint that is being made. It holds the store's lock, as a compaction does.
     export: Option<JoinHandle<()>>,
 }
 
@@ -59,7 +62,37 @@ impl StoreCommitter {
         removed: Vec<NodeName>,
         wanted: mpsc::Receiver<Wanted>,
     ) -> Self {
-        Self { store: Some(store), facts, stages, sources, numbers, removed, compaction: None, wanted, export: None }
+        Self {
+            store: Some(store),
+            facts,
+            stages,
+            sources,
+            numbers,
+            removed,
+            compaction: None,
+            wanted,
+            graphs: Graphs::default(),
+            export: None,
+        }
+    }
+
+    /// The same; it hears there of other graphs.
+    pub(crate) fn with_graphs(mut self, graphs: Graphs) -> Self {
+        self.graphs = graphs;
+        self
+    }
+
+    /// Where the epoch is the first of another graph: it says so.
+    fn regraph(&mut self, epoch: Epoch) {
+        let Some(Regraphed { facts, added, removed, sources }) = self.graphs.take(epoch) else { return };
+        self.facts.extend(facts);
+        for stage in &removed {
+            self.stages.remove(stage);
+            self.numbers.remove(stage);
+        }
+        self.stages.extend(added);
+        self.removed.extend(removed);
+        self.sources = sources;
     }
 
     /// Gives the spaces of a stage the numbers that the store has them under.
@@ -116,6 +149,7 @@ impl StoreCommitter {
 impl Committer for StoreCommitter {
     fn commit(&mut self, epoch: Epoch, cuts: Vec<Cut>) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
+            self.regraph(epoch);
             let sources = &self.sources;
             let source_of = |node: &NodeName| sources.get(node).unwrap_or(node).clone();
             let swaps = cuts.iter().flat_map(|cut| &cut.stages);

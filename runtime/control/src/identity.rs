@@ -202,6 +202,37 @@ pub fn decide_resume(
     Ok(resumption)
 }
 
+/// What changes in what a state remembers where a running job goes on with another graph.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Regraphed {
+    /// What the next epoch says about the job.
+    pub(crate) facts: Facts,
+    /// What is then remembered of stages that are new.
+    pub(crate) added: BTreeMap<NodeName, StageFact>,
+    /// Nodes that the next epoch removes.
+    pub(crate) removed: Vec<NodeName>,
+    /// The source of each node that has one only.
+    pub(crate) sources: BTreeMap<NodeName, NodeName>,
+}
+
+/// Decides what the first epoch of another graph says. Nodes of one name are the same; swaps have been said.
+pub(crate) fn decide_regraph(old: &Plan, new: &Plan, parts: &[NodePart]) -> Regraphed {
+    let mut regraphed = Regraphed { sources: sources(new), ..Regraphed::default() };
+    for node in old.nodes.iter().filter(|node| new.place(&node.name).is_none()) {
+        if matches!(node.kind, NodeKind::Stage { .. }) {
+            regraphed.facts.insert(format!("{STAGE}{}", node.name), None);
+        }
+        regraphed.removed.push(node.name.clone());
+    }
+    let (_, stages) = facts(new, parts);
+    for (stage, fact) in stages.into_iter().filter(|(stage, _)| old.place(stage).is_none()) {
+        let (key, stored) = written(&stage, &fact);
+        regraphed.facts.insert(key, Some(stored));
+        regraphed.added.insert(stage, fact);
+    }
+    regraphed
+}
+
 fn written(stage: &NodeName, fact: &StageFact) -> (String, Vec<u8>) {
     (format!("{STAGE}{stage}"), serde_json::to_vec(fact).expect("plain data is written to memory without fail"))
 }

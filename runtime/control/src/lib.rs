@@ -12,6 +12,7 @@ pub mod beside;
 mod committer;
 pub mod compatibility;
 mod error;
+mod graphs;
 pub mod identity;
 pub mod letters;
 pub mod local;
@@ -24,6 +25,7 @@ pub mod why;
 
 pub use committer::StoreCommitter;
 pub use error::ControlError;
+pub use graphs::Graphs;
 pub use identity::Dropped;
 pub use open::{Opened, Taken, take};
 pub use savepoints::{Savepoint, Savepoints};

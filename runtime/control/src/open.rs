@@ -9,7 +9,7 @@ use wasmill_plan::{NodeKind, Plan};
 use wasmill_store::{JobStore, Recovered, StageStates, StoreOptions};
 
 use crate::identity::{self, Dropped, Resumption};
-use crate::{ControlError, Savepoints, StoreCommitter};
+use crate::{ControlError, Graphs, Savepoints, StoreCommitter};
 
 /// A state directory, taken for a job.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Opened {
     pub committer: StoreCommitter,
     /// Has savepoints made while it runs.
     pub savepoints: Savepoints,
+    /// Tells the committer of another graph.
+    pub graphs: Graphs,
 }
 
 /// A state directory that was read, and is ours.
@@ -91,7 +93,9 @@ fn open(
     let states = StageStates { files, spill: Some(store.spill()), numbers: numbers.clone(), migrations };
     let (savepoints, wanted) = Savepoints::new();
     let committer = StoreCommitter::new(store, facts, stages, identity::sources(plan), numbers, removed, wanted);
-    Ok(Opened { finished, recovered, states, committer, savepoints })
+    let graphs = Graphs::default();
+    let committer = committer.with_graphs(graphs.clone());
+    Ok(Opened { finished, recovered, states, committer, savepoints, graphs })
 }
 
 /// How many shares of stages have state.

@@ -59,6 +59,7 @@ impl Points {
         let passes = |point: &&'static str| {
             !END_POINTS.contains(point)
                 && !point.starts_with("swap-")
+                && !point.starts_with("exchange-")
                 && !point.starts_with("serve-")
                 && (*point != "sink-left" || mode == Mode::AtMostOnce)
         };

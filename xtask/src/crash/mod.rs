@@ -272,7 +272,10 @@ fn report(verdict: &Verdict, options: &Options, took: Duration, as_json: bool) {
     let Findings { lost, doubled, mismatches, shown } = findings;
     let missed: Vec<&str> = KILL_POINTS
         .iter()
-        .filter(|point| !points.contains_key(*point) && !point.starts_with("swap-") && !point.starts_with("serve-"))
+        .filter(|point| {
+            !points.contains_key(*point)
+                && !["swap-", "exchange-", "serve-"].iter().any(|other| point.starts_with(other))
+        })
         .copied()
         .collect();
     let mode = options.mode.name();

@@ -20,7 +20,8 @@ const LOOKS_MAX: u32 = 600;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Where only plugins and configurations of stages differ, these stages are swapped while everything \
-                  else runs. Anything else ends the job at an epoch, and the same process goes on from there with \
+                  else runs. Where nodes come, go, get other inputs or another number of tasks, the tasks that this \
+                  touches are exchanged at an epoch, and everything else runs on. Anything else ends the job at an epoch, and the same process goes on from there with \
                   the new file: nodes keep their state and their positions by name. Where it cannot, the job goes on \
                   as it was. Name the file in the next `wasmill run`, too."
 )]
@@ -103,12 +104,23 @@ fn said(plan: &Value, only: bool, terminal: &Terminal) -> String {
     if !job.is_empty() {
         said.push_str(&format!("  the job itself: {job}\n"));
     }
+    for why in plan["because"].as_array().into_iter().flatten() {
+        said.push_str(&format!("the job has to end for it: {}\n", text(why)));
+    }
     for why in plan["refused"].as_array().into_iter().flatten() {
         said.push_str(&format!("{} {}\n", terminal.out.bad("refused:"), text(why)));
     }
     let would = if only { "would be " } else { "" };
     said.push_str(&match plan["how"].as_str() {
         Some("nothing") => "nothing differs".to_owned(),
+        Some("exchange") if only => {
+            "tasks that this touches would be exchanged at an epoch; the others go on".to_owned()
+        }
+        Some("exchange") => format!(
+            "the tasks that this touches were exchanged behind epoch {}, after a pause of {:.1} ms; the others went on",
+            plan["epoch"],
+            plan["pause_micros"].as_f64().unwrap_or_default() / 1e3
+        ),
         Some("in-place") => format!("{would}changed while everything else runs"),
         _ => format!("{would}ended at an epoch, and started again from there"),
     });

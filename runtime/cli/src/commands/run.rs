@@ -116,6 +116,8 @@ async fn job(
             never = serve => match never {},
         };
         let replacement = control.as_ref().and_then(|control| control.take_replacement());
+        // It may have gone on with another graph.
+        assembled = control.as_ref().map_or(assembled, |control| control.assembled());
         match (ended, replacement, before.take()) {
             (Ok(_), Some(replacement), _) if !watch.stopping => {
                 terminal.note("the job file was changed: going on with it");

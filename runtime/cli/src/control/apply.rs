@@ -67,7 +67,12 @@ pub(super) async fn apply(control: &Control, current: &Current, asked: Asked) ->
             );
         }
     }
-    let plan = decide(&old.spec.difference(&new.spec), &stages, asked.allow_dropped);
+    let graph = wasmill_plan::exchange(&old.planned.plan, &new.planned.plan);
+    let mut graph = graph.as_ref().err().cloned().unwrap_or_default();
+    if locked(&control.trials).any() {
+        graph.push("a plugin runs beside that of a stage".to_owned());
+    }
+    let plan = decide(&old.spec.difference(&new.spec), &stages, &graph, asked.allow_dropped);
     let mut answer = said(&plan);
     if asked.only_plan {
         return Ok(answer);
@@ -82,6 +87,10 @@ pub(super) async fn apply(control: &Control, current: &Current, asked: Asked) ->
         How::InPlace => {
             answer["swaps"] = in_place(control, current, &plan, &new).await?;
             control.set_assembled(new);
+        }
+        How::Exchange => {
+            let swaps = exchange(control, current, &plan, &new, &mut answer, asked.allow_dropped).await?;
+            answer["swaps"] = swaps;
         }
         How::Restart => {
             let revision = control.applied.revision + 1;
@@ -134,6 +143,48 @@ async fn in_place(control: &Control, current: &Current, plan: &ApplyPlan, new: &
         }
     }
     Ok(Value::Array(answers))
+}
+
+/// Swaps what has another plugin, then goes on with the other graph.
+async fn exchange(
+    control: &Control,
+    current: &Current,
+    plan: &ApplyPlan,
+    new: &Arc<Assembled>,
+    answer: &mut Value,
+    allow_dropped: bool,
+) -> Result<Value, Refusal> {
+    let (old, graph) = (control.assembled(), new.planned.plan.clone());
+    let nodes = new.parts(|sink| sink);
+    for stage in new.spec.stages.keys().filter(|stage| !old.spec.stages.contains_key(*stage)) {
+        let Some(factory) = new.factory(stage) else { continue };
+        swap::warm(stage, &**factory).await.map_err(|error| {
+            Refusal::new(format!("the job goes on as it is: stage `{stage}` cannot be opened: {error}"))
+        })?;
+    }
+    let swaps = in_place(control, current, plan, new).await?;
+    let behind = {
+        let (graphs, assembled) = (current.graphs.clone(), Arc::clone(&control.assembled));
+        let (graph, nodes, new) = (graph.clone(), nodes.clone(), Arc::clone(new));
+        Box::new(move |epoch| {
+            graphs.go_on(epoch, &old.planned.plan, &graph, &nodes);
+            *locked(&assembled) = new;
+        })
+    };
+    // An attempt that is made again may find an epoch of the old graph.
+    control.allows_dropped.fetch_or(allow_dropped, Ordering::Relaxed);
+    match current.remote.exchange(graph, nodes, behind).await {
+        Ok(exchanged) => {
+            control.set_assembled(Arc::clone(new));
+            answer["epoch"] = json!(exchanged.epoch);
+            answer["pause_micros"] = json!(u64::try_from(exchanged.pause.as_micros()).unwrap_or(u64::MAX));
+            Ok(swaps)
+        }
+        Err(error) => {
+            let swapped = if plan.swapped().next().is_some() { ", but for the plugins that were swapped" } else { "" };
+            Err(Refusal::new(format!("the job goes on as it is{swapped}: {error}")))
+        }
+    }
 }
 
 async fn in_stage(control: &Control, current: &Current, plan: &ApplyPlan, new: &Assembled, stage: &NodeName) -> Answer {

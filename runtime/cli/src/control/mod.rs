@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use wasmill_contract::OperatorFactory;
 use wasmill_control::local::{Answer, Listener, Refusal, Request};
-use wasmill_control::{Savepoint, Savepoints};
+use wasmill_control::{Graphs, Savepoint, Savepoints};
 use wasmill_engine::{JobRemote, NodePart};
 use wasmill_env::{Clock, RealClock};
 use wasmill_model::{Epoch, NodeName};
@@ -32,7 +32,7 @@ use crate::plugins::{self, Plugins};
 
 /// Answers requests to a job, over every attempt at running it.
 pub(crate) struct Control {
-    assembled: Mutex<Arc<Assembled>>,
+    assembled: Arc<Mutex<Arc<Assembled>>>,
     plugins: Arc<Plugins>,
     clock: Arc<RealClock>,
     /// The state directory.
@@ -45,6 +45,8 @@ pub(crate) struct Control {
     applied: Applied,
     /// The job that is to take the place of this one.
     replacement: Mutex<Option<Replacement>>,
+    /// The file that was applied last may forget what the job has no more.
+    allows_dropped: AtomicBool,
     /// Plugins that no stage may go on with.
     untrusted: BTreeSet<String>,
     /// Plugins of stages that run with another one than the job file names.
@@ -87,6 +89,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Current {
     pub(crate) remote: JobRemote,
     pub(crate) savepoints: Savepoints,
+    pub(crate) graphs: Graphs,
     /// The epoch that it went on from.
     pub(crate) resumed_at: Epoch,
     /// When it began, in monotonic nanoseconds.
@@ -105,7 +108,8 @@ impl Control {
         let (swapped, before, trials) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (current, drained) = (Mutex::new(None), AtomicBool::new(false));
         Self {
-            assembled: Mutex::new(assembled),
+            assembled: Arc::new(Mutex::new(assembled)),
+            allows_dropped: AtomicBool::new(false),
             plugins,
             clock,
             dir,
@@ -157,6 +161,11 @@ impl Control {
     /// As after a request to pause.
     pub(crate) fn begin_paused(&self) {
         self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the state of what the job has no more may be forgotten, by a file that was applied.
+    pub(crate) fn allows_dropped(&self) -> bool {
+        self.allows_dropped.load(Ordering::Relaxed)
     }
 
     /// The plugin that a stage runs with.

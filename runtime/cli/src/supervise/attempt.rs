@@ -38,7 +38,7 @@ impl Supervised {
         let assembled = &*self.now();
         let first_output = FirstOutput::default();
         let mut nodes = assembled.parts(|sink| first_output.watch(sink));
-        let Beginning { letters, recovered, states, committer, finished, savepoints } =
+        let Beginning { letters, recovered, states, committer, finished, beside } =
             self.begin(&mut nodes, fresh, again).await?;
         let resumed_at = (recovered.epoch > Epoch::default()).then_some(recovered.epoch);
         if finished {
@@ -71,9 +71,9 @@ impl Supervised {
             () = stop_asked(stops) => return Err(Failure::failed("stopped before the job had started")),
         };
         tracing::info!(job = assembled.spec.name.as_str(), "started");
-        if let (Some(control), Some(savepoints)) = (&self.control, savepoints) {
+        if let (Some(control), Some((savepoints, graphs))) = (&self.control, beside) {
             let (remote, resumed_at) = (handle.remote().clone(), resumed_at.unwrap_or_default());
-            control.begin(Current { remote, savepoints, resumed_at, began }).await;
+            control.begin(Current { remote, savepoints, graphs, resumed_at, began }).await;
         }
         watch.event(Event::Began);
         for (source, location) in handle.locations() {
@@ -101,7 +101,7 @@ impl Supervised {
                 .map(|(node, place)| (node.clone(), place.strip_prefix("./").unwrap_or(place).to_owned()))
                 .collect(),
             dead_letters: letters.path().map(|path| path.display().to_string()),
-            roles: roles(assembled),
+            roles: roles(&self.now()),
         }))))
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wasmill_contract::{Committer, MemoryCommitter};
-use wasmill_control::{ControlError, Dropped, Opened, Savepoints};
+use wasmill_control::{ControlError, Dropped, Graphs, Opened, Savepoints};
 use wasmill_engine::NodePart;
 use wasmill_env::{Disk, RealDisk};
 use wasmill_model::{ErrorKind, NodeName};
@@ -26,8 +26,8 @@ pub(super) struct Beginning {
     pub(super) committer: Box<dyn Committer>,
     /// Nothing is left to do.
     pub(super) finished: bool,
-    /// Has savepoints made while the job runs.
-    pub(super) savepoints: Option<Savepoints>,
+    /// Has savepoints made while the job runs, and its committer hear of other graphs.
+    pub(super) beside: Option<(Savepoints, Graphs)>,
 }
 
 impl Supervised {
@@ -53,7 +53,7 @@ impl Supervised {
                 states: StageStates::default(),
                 committer: Box::new(MemoryCommitter::default()),
                 finished: false,
-                savepoints: None,
+                beside: None,
             }),
         }
     }
@@ -75,7 +75,7 @@ impl Supervised {
             StateSpec::Memory => StoreOptions::default(),
             StateSpec::Disk { cache } => StoreOptions::on_disk(cache.bytes()),
         };
-        let dropped = if self.allow_dropped { Dropped::Forget } else { Dropped::Refuse };
+        let dropped = if self.allow_dropped || control.allows_dropped() { Dropped::Forget } else { Dropped::Refuse };
         let refused = |error| match error {
             // A write of the attempt before has not ended yet.
             ControlError::Store(error @ StoreError::InUse { .. }) if again => Failure::of(ErrorKind::Full, &error),
@@ -93,15 +93,15 @@ impl Supervised {
         control.load_swapped(&taken.swapped(plan, nodes).map_err(refused)?).await?;
         let declared = control.swap_parts(nodes);
         let opened = taken.open(plan, nodes, &declared, dropped).map_err(refused)?;
-        let Opened { recovered, states, finished, committer, savepoints } = opened;
+        let Opened { recovered, states, finished, committer, savepoints, graphs } = opened;
         let (path, sources) = (assembled.dead_letters(), sources(assembled));
         let (letters, committer) = blocking(move || {
             let letters = DeadLetters::stored(path, sources, |from, limit| committer.letters(from, limit));
             (letters, committer)
         })
         .await?;
-        let (letters, committer, savepoints) = (letters?, Box::new(committer), Some(savepoints));
-        Ok(Beginning { letters, recovered, states, committer, finished, savepoints })
+        let (letters, committer, beside) = (letters?, Box::new(committer), Some((savepoints, graphs)));
+        Ok(Beginning { letters, recovered, states, committer, finished, beside })
     }
 }
 
