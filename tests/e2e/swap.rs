@@ -70,6 +70,18 @@ impl Running {
         line.trim_end().strip_prefix(&format!("{{\"k\":\"{key}\"}}|")).unwrap_or(&line).to_owned()
     }
 
+    /// Waits for a row. `false` where it ends before.
+    pub(crate) fn until(&mut self, row: &str) -> bool {
+        let mut line = String::new();
+        while self.output.read_line(&mut line).expect("a row") > 0 {
+            if line.trim_end() == row {
+                return true;
+            }
+            line.clear();
+        }
+        false
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) fn ended(mut self) {
         self.child.wait().expect("it ends");
