@@ -42,6 +42,12 @@ fn rows_that_wait_on_disk_are_all_there_in_order_whatever_kills_the_job() {
         kill(child);
         assert!(on_disk() >= bytes, "it is killed while rows wait on disk");
     }
+    for point in ["spill-written:3", "spill-read:5", "spill-removed:2"] {
+        let mut command = folder.command();
+        command.args(RUN).env("WASMILL_SMALL", "1").env("WASMILL_KILL", point);
+        let done = Done::of(command.output().expect("it starts"));
+        assert_eq!(done.code, None, "it dies at {point}: {}", done.err);
+    }
     let summary = folder.run(&RUN).ok().json();
     let stage = summary["nodes"].as_array().expect("nodes").iter().find(|node| node["name"] == "all").expect("it");
     let ordering = &stage["ordering"];

@@ -4,6 +4,8 @@
 //!
 //! # Crash consistency
 //! None: the rows are part of the cut as those in memory are. A new run removes what it finds.
+//! So nothing is synced, and the checksum of each batch stays in memory: it also finds an old batch in the place of
+//! another.
 //!
 //! # Files
 //! `NODE.PORT.SHARE-NUMBER`, each a few MiB of batches ([`encode_batch`]). One that holds nothing any more is
@@ -14,12 +16,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmill_env::{Disk, DiskFile};
+use wasmill_env::{Disk, DiskFile, kill_point, small_limits};
 use wasmill_model::{Batch, PluginDigest};
 use wasmill_store::{StoreError, decode_batch, encode_batch};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes at which a file ends.
 const FILE_BYTES: u64 = 4 << 20;
+const SMALL_FILE_BYTES: u64 = 64 << 10;
 
 /// The files of one buffer.
 #[derive(Debug)]
@@ -52,6 +56,7 @@ struct Place {
     file: u64,
     offset: u64,
     length: usize,
+    checksum: u64,
     arrived_nanos: u64,
     maker: Option<PluginDigest>,
 }
@@ -74,7 +79,8 @@ impl Spill {
         self.encoded.clear();
         encode_batch(batch, &mut self.encoded);
         let length = self.encoded.len();
-        if self.files.get(&self.last).is_none_or(|file| file.bytes >= FILE_BYTES) {
+        let file_bytes = if small_limits() { SMALL_FILE_BYTES } else { FILE_BYTES };
+        if self.files.get(&self.last).is_none_or(|file| file.bytes >= file_bytes) {
             self.last += 1;
             let path = self.dir.join(format!("{}-{}", self.name, self.last));
             let file = self.disk.create(&path).map_err(error("create", &path))?;
@@ -83,11 +89,13 @@ impl Spill {
         let Some(file) = self.files.get_mut(&self.last) else { return Ok(()) };
         let offset = file.bytes;
         file.file.append(&self.encoded).map_err(error("write", &file.path))?;
+        kill_point("spill-written");
         file.bytes += length as u64;
         file.left += 1;
         self.bytes += length as u64;
-        let (file, arrived_nanos, maker) = (self.last, batch.arrived_nanos(), batch.maker());
-        self.batches.insert(slot, Place { file, offset, length, arrived_nanos, maker });
+        let (file, checksum) = (self.last, xxh3_64(&self.encoded));
+        let (arrived_nanos, maker) = (batch.arrived_nanos(), batch.maker());
+        self.batches.insert(slot, Place { file, offset, length, checksum, arrived_nanos, maker });
         Ok(())
     }
 
@@ -98,12 +106,14 @@ impl Spill {
         let file = self.files.get(&place.file).ok_or_else(lost).map_err(error("read", &self.dir))?;
         let mut bytes = vec![0; place.length];
         let read = file.file.read_at(place.offset, &mut bytes).map_err(error("read", &file.path))?;
-        let batch = if read == bytes.len() { decode_batch(&bytes, place.arrived_nanos) } else { None };
+        let is_whole = read == bytes.len() && xxh3_64(&bytes) == place.checksum;
+        let batch = if is_whole { decode_batch(&bytes, place.arrived_nanos) } else { None };
         let batch = batch.ok_or_else(|| StoreError::Corrupt {
             path: file.path.clone(),
             offset: place.offset,
             reason: "it does not hold the rows that were written there".to_owned(),
         })?;
+        kill_point("spill-read");
         Ok(batch.with_maker(place.maker))
     }
 
@@ -117,6 +127,7 @@ impl Spill {
         {
             self.bytes -= file.bytes;
             self.disk.remove(&file.path).map_err(error("remove", &file.path))?;
+            kill_point("spill-removed");
         }
         Ok(())
     }
@@ -180,7 +191,25 @@ mod tests {
         disk.fail_at(1, Fault::Full, 1);
         let full = spill.push(1, &batch(1, 100)).expect_err("the disk is full");
         assert_eq!((full.kind(), full.to_string()), (ErrorKind::Full, "cannot write /spill/n.0.0-1".to_owned()));
-        disk.flip_bit(Path::new("/spill/n.0.0-1"), 0).expect("it is there");
-        assert_eq!(spill.read(0).expect_err("it is damaged").kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn no_bit_of_a_batch_changes_unseen() {
+        let disk = SimulatedDisk::default();
+        let path = Path::new("/spill/n.0.0-1");
+        let mut spill = open(&disk, 1 << 20);
+        spill.push(0, &batch(0, 10)).expect("written");
+        let second = spill.bytes;
+        spill.push(1, &batch(1, 10)).expect("written");
+        for bit in second as usize * 8..spill.bytes as usize * 8 {
+            disk.flip_bit(path, bit).expect("it is there");
+            assert_eq!(spill.read(0).expect("the other one is whole"), batch(0, 10));
+            let damage = spill.read(1).expect_err("it is damaged");
+            assert_eq!(damage.kind(), ErrorKind::Corrupt);
+            let text = damage.to_string();
+            assert!(text.contains("/spill/n.0.0-1") && text.contains(&second.to_string()), "bit {bit}: {text}");
+            disk.flip_bit(path, bit).expect("it is there");
+        }
+        assert_eq!(spill.read(1).expect("it is whole again"), batch(1, 10));
     }
 }

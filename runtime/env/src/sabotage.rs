@@ -36,6 +36,10 @@ pub const KILL_POINTS: &[&str] = &[
     "source-acknowledged",
     "job-closing",
     "job-closed",
+    // Rows of an ordering buffer that wait on disk.
+    "spill-written",
+    "spill-read",
+    "spill-removed",
     // Another plugin in a stage.
     "swap-kept",
     "swap-prepared",

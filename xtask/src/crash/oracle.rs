@@ -160,6 +160,8 @@ pub(super) fn check(
     let beats = lines(&out.join("beats.jsonl"))?;
     findings.compare(mode, "beats", &expected.beats, &tally(beats.into_iter().map(|(_, line)| line)));
 
+    sorted(out, mode, expected, findings)?;
+
     let mut sums = Vec::new();
     for (_, line) in lines(&out.join("sums.jsonl"))? {
         sums.push(sum(&line)?);
@@ -239,6 +241,22 @@ fn kept(
         not_again(mode, "kept.jsonl", *begins, time, deaths, findings);
     }
     findings.compare(mode, "kept", &expected.kept, &tally(kept.into_iter().map(|(_, line)| line)));
+    Ok(())
+}
+
+/// Beats behind an ordering buffer, most of which have waited on disk: in order over all keys.
+fn sorted(out: &Path, mode: Mode, expected: &Expected, findings: &mut Findings) -> anyhow::Result<()> {
+    let mut last = 0;
+    let mut sorted = Vec::new();
+    for (_, line) in lines(&out.join("sorted.jsonl"))? {
+        let beat = json(&line)?["beat"].as_u64().unwrap_or(0);
+        if mode != Mode::AtLeastOnce && beat < last {
+            findings.mismatch(|| format!("sorted: beat {beat} comes behind {last}"));
+        }
+        last = beat;
+        sorted.push(line);
+    }
+    findings.compare(mode, "sorted", &expected.beats, &tally(sorted));
     Ok(())
 }
 

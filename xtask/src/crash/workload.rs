@@ -77,6 +77,17 @@ connector = "file"
 path = "out/sums.jsonl"
 input = "windows"
 
+[stage.sorted]
+plugin = "std:filter"
+input = { from = "beats", order = { by = "time", bound = "2m", bytes_max = "64KiB", spill = "64MiB" } }
+parallelism = 1
+config = { where = "true" }
+
+[sink.sorted-out]
+connector = "file"
+path = "out/sorted.jsonl"
+input = "sorted"
+
 [sink.log]
 connector = "topic"
 topic = "beats"
@@ -105,7 +116,8 @@ input = "log"
 "#;
 
 /// Files that the job shows once it is done.
-pub(super) const RESULTS: [&str; 5] = ["kept.jsonl", "counts-0.jsonl", "counts-1.jsonl", "beats.jsonl", "sums.jsonl"];
+pub(super) const RESULTS: [&str; 6] =
+    ["kept.jsonl", "counts-0.jsonl", "counts-1.jsonl", "beats.jsonl", "sums.jsonl", "sorted.jsonl"];
 
 /// Nodes that a life may run with another parallelism than the one before.
 pub(super) const RESCALED: [&str; 4] = ["source.events", "stage.check", "stage.count", "stage.beats"];
