@@ -23,6 +23,13 @@ pub(crate) enum Config {
         #[serde(default, rename = "as")]
         names: Names,
     },
+    Session {
+        gap: String,
+        #[serde(default)]
+        outer: Outer,
+        #[serde(default, rename = "as")]
+        names: Names,
+    },
     Table {
         left: Option<String>,
         right: Option<String>,

@@ -2,6 +2,7 @@
 
 mod config;
 mod pair;
+mod session;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,14 @@ use wasmill_sdk::prelude::*;
 
 use config::{Config, micros, offset, pointer};
 use pair::Pairs;
+use session::Session;
 use table::Table;
 use timed::{Span, Timed};
 use version::Version;
 
 enum Join {
     Timed(Timed),
+    Session(Session),
     Table(Table),
     Version(Version),
 }
@@ -52,6 +55,14 @@ impl Operator for Join {
                 }
                 timed(Span::Window { size, every }, outer, names)
             }
+            Config::Session { gap, outer, names } => {
+                let gap = micros("gap", &gap)?;
+                if gap == 0 {
+                    return Err(ConfigError::at("gap", "a silence has a length"));
+                }
+                let (sessions, waiting) = (setup.map("sessions"), [setup.map("left"), setup.map("right")]);
+                Ok(Self::Session(Session { gap, outer, sessions, waiting, pairs: Pairs::new(names)? }))
+            }
             Config::Table { left, right, keep, changes, names } => {
                 let ids = [pointer("left", left)?, pointer("right", right)?];
                 let keep = keep.map(|keep| micros("keep", &keep)).transpose()?;
@@ -78,6 +89,7 @@ impl Operator for Join {
     fn event(&mut self, event: Event<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
         match self {
             Self::Timed(join) => join.event(event, ctx),
+            Self::Session(join) => join.event(event, ctx),
             Self::Table(join) => join.event(event, ctx),
             Self::Version(join) => join.event(event, ctx),
         }
@@ -86,6 +98,7 @@ impl Operator for Join {
     fn timer(&mut self, timer: Timer<'_>, ctx: &mut Context<'_>) -> Result<(), Reject> {
         match self {
             Self::Timed(join) => join.timer(timer, ctx),
+            Self::Session(join) => join.timer(ctx),
             Self::Version(join) => join.timer(timer, ctx),
             // It sets none.
             Self::Table(_) => {}

@@ -37,7 +37,10 @@ fn run(config: &str, seed: u64, bound: i64) -> (Vec<Sent>, Vec<(i64, String, Str
     }
     test.watermark(i64::MAX);
     assert!(test.timers().is_empty(), "{config}");
-    for space in ["left", "right", "rows"] {
+    for space in ["left", "right", "rows", "sessions"] {
+        if space == "sessions" && !config.contains("session") {
+            continue;
+        }
         if !config.contains("table") && (space == "rows") == config.contains("version") {
             assert!(test.state(space).is_empty(), "{config}: the end of time leaves nothing in {space}");
         }
@@ -123,6 +126,60 @@ fn a_join_of_sliding_windows_gives_a_pair_once_where_some_window_holds_both() {
         let last = |_: usize, time: i64| starts(time).max().expect("a window") + size - 1;
         assert_eq!(rows, model(&sent, outer.1, together, last), "{config}, seed {seed}");
     }
+}
+
+/// Sessions found in all rows at once: every pair of each, and who is alone in one.
+fn sessions(sent: &[Sent], outer: [bool; 2], gap: i64) -> Vec<(i64, String, String)> {
+    let mut rows = Vec::new();
+    for key in ["a", "b"] {
+        let mut of_key: Vec<_> = sent.iter().filter(|(_, of, ..)| *of == key).collect();
+        of_key.sort_by_key(|(_, _, time, _)| *time);
+        for session in of_key.chunk_by(|(_, _, time, _), (_, _, next, _)| next - time < gap) {
+            let end = session[session.len() - 1].2 + gap - 1;
+            let numbers =
+                |side| session.iter().filter(move |(port, ..)| *port == side).map(|(.., number)| Some(*number));
+            let alone =
+                |side| if numbers(side).next().is_none() && outer[1 - usize::from(side)] { Some(None) } else { None };
+            for left in numbers(0).chain(alone(0)) {
+                rows.extend(numbers(1).chain(alone(1)).map(|right| (end, key.to_owned(), pair(left, right))));
+            }
+        }
+    }
+    rows.sort();
+    rows
+}
+
+#[test]
+fn a_join_of_sessions_gives_every_pair_of_a_session_once_in_any_order() {
+    let (mut alone, mut pairs) = (0, 0);
+    for seed in 0..80 {
+        let gap = [1, 2, 4, 7][seed as usize % 4];
+        let outer = [("none", [false, false]), ("left", [true, false]), ("both", [true, true])][seed as usize % 3];
+        let config = format!(r#"{{"kind":"session","gap":"{gap}ms","outer":"{}"}}"#, outer.0);
+        let (sent, rows) = run(&config, seed, [1_000, 3_000, 9_000][seed as usize / 4 % 3]);
+        assert_eq!(rows, sessions(&sent, outer.1, gap * 1_000), "{config}, seed {seed}");
+        let nulls = rows.iter().filter(|(.., pair)| pair.contains("null")).count();
+        alone += nulls;
+        pairs += rows.len() - nulls;
+    }
+    assert!(alone > 100 && pairs > 1_000, "{alone} alone, {pairs} pairs");
+}
+
+#[test]
+fn a_row_between_two_sessions_makes_them_one_and_a_late_one_is_alone() {
+    let mut test = Tester::<Join>::new(r#"{"kind":"session","gap":"3ms","outer":"both"}"#);
+    test.send_at(0, [(10_000, "k", "1"), (10_000, "k", "2")]);
+    test.send_at(1, [(14_000, "k", "3")]);
+    test.watermark(11_000);
+    test.send_at(0, [(12_000, "k", "4")]);
+    test.restart();
+    test.watermark(16_998);
+    assert!(test.values().is_empty());
+    test.watermark(16_999);
+    assert_eq!(test.values(), [(1, 3), (2, 3), (4, 3)].map(|(left, right)| pair(Some(left), Some(right))));
+    assert!(test.state("sessions").is_empty() && test.timers().is_empty());
+    test.send_at(1, [(13_000, "k", "5")]);
+    assert_eq!(test.values()[3..], [pair(None, Some(5))]);
 }
 
 #[test]
@@ -217,6 +274,7 @@ fn wrong_configurations_say_where() {
             r#"{"kind":"window","size":"1s","every":"2s"}"#,
             "config: `every`: is longer than nothing, and at most `size`",
         ),
+        (r#"{"kind":"session","gap":"0s"}"#, "config: `gap`: a silence has a length"),
         (r#"{"kind":"window","size":"1s","as":["x","x"]}"#, "config: `as`: both sides are called \"x\""),
         (r#"{"kind":"version","outer":"both"}"#, "config: `outer`: versions do not leave alone"),
         (r#"{"kind":"table","left":"id"}"#, "config: `left`: \"id\" is not a JSON pointer"),
