@@ -177,15 +177,13 @@ impl HeldRows {
     }
 
     fn gather(&mut self, places: &[Place]) -> Option<Batch> {
-        let (first, _) = *places.first()?;
+        if places.is_empty() {
+            return None;
+        }
         let of = |slot: u32| {
             let held = self.batches[slot as usize].as_ref().and_then(|held| held.batch.as_ref());
             held.expect("a buffer names only rows that it holds, and whoever takes them has brought them back")
         };
-        if places.iter().all(|&(slot, _)| slot == first) {
-            let rows: Vec<u32> = places.iter().map(|&(_, row)| row).collect();
-            return Some(of(first).gather(&rows));
-        }
         self.parts.resize(self.batches.len(), NO_PART);
         let (mut parts, mut slots, mut rows) = (Vec::new(), Vec::new(), Vec::with_capacity(places.len()));
         for &(slot, row) in places {
