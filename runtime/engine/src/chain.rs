@@ -604,14 +604,15 @@ impl Chain {
         self.slots.iter().any(|slot| matches!(&slot.kind, SlotKind::Operator(operator) if operator.is_untidy()))
     }
 
-    /// Flushes operators ahead of the barrier.
+    /// Flushes operators ahead of the barrier, which then finds little to write: the pause of an epoch is spread over
+    /// the times when nothing comes in.
     pub(crate) async fn tidy(&mut self) -> Result<(), JobError> {
         let at = self.moment();
         for place in 0..self.slots.len() {
             if let SlotKind::Operator(operator) = &mut self.slots[place].kind
                 && operator.is_untidy()
             {
-                let letters = operator.tidy(at).await?;
+                let letters = operator.write_back(at).await?;
                 letters.into_iter().for_each(|letter| self.keep(place, letter));
             }
         }

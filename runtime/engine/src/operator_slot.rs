@@ -418,7 +418,7 @@ impl OperatorSlot {
     }
 
     /// Flushes the operator, whatever it takes.
-    async fn write_back(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
+    pub(crate) async fn write_back(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
         let mut attempts = Attempts::default();
         while let Err(fault) = self.flush(at, false).await {
             self.plugin.blame(&fault)?;
@@ -435,12 +435,6 @@ impl OperatorSlot {
     /// Whether a task with nothing else to do should let the operator [`OperatorSlot::tidy`] up.
     pub(crate) fn is_untidy(&self) -> bool {
         TIDY_ROWS.contains(&self.unflushed)
-    }
-
-    /// Flushes the operator ahead of the barrier, which then finds little to write: the pause of an
-    /// epoch is spread over the times when nothing comes in.
-    pub(crate) async fn tidy(&mut self, at: Moment) -> Result<Vec<DeadLetter>, JobError> {
-        self.write_back(at).await
     }
 
     /// The state is complete: its changes are taken.

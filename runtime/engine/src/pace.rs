@@ -16,8 +16,8 @@ use wasmill_plan::{NodeKind, Plan};
 #[derive(Debug)]
 struct Group {
     pace: Mutex<Pace>,
-    /// Counts how often the slowest has moved.
-    moved: watch::Sender<u64>,
+    /// Told that the slowest has moved.
+    moved: watch::Sender<()>,
 }
 
 /// One reader of a group.
@@ -27,7 +27,7 @@ pub(crate) struct Pacer {
     reader: usize,
     /// How far it may be ahead of the slowest, microseconds.
     bound: u64,
-    moved: watch::Receiver<u64>,
+    moved: watch::Receiver<()>,
 }
 
 impl Pacer {
@@ -38,7 +38,7 @@ impl Pacer {
     /// The reader is so far.
     pub(crate) fn tell(&self, watermark: Timestamp, standing: Standing) {
         if self.pace().update(self.reader, watermark, standing) {
-            self.group.moved.send_modify(|count| *count += 1);
+            self.group.moved.send_replace(());
         }
     }
 
@@ -76,7 +76,7 @@ pub(crate) fn pacers(plan: &Plan) -> BTreeMap<(usize, u16), Pacer> {
     }
     let mut pacers = BTreeMap::new();
     for readers in groups.into_values() {
-        let (moved, _) = watch::channel(0);
+        let (moved, _) = watch::channel(());
         let group = Arc::new(Group { pace: Mutex::new(Pace::new(readers.len())), moved });
         for (reader, (place, task, bound)) in readers.into_iter().enumerate() {
             let (moved, group) = (group.moved.subscribe(), Arc::clone(&group));
