@@ -342,11 +342,10 @@ fn facts(plan: &Plan, parts: &[NodePart]) -> (Vec<u8>, BTreeMap<NodeName, StageF
     let mut stages = BTreeMap::new();
     for (node, part) in plan.nodes.iter().zip(parts) {
         if let (NodeKind::Stage { window, .. }, NodePart::Stage(factory)) = (&node.kind, part) {
-            let descriptor = factory.descriptor();
-            let spaces = descriptor.spaces.iter().map(|space| Some((space.name.clone(), space.schema_version)));
-            let spaces = with_accumulator(spaces.collect(), descriptor.aggregate);
+            let StagePlugin { digest, spaces } = StagePlugin::of(&**factory);
+            let spaces = with_accumulator(spaces.into_iter().map(Some).collect(), factory.descriptor().aggregate);
             let firing = window.map(|window| window.firing).filter(|firing| *firing != Firing::default());
-            let (plugin, window) = (factory.digest().to_string(), window.map(|window| window.shape));
+            let (plugin, window) = (digest.to_string(), window.map(|window| window.shape));
             stages.insert(node.name.clone(), StageFact { plugin, declared: None, spaces, window, firing });
         }
     }
