@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::Value;
+
+use super::PATIENCE;
 
 /// The address of a service.
 pub(crate) struct Http {
@@ -66,7 +67,7 @@ impl Http {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
         stream
     }
 

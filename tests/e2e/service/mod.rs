@@ -26,6 +26,10 @@ use self::client::{Answer, Http};
 use crate::stop::tell;
 use crate::support::{Done, Folder};
 
+/// How long anything that comes by itself may take. It bounds a test that hangs and says nothing of speed: a machine
+/// may be busy with others.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
 /// A service that runs, with its own folder.
 pub(crate) struct Server {
     pub(crate) folder: Folder,
@@ -112,7 +116,8 @@ impl Server {
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let clock = RealClock::default();
         while !holds() {
-            assert!(clock.monotonic_nanos() < 60_000_000_000, "{what}: not after 60 s");
+            let waited = Duration::from_nanos(clock.monotonic_nanos());
+            assert!(waited < PATIENCE, "{what}: not after {} s", PATIENCE.as_secs());
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }

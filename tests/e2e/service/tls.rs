@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Child;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -52,7 +51,7 @@ fn a_service_with_a_certificate_is_reached_by_who_trusts_it() {
     assert!(refused.err.to_lowercase().contains("certificate"), "{}", refused.err);
     // Who speaks no TLS is told nothing.
     let mut plain = TcpStream::connect(url.trim_start_matches("https://")).expect("it listens");
-    plain.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    plain.set_read_timeout(Some(super::PATIENCE)).expect("set");
     plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
     let mut answer = Vec::new();
     let _reset = plain.read_to_end(&mut answer).is_err();
