@@ -40,6 +40,8 @@ const SPILLED_SHARE: u64 = 64;
 const OF_SHARE: u8 = 0;
 pub(crate) const ROW: u8 = 2;
 const OF_KEY: u8 = 3;
+/// Sequences that do not say when they were last used.
+const OLD_OF_KEY: u8 = 1;
 
 /// What a batch led to.
 /// Rows that go on in order are asked for by [`OrderSlot::next`].
@@ -461,6 +463,8 @@ impl OrderSlot {
         now_nanos: u64,
     ) -> Result<(), NotRestored> {
         const DAMAGED: &str = "what its ordering buffer held cannot be read";
+        const OLD: &str = "its sequences were stored by a build that did not know `keys_max`: drain the job with that \
+                           build, or begin with another state directory";
         let mut rows = Vec::new();
         let (mut saved, mut sequences) = (Vec::new(), Vec::new());
         for HeldRecord { key, name, value, .. } in records {
@@ -484,6 +488,7 @@ impl OrderSlot {
                     let number = number.try_into().map(u64::from_be_bytes).map_err(|_| DAMAGED)?;
                     rows.push(StoredRow::decode(key, number, &value).ok_or(DAMAGED)?);
                 }
+                (&OLD_OF_KEY, _) => return Err(OLD.into()),
                 _ => return Err(DAMAGED.into()),
             }
         }

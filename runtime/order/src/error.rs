@@ -84,8 +84,8 @@ pub enum OrderError {
         /// The number of the one that is open.
         want: u64,
     },
-    /// Stored window state that these windows cannot have written.
-    #[error("stored windows do not fit: {reason}")]
+    /// State that these windows, or this ordering buffer, cannot have written.
+    #[error("what is stored does not fit: {reason}")]
     Stored {
         /// What is wrong.
         reason: &'static str,

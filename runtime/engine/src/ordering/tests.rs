@@ -200,3 +200,19 @@ fn much_more_than_fits_waits_on_disk_and_memory_stays_as_it_is() {
     assert!(job.peak <= memory + (250 << 10), "{}", job.peak);
     assert!(job.slot.counts.spilled < 300_000, "a row is written about once: {}", job.slot.counts.spilled);
 }
+
+#[test]
+fn what_another_build_stored_is_refused_with_what_to_do() {
+    let by = OrderBy::Time(TimeOrder { bound: TimeBound::KSlack, most: Period::from_micros(1) });
+    for (name, says) in
+        [(vec![OLD_OF_KEY], "another state directory"), (vec![ROW, 1], "cannot be read"), (vec![9], "cannot be read")]
+    {
+        let node = NodeName::new("n").expect("a name");
+        let record = HeldRecord { node, port: 0, key: Box::default(), name: name.into(), value: Some(vec![0; 8]) };
+        let mut slot = slot(&by, None, &SimulatedDisk::default());
+        match slot.restore(vec![record], SHARE, WALL, 0) {
+            Err(NotRestored::Damaged(reason)) => assert!(reason.contains(says), "{reason}"),
+            _ => panic!("it is refused"),
+        }
+    }
+}
