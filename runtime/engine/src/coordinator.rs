@@ -18,6 +18,7 @@ use wasmill_model::{Epoch, NodeName};
 use crate::error::JobError;
 use crate::exchange::{ExchangeWish, Exchanging, Made, Site};
 use crate::facts::TaskFacts;
+use crate::job::in_turn;
 use crate::metrics::JobMetrics;
 use crate::signal::Barrier;
 use crate::swap::{Decision, SwapError, SwapWish, Swapping};
@@ -371,7 +372,8 @@ impl Coordinator {
         for (task, link) in tasks {
             let id = task.id;
             self.links.insert(id, link);
-            let running = self.tasks.spawn_on(task.run().instrument(tracing::Span::current()), &self.data);
+            let run = in_turn(self.site.account(), task.run().instrument(tracing::Span::current()));
+            let running = self.tasks.spawn_on(run, &self.data);
             self.ids.insert(id, running.id());
         }
     }

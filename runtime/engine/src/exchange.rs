@@ -29,11 +29,12 @@ use tokio::sync::{mpsc, oneshot};
 use wasmill_contract::Share;
 use wasmill_model::{Epoch, NodeName, Timestamp, share_of};
 use wasmill_plan::{self as plan, Plan, is_same_edge};
+use wasmill_tenancy::Account;
 
 use crate::chain::{Chain, ChainParts, Orders, Output, Slot, SlotKind, Target};
 use crate::coordinator::TaskLink;
 use crate::error::JobError;
-use crate::job::NodePart;
+use crate::job::{NodePart, in_turn};
 use crate::metrics::JobMetrics;
 use crate::source_head::SourceHead;
 use crate::swap::{SwapError, Swapped};
@@ -62,6 +63,11 @@ impl Site {
 
     fn graph(&self) -> Graph {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whose work the job is.
+    pub(crate) fn account(&self) -> Option<Arc<Account>> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner).account.clone()
     }
 
     fn set(&self, graph: Graph) {
@@ -101,7 +107,7 @@ pub(crate) async fn open(site: &Site, plan: Plan, nodes: Vec<NodePart>) -> Resul
         sources: HashMap::new(),
         orders: HashMap::new(),
     };
-    opened.open(&site.metrics).await.map_err(|error| {
+    in_turn(now.account, opened.open(&site.metrics)).await.map_err(|error| {
         site.metrics.forget_opened();
         let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
         let said = error.to_string();

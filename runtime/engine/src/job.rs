@@ -105,11 +105,12 @@ pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError
     let metrics = Arc::new(JobMetrics::new(plan.nodes.iter().map(|node| node.name.clone())));
     let last_committed = recovered.epoch;
     let graph = Graph { plan: Arc::new(plan), nodes, states, clock: Arc::clone(&clock), settings, account };
-    let wired = wiring::wire(&graph, recovered, &metrics).await?;
+    // Plugins are opened: that is work of the tenant as any other.
+    let wired = in_turn(graph.account.clone(), wiring::wire(&graph, recovered, &metrics)).await?;
     let mut tasks = JoinSet::new();
     // Lines of sources and sinks belong to whoever starts the job.
     let span = tracing::Span::current();
-    let run = |task: Task| task.run().instrument(span.clone());
+    let run = |task: Task| in_turn(graph.account.clone(), task.run().instrument(span.clone()));
     let ids = wired.tasks.into_iter().map(|task| (task.id, tasks.spawn_on(run(task), data).id())).collect();
     let (stop, stop_wanted) = mpsc::channel(1);
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
@@ -134,6 +135,14 @@ pub async fn start(parts: JobParts, data: &Handle) -> Result<JobHandle, JobError
     let coordinator = Some(tokio::spawn(coordinator.run().instrument(tracing::Span::current())));
     let remote = JobRemote { metrics, stop, wishes, site };
     Ok(JobHandle { remote, coordinator, locations: wired.locations })
+}
+
+/// Does work of a job while its tenant has the right to the CPU.
+pub(crate) async fn in_turn<F: Future>(account: Option<Arc<Account>>, work: F) -> F::Output {
+    match account {
+        Some(account) => account.scheduled(work).await,
+        None => work.await,
+    }
 }
 
 impl JobHandle {

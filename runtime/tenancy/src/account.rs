@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::fair::Share;
-use crate::processor::{Processor, Seat, Turn};
+use crate::processor::{Processor, Scheduled, Seat};
 use crate::quota::Quota;
 use crate::rate::Rate;
 
@@ -15,7 +15,7 @@ const HELD_LOOK_NANOS: u64 = 200_000_000;
 /// What a tenant may use while its jobs run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// CPU of its guests.
+    /// CPU of its tasks, guests included.
     pub cpu: Share,
     /// Linear memory of all its instances, bytes.
     pub memory_bytes: u64,
@@ -36,9 +36,9 @@ pub struct Allowance {
 /// What a tenant has used and has been refused, since the process began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// CPU time in guests, nanoseconds.
+    /// CPU time of its tasks, guests included, nanoseconds.
     pub cpu_nanos: u64,
-    /// Time that guests waited for a worker because others had the better right to it, nanoseconds.
+    /// Time that tasks waited for a worker because others had the better right to it, nanoseconds.
     pub cpu_waited_nanos: u64,
     /// Linear memory that instances have now, bytes.
     pub memory_bytes: u64,
@@ -121,9 +121,9 @@ impl Account {
         self.processor.clock().monotonic_nanos()
     }
 
-    /// Waits until one of its guests may run. At once, where no other tenant wants the CPU.
-    pub async fn turn(&self) -> Turn {
-        self.seat.turn().await
+    /// A task that runs only while the tenant has the right to: whenever no other one wants the CPU.
+    pub fn scheduled<F: Future>(&self, task: F) -> Scheduled<F> {
+        Scheduled::new(Arc::clone(&self.seat), task)
     }
 
     /// Counts rows that a source has read.
@@ -159,10 +159,19 @@ impl Account {
         news
     }
 
-    /// Why its sources read nothing, in words.
+    /// Which budget its sources wait for, in words.
     #[must_use]
-    pub fn held(&self) -> Option<String> {
-        self.rates().held.clone()
+    pub fn over_budget(&self) -> Option<String> {
+        let now = self.now();
+        let mut rates = self.rates();
+        let Rates { events, rows_out, held, .. } = &mut *rates;
+        let over = |name: &str| Some(format!("over-budget: {name}: sources and timers are held back to it"));
+        match (held, rows_out.in_debt_until(now), events.in_debt_until(now)) {
+            (Some(held), ..) => Some(held.clone()),
+            (None, Some(_), _) => over("rows_out_per_second"),
+            (None, None, Some(_)) => over("events_per_second"),
+            (None, None, None) => None,
+        }
     }
 
     /// How many of so many log lines may be said. The others are counted, and dropped.
@@ -234,7 +243,10 @@ mod tests {
         assert_eq!(account.rests_until(), None);
         account.rows_out(1_100);
         assert_eq!(account.rests_until(), Some(SECOND), "the later of both");
+        let over = account.over_budget();
+        assert!(over.as_deref().is_some_and(|why| why.contains("rows_out_per_second")), "{over:?}");
         account.hold(Some("full".into()));
+        assert_eq!(account.over_budget().as_deref(), Some("full"));
         clock.advance(Duration::from_secs(2));
         assert_eq!(account.rests_until(), Some(2 * SECOND + HELD_LOOK_NANOS));
         assert!(account.hold(None) && !account.hold(None));

@@ -1,31 +1,33 @@
-//! Who may run a guest now: the half that decides.
+//! Who may run now: the half that decides.
 //!
-//! Workers are the threads that guests run on. A tenant's *share* is its part of them by weight, among the
-//! tenants that are active: those that wanted to run in this window of time or the last. It saves a
-//! little *credit* while it runs less than its share, and spends it.
+//! Workers are the threads that tasks run on. Tenants have *virtual time*: the CPU that they used, by
+//! their weight. Of those that wait, the one with the least goes first, so tenants that always want to run
+//! get the CPU by weight (start-time fair queueing, as in schedulers of operating systems).
 //!
+//! - A tenant that comes back is put behind the others by what it used before, but no more than a little
+//!   ahead of them: rest is not saved up. One that uses less than its share comes first whenever it comes.
+//! - What runs counts as a slice until its end is known, so a tenant does not take all workers at once
+//!   while others wait.
+//! - A tenant that was here a moment ago, and would go first if it came now, finds a worker free: others
+//!   leave as many as it ran and waited with at once, up to its share of the workers, and always have one
+//!   themselves. So it need not wait for the end of somebody else's slice.
 //! - A tenant over its ceiling waits.
-//! - One that is active alone runs.
-//! - One with credit runs, on as many workers as its share comes to, and on one more where it has saved
-//!   much: it did not get its share a moment ago.
-//! - One without runs on a worker that no tenant with credit wants. What those want is the most that they
-//!   ran and waited with at once in the window: so a tenant that comes and goes finds its worker free,
-//!   and need not wait for the end of somebody else's slice.
-//!
-//! Nobody waits while no other tenant wants the CPU. A tenant that always wants gets about its
-//! share: how close, the tests say.
 
 use std::collections::{BTreeMap, VecDeque};
 
 /// How long a tenant counts as active: this, and up to as much again.
 pub(crate) const WINDOW_NANOS: u64 = 50_000_000;
-/// Credit that a tenant saves, and debt that it makes, for each core of its share.
-const CREDIT_NANOS: i64 = 10_000_000;
+/// What a call is taken to use until it has ended.
+const SLICE_NANOS: u64 = 1_000_000;
+/// CPU that a tenant which comes back is ahead of others at most.
+const AHEAD_NANOS: u64 = 10_000_000;
+/// CPU that one which has too few tasks to use its share falls behind the others, at the least weight.
+const BEHIND_NANOS: u64 = 200_000_000;
+/// CPU below a ceiling that is saved, for each core of it.
+const ROOM_NANOS: i64 = 10_000_000;
 
-/// The credit that a tenant saves at most, with a share of so many thousandths of a core.
-fn most(share_millis: u64) -> i64 {
-    CREDIT_NANOS * share_millis.clamp(1_000, 1_000_000) as i64 / 1_000
-}
+/// CPU by weight: nanoseconds in units of this.
+const SCALE: u128 = 1 << 20;
 
 /// What a tenant may take of the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,38 +38,55 @@ pub struct Share {
     pub ceiling_millicores: Option<u32>,
 }
 
+impl Share {
+    fn weight(self) -> u32 {
+        self.weight.max(1)
+    }
+
+    /// The virtual time of so much CPU.
+    fn virtual_time(self, cpu_nanos: u64) -> u128 {
+        u128::from(cpu_nanos) * SCALE / u128::from(self.weight())
+    }
+}
+
 /// A tenant, among those of a [`Fair`].
 pub(crate) type Id = u64;
-/// A call that waits.
+/// A slice that waits.
 pub(crate) type Ticket = u64;
 
 #[derive(Debug)]
 struct Tenant {
     share: Share,
-    /// Nanoseconds of CPU that it may run ahead of others.
-    credit: i64,
+    virtual_time: u128,
     /// Nanoseconds of CPU below the ceiling.
     room: i64,
     refilled: u64,
     running: u32,
-    waiting: u32,
-    /// Calls between two slices: a scheduler of tasks has them, and they want to go on.
-    between: u32,
-    /// The most that ran and wanted to at once, in the window before and in this one.
+    /// Those that wait, in the order they came.
+    waiting: VecDeque<Ticket>,
+    /// The most that ran and waited at once, in the window before and in this one.
     peaks: [u32; 2],
 }
 
 impl Tenant {
     fn calls(&self) -> u32 {
-        self.running + self.waiting + self.between
+        self.running + u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)
     }
 
-    fn wanted(&self) -> u32 {
-        self.peaks[0].max(self.peaks[1]).saturating_sub(self.running)
+    /// Virtual time with what runs.
+    fn rank(&self) -> u128 {
+        self.virtual_time + self.share.virtual_time(SLICE_NANOS * u64::from(self.running))
     }
 
-    fn is_active(&self) -> bool {
-        self.peaks != [0, 0]
+    /// Gives it the room of the time since it was last looked at. Returns whether it may run.
+    fn is_below_ceiling(&mut self, now: u64) -> bool {
+        let passed = now.saturating_sub(self.refilled).min(WINDOW_NANOS * 1_000) as i64;
+        self.refilled = self.refilled.max(now);
+        let Some(ceiling) = self.share.ceiling_millicores else { return true };
+        // A debt under the ceiling is paid in full.
+        let most = ROOM_NANOS * i64::from(ceiling.max(100)) / 1_000;
+        self.room = self.room.saturating_add(passed * i64::from(ceiling) / 1_000).min(most);
+        self.room > 0
     }
 }
 
@@ -77,23 +96,15 @@ pub(crate) struct Fair {
     workers: u32,
     tenants: BTreeMap<Id, Tenant>,
     ids: Id,
-    /// Those that are active, and the sum of their weights.
+    /// Those that wanted to run in this window or the last, and the sum of their weights.
     active: Vec<Id>,
     weights: u64,
     window_ends: u64,
+    /// The least virtual time of those that run and wait. Never goes back.
+    virtual_now: u128,
     running: u32,
-    /// Calls that wait, in the order they came.
-    waiting: VecDeque<(Ticket, Id)>,
-    /// How many tenants they are of.
-    tenants_waiting: usize,
+    waiting: usize,
     tickets: Ticket,
-}
-
-/// Whether a call may go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
-    Go,
-    Wait(Ticket),
 }
 
 impl Fair {
@@ -105,17 +116,24 @@ impl Fair {
             active: Vec::new(),
             weights: 0,
             window_ends: 0,
+            virtual_now: 0,
             running: 0,
-            waiting: VecDeque::new(),
-            tenants_waiting: 0,
+            waiting: 0,
             tickets: 0,
         }
     }
 
     pub(crate) fn join(&mut self, share: Share, now: u64) -> Id {
         self.ids += 1;
-        let tenant =
-            Tenant { share, credit: 0, room: 0, refilled: now, running: 0, waiting: 0, between: 0, peaks: [0; 2] };
+        let tenant = Tenant {
+            share,
+            virtual_time: self.virtual_now,
+            room: 0,
+            refilled: now,
+            running: 0,
+            waiting: VecDeque::new(),
+            peaks: [0; 2],
+        };
         self.tenants.insert(self.ids, tenant);
         self.ids
     }
@@ -123,9 +141,8 @@ impl Fair {
     pub(crate) fn leave(&mut self, id: Id) {
         if let Some(tenant) = self.tenants.remove(&id) {
             self.running -= tenant.running;
-            self.tenants_waiting -= usize::from(tenant.waiting > 0);
+            self.waiting -= tenant.waiting.len();
         }
-        self.waiting.retain(|(_, waits)| *waits != id);
         self.count_active();
     }
 
@@ -141,157 +158,127 @@ impl Fair {
         self.tenants.len() > 1 || self.tenants.values().any(|tenant| tenant.share.ceiling_millicores.is_some())
     }
 
-    /// A call of a tenant wants to run: a new one, or one that has [paused](Fair::pause).
-    pub(crate) fn ask(&mut self, id: Id, goes_on: bool, now: u64) -> Decision {
+    /// A slice of a tenant wants to run: [`Fair::admit`] says when.
+    pub(crate) fn ask(&mut self, id: Id, now: u64) -> Ticket {
         self.turn_window(now);
-        let Some(tenant) = self.tenants.get_mut(&id) else { return Decision::Go };
-        let was_active = tenant.is_active();
-        tenant.between -= u32::from(goes_on);
-        tenant.peaks[1] = tenant.peaks[1].max(tenant.calls() + 1);
-        let first = tenant.waiting == 0;
-        if !was_active {
-            self.weights += u64::from(tenant.share.weight.max(1));
+        self.tickets += 1;
+        let Some(tenant) = self.tenants.get_mut(&id) else { return self.tickets };
+        if tenant.calls() == 0 {
+            let ahead = tenant.share.virtual_time(AHEAD_NANOS);
+            tenant.virtual_time = tenant.virtual_time.max(self.virtual_now.saturating_sub(ahead));
+        }
+        tenant.waiting.push_back(self.tickets);
+        self.waiting += 1;
+        let is_new = tenant.peaks == [0, 0];
+        tenant.peaks[1] = tenant.peaks[1].max(tenant.calls());
+        if is_new {
+            self.weights += u64::from(tenant.share.weight());
             self.active.push(id);
         }
-        if first && self.may_run(id, now) {
-            self.run(id);
-            return Decision::Go;
-        }
-        self.tickets += 1;
-        self.waiting.push_back((self.tickets, id));
-        if let Some(tenant) = self.tenants.get_mut(&id) {
-            tenant.waiting += 1;
-        }
-        self.tenants_waiting += usize::from(first);
-        Decision::Wait(self.tickets)
+        self.tickets
     }
 
-    fn waits_less(&mut self, id: Id) {
-        if let Some(tenant) = self.tenants.get_mut(&id) {
-            tenant.waiting -= 1;
-            self.tenants_waiting -= usize::from(tenant.waiting == 0);
-        }
-    }
-
-    /// Whether a call is the first of its tenant's that wait.
+    /// Whether a slice is the first of its tenant's that wait.
     pub(crate) fn is_first(&self, ticket: Ticket, id: Id) -> bool {
-        self.waiting.iter().find(|(_, waits)| *waits == id).is_some_and(|(first, _)| *first == ticket)
+        self.tenants.get(&id).is_some_and(|tenant| tenant.waiting.front() == Some(&ticket))
     }
 
-    /// A call that ran has used so much, and runs no more.
+    /// A slice that ran has used so much, and runs no more.
     pub(crate) fn end(&mut self, id: Id, cpu_nanos: u64) {
         let Some(tenant) = self.tenants.get_mut(&id) else { return };
-        let used = i64::try_from(cpu_nanos).unwrap_or(i64::MAX);
         tenant.running -= 1;
         self.running -= 1;
-        tenant.room = tenant.room.saturating_sub(used);
-        tenant.credit = tenant.credit.saturating_sub(used);
+        tenant.virtual_time += tenant.share.virtual_time(cpu_nanos);
+        tenant.room = tenant.room.saturating_sub(i64::try_from(cpu_nanos).unwrap_or(i64::MAX));
     }
 
-    /// A call that ran has used so much, and will ask to go on, or [not](Fair::forget).
-    pub(crate) fn pause(&mut self, id: Id, cpu_nanos: u64) {
-        self.end(id, cpu_nanos);
-        if let Some(tenant) = self.tenants.get_mut(&id) {
-            tenant.between += 1;
-        }
-    }
-
-    /// A call that has paused does not go on.
-    pub(crate) fn forget(&mut self, id: Id) {
-        if let Some(tenant) = self.tenants.get_mut(&id) {
-            tenant.between -= 1;
-        }
-    }
-
-    /// Which of those that wait go on now: they run from here on.
-    pub(crate) fn admit(&mut self, now: u64) -> Vec<Ticket> {
-        self.turn_window(now);
-        let (mut admitted, mut refused, mut place) = (Vec::new(), Vec::new(), 0);
-        while let Some(&(ticket, id)) = self.waiting.get(place)
-            && refused.len() < self.tenants_waiting
-        {
-            if refused.contains(&id) || !self.may_run(id, now) {
-                if !refused.contains(&id) {
-                    refused.push(id);
-                }
-                place += 1;
-                continue;
-            }
-            self.waiting.remove(place);
-            self.waits_less(id);
-            self.run(id);
-            admitted.push(ticket);
-        }
-        admitted
-    }
-
-    /// Whether anybody waits.
-    pub(crate) fn somebody_waits(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// A call waits no more. `false` where it was admitted: it runs, and has to end.
-    pub(crate) fn give_up(&mut self, ticket: Ticket) -> bool {
-        let Some(place) = self.waiting.iter().position(|(waits, _)| *waits == ticket) else { return false };
-        if let Some((_, id)) = self.waiting.remove(place) {
-            self.waits_less(id);
-        }
+    /// A slice waits no more. `false` where it was admitted: it runs, and has to end.
+    pub(crate) fn give_up(&mut self, ticket: Ticket, id: Id) -> bool {
+        let Some(tenant) = self.tenants.get_mut(&id) else { return true };
+        let Some(place) = tenant.waiting.iter().position(|waits| *waits == ticket) else { return false };
+        tenant.waiting.remove(place);
+        self.waiting -= 1;
         true
     }
 
-    fn run(&mut self, id: Id) {
-        if let Some(tenant) = self.tenants.get_mut(&id) {
-            tenant.running += 1;
-            self.running += 1;
+    /// The next of those that wait to go on, if any may: it runs from here on. To be asked until there is
+    /// none.
+    pub(crate) fn admit(&mut self, now: u64) -> Option<Ticket> {
+        if self.waiting == 0 || self.running >= self.workers {
+            return None;
         }
+        self.turn_window(now);
+        self.catch_up();
+        let (rank, id) = self.first(now)?;
+        if self.running + self.kept_free(rank, id) >= self.workers {
+            return None;
+        }
+        let tenant = self.tenants.get_mut(&id)?;
+        let ticket = tenant.waiting.pop_front()?;
+        tenant.running += 1;
+        self.running += 1;
+        self.waiting -= 1;
+        Some(ticket)
     }
 
-    /// The rule of this module.
-    fn may_run(&mut self, id: Id, now: u64) -> bool {
-        let share_millis = self.refill(id, now);
-        let Some(tenant) = self.tenants.get(&id) else { return true };
-        if tenant.share.ceiling_millicores.is_some() && tenant.room <= 0 {
-            return false;
+    /// Whether anybody waits.
+    #[cfg(test)]
+    pub(crate) fn somebody_waits(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Of the tenants that wait below their ceilings, the one with the least virtual time.
+    fn first(&mut self, now: u64) -> Option<(u128, Id)> {
+        let mut first = None;
+        for id in &self.active {
+            if let Some(tenant) = self.tenants.get_mut(id)
+                && !tenant.waiting.is_empty()
+                && tenant.is_below_ceiling(now)
+            {
+                let this = (tenant.rank(), *id);
+                first = Some(first.map_or(this, |other: (u128, Id)| other.min(this)));
+            }
         }
+        first
+    }
+
+    /// Workers that stay free for those that are not here, and would go first if they came.
+    fn kept_free(&self, rank: u128, id: Id) -> u32 {
         if self.active.len() < 2 {
-            return true;
+            return 0;
         }
-        let behind = tenant.credit > most(share_millis) / 2;
-        if tenant.credit > 0 && u64::from(tenant.running) < share_millis.div_ceil(1_000) + u64::from(behind) {
-            return true;
-        }
-        let mut taken = u64::from(self.running);
-        for place in 0..self.active.len() {
-            let other = self.active[place];
-            if other == id {
-                continue;
-            }
-            self.refill(other, now);
-            let other = &self.tenants[&other];
-            if other.credit > 0 {
-                taken += u64::from(other.wanted());
+        let mut kept = 0;
+        for other in self.active.iter().filter(|other| **other != id) {
+            let Some(tenant) = self.tenants.get(other) else { continue };
+            let comes_first =
+                tenant.rank().max(self.virtual_now.saturating_sub(tenant.share.virtual_time(AHEAD_NANOS)));
+            if comes_first < rank {
+                let weight = u64::from(tenant.share.weight());
+                let share = (u64::from(self.workers) * weight).div_ceil(self.weights.max(1)) as u32;
+                kept += tenant.peaks[0].max(tenant.peaks[1]).min(share).saturating_sub(tenant.calls());
             }
         }
-        taken < u64::from(self.workers)
+        kept.min(self.workers - 1)
     }
 
-    /// Gives a tenant the credit of the time since it was last looked at. Returns its share, in
-    /// thousandths of a core.
-    fn refill(&mut self, id: Id, now: u64) -> u64 {
-        let (workers, weights) = (u64::from(self.workers), self.weights.max(1));
-        let Some(tenant) = self.tenants.get_mut(&id) else { return 0 };
-        let share = (workers * 1_000 * u64::from(tenant.share.weight.max(1)) / weights).max(1);
-        // More than a window fills every bucket.
-        let passed = now.saturating_sub(tenant.refilled).min(WINDOW_NANOS * 1_000) as i64;
-        tenant.refilled = tenant.refilled.max(now);
-        let most = most(share);
-        tenant.credit = tenant.credit.max(-most).saturating_add(passed * share as i64 / 1_000).min(most);
-        if let Some(ceiling) = tenant.share.ceiling_millicores {
-            // A debt under the ceiling is paid in full.
-            let (millis, most) = (i64::from(ceiling), CREDIT_NANOS * i64::from(ceiling.max(100)) / 1_000);
-            tenant.room = tenant.room.saturating_add(passed * millis / 1_000).min(most);
+    /// Moves the virtual time on. A tenant that has too few tasks to use its share falls behind without
+    /// end: it is taken along, or who comes anew would be put beside it, and ahead of all others for long.
+    fn catch_up(&mut self) {
+        let busy = || self.active.iter().filter_map(|id| self.tenants.get(id)).filter(|tenant| tenant.calls() > 0);
+        let Some(last) = busy().map(|tenant| tenant.virtual_time).max() else { return };
+        let least = busy().map(|tenant| tenant.share.weight()).min().unwrap_or(1);
+        let behind = Share { weight: least, ceiling_millicores: None }.virtual_time(BEHIND_NANOS);
+        let bound = last.saturating_sub(behind);
+        let mut now = last;
+        for id in &self.active {
+            if let Some(tenant) = self.tenants.get_mut(id)
+                && tenant.calls() > 0
+            {
+                tenant.virtual_time = tenant.virtual_time.max(bound);
+                now = now.min(tenant.virtual_time);
+            }
         }
-        share
+        self.virtual_now = self.virtual_now.max(now);
     }
 
     fn turn_window(&mut self, now: u64) {
@@ -310,8 +297,8 @@ impl Fair {
 
     fn count_active(&mut self) {
         let Self { tenants, active, .. } = self;
-        active.retain(|id| tenants.get(id).is_some_and(Tenant::is_active));
-        self.weights = active.iter().map(|id| u64::from(tenants[id].share.weight.max(1))).sum();
+        active.retain(|id| tenants.get(id).is_some_and(|tenant| tenant.peaks != [0, 0]));
+        self.weights = active.iter().map(|id| u64::from(tenants[id].share.weight())).sum();
     }
 }
 

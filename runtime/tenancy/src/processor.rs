@@ -1,25 +1,29 @@
-//! Who may run a guest now: the half that acts.
+//! Who may run now: the half that acts.
+//!
+//! A [`Scheduled`] task asks before it is polled, and says behind it what CPU time the poll took. One that
+//! waits holds no thread.
 //!
 //! # Cancellation
-//! A [`Turn`] that is dropped ends, and a wait for one that is dropped gives its place up: a call that is
-//! cut off takes nothing with it.
+//! A task that is dropped ends its slice, or gives its place up.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use rustix::time::{ClockId, clock_gettime};
 use wasmill_env::Clock;
 
-use crate::fair::{Decision, Fair, Id, Share, Ticket};
+use crate::fair::{Fair, Id, Share, Ticket};
 
-/// Who waits looks again after this long: credit comes with time. The first of a tenant's calls looks for
-/// the others, which may be many.
+/// Who waits looks again after this long: room below a ceiling comes with time, and workers are kept free
+/// only for so long. The first of a tenant's looks for the others, which may be many.
 const LOOK: Duration = Duration::from_millis(1);
 const LOOK_OF_OTHERS: Duration = Duration::from_millis(10);
 
-/// The workers that guests of all tenants run on. One for each process.
+/// The workers that tasks of all tenants run on. One for each process.
 pub struct Processor {
     inner: Mutex<Inner>,
     /// Whether there is anything to decide: there is more than one tenant, or a ceiling.
@@ -29,19 +33,16 @@ pub struct Processor {
 
 struct Inner {
     fair: Fair,
-    wakers: BTreeMap<Ticket, oneshot::Sender<()>>,
+    /// Of those that wait.
+    wakers: BTreeMap<Ticket, Waker>,
 }
 
 impl Inner {
     /// Lets those go on that may.
     fn admit(&mut self, now: u64) {
-        if !self.fair.somebody_waits() {
-            return;
-        }
-        for ticket in self.fair.admit(now) {
+        while let Some(ticket) = self.fair.admit(now) {
             if let Some(waker) = self.wakers.remove(&ticket) {
-                // Who waits no more has dropped its place, and ends its turn there.
-                let _gone = waker.send(()).is_err();
+                waker.wake();
             }
         }
     }
@@ -70,9 +71,11 @@ impl Processor {
     }
 
     fn change<T>(&self, act: impl FnOnce(&mut Fair) -> T) -> T {
+        let now = self.clock.monotonic_nanos();
         let mut inner = self.inner();
         let changed = act(&mut inner.fair);
         self.needed.store(inner.fair.is_needed(), Ordering::Relaxed);
+        inner.admit(now);
         changed
     }
 }
@@ -97,62 +100,71 @@ impl Seat {
         self.processor.change(|fair| fair.set(self.id, share));
     }
 
-    /// CPU time that guests have used, and time that they waited for it, in nanoseconds.
+    /// CPU time that tasks have used, and time that they waited for it, in nanoseconds.
     pub(crate) fn nanos(&self) -> (u64, u64) {
         (self.cpu_nanos.load(Ordering::Relaxed), self.waited_nanos.load(Ordering::Relaxed))
     }
 
-    /// Waits until a guest may run, or go on.
-    pub(crate) async fn turn(self: &Arc<Self>) -> Turn {
-        self.turn_of(false).await
-    }
-
-    async fn turn_of(self: &Arc<Self>, goes_on: bool) -> Turn {
-        let turn = |counted| Turn { seat: Arc::clone(self), counted, cpu_nanos: 0 };
-        if !goes_on && !self.processor.needed.load(Ordering::Relaxed) {
-            return turn(false);
-        }
-        let began = self.processor.clock.monotonic_nanos();
-        let (ticket, mut told) = {
-            let mut inner = self.processor.inner();
-            match inner.fair.ask(self.id, goes_on, began) {
-                Decision::Go => return turn(true),
-                Decision::Wait(ticket) => {
-                    let (waker, told) = oneshot::channel();
-                    inner.wakers.insert(ticket, waker);
-                    (ticket, told)
-                }
-            }
-        };
-        let mut place = Place { seat: self, ticket: Some(ticket) };
-        loop {
-            let first = self.processor.inner().fair.is_first(ticket, self.id);
-            let look = if first { LOOK } else { LOOK_OF_OTHERS };
-            tokio::select! {
-                biased;
-                _admitted = &mut told => break,
-                () = self.processor.clock.sleep(look) => {
-                    let now = self.processor.clock.monotonic_nanos();
-                    self.processor.inner().admit(now);
-                }
-            }
-        }
-        place.ticket = None;
-        let waited = self.processor.clock.monotonic_nanos().saturating_sub(began);
-        self.waited_nanos.fetch_add(waited, Ordering::Relaxed);
-        turn(true)
-    }
-
-    fn end(&self, cpu_nanos: u64) {
-        self.leave_worker(|fair| fair.end(self.id, cpu_nanos));
-    }
-
-    /// A worker is free: somebody else may go on.
-    fn leave_worker(&self, act: impl FnOnce(&mut Fair)) {
+    /// Ends a slice, if one `ran`, and asks for another one, if the task `wants` it. Returns the place
+    /// where it has to wait.
+    fn next(&self, ran: Option<u64>, wants: Option<&Waker>) -> Option<Place> {
         let now = self.processor.clock.monotonic_nanos();
         let mut inner = self.processor.inner();
-        act(&mut inner.fair);
-        inner.admit(now);
+        if let Some(nanos) = ran {
+            inner.fair.end(self.id, nanos);
+        }
+        let asked = wants.map(|waker| {
+            let ticket = inner.fair.ask(self.id, now);
+            inner.wakers.insert(ticket, waker.clone());
+            ticket
+        });
+        // Its own waker is woken with those of others: a poll more, where it goes on at once.
+        while let Some(admitted) = inner.fair.admit(now) {
+            match inner.wakers.remove(&admitted) {
+                Some(waker) if Some(admitted) != asked => waker.wake(),
+                _ => {}
+            }
+        }
+        let ticket = asked.filter(|ticket| inner.wakers.contains_key(ticket))?;
+        let first = inner.fair.is_first(ticket, self.id);
+        Some(Place { ticket, began: now, look: self.look(first) })
+    }
+
+    fn look(&self, first: bool) -> Look {
+        let clock = Arc::clone(&self.processor.clock);
+        Box::pin(async move { clock.sleep(if first { LOOK } else { LOOK_OF_OTHERS }).await })
+    }
+
+    /// Whether a task that waits may go on.
+    fn poll_place(&self, place: &mut Place, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let looks = place.look.as_mut().poll(context).is_ready();
+            let now = self.processor.clock.monotonic_nanos();
+            let mut inner = self.processor.inner();
+            if looks {
+                inner.admit(now);
+            }
+            let Some(waker) = inner.wakers.get_mut(&place.ticket) else {
+                self.waited_nanos.fetch_add(now.saturating_sub(place.began), Ordering::Relaxed);
+                return Poll::Ready(());
+            };
+            waker.clone_from(context.waker());
+            if !looks {
+                return Poll::Pending;
+            }
+            place.look = self.look(inner.fair.is_first(place.ticket, self.id));
+        }
+    }
+
+    fn give_up(&self, place: &Place) {
+        let waited = {
+            let mut inner = self.processor.inner();
+            inner.wakers.remove(&place.ticket);
+            inner.fair.give_up(place.ticket, self.id)
+        };
+        if !waited {
+            self.next(Some(0), None);
+        }
     }
 }
 
@@ -162,75 +174,206 @@ impl Drop for Seat {
     }
 }
 
+type Look = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A place among those that wait.
-struct Place<'a> {
-    seat: &'a Seat,
-    ticket: Option<Ticket>,
+struct Place {
+    ticket: Ticket,
+    began: u64,
+    look: Look,
 }
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let waited = {
-            let mut inner = self.seat.processor.inner();
-            inner.wakers.remove(&ticket);
-            inner.fair.give_up(ticket)
-        };
-        if !waited {
-            self.seat.end(0);
-        }
-    }
+/// What a task has of the processor between two polls.
+enum Has {
+    Nothing,
+    Waits(Place),
+    /// The right to the next poll.
+    Turn,
 }
 
-/// The right to run a guest, for a moment.
-#[derive(Debug)]
-pub struct Turn {
+/// A task that is polled only while its tenant has the right to: see [`Account::scheduled`](crate::Account::scheduled).
+pub struct Scheduled<F> {
+    task: Pin<Box<F>>,
     seat: Arc<Seat>,
-    /// Whether the processor knows of it.
+    has: Has,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+impl<F> std::fmt::Debug for Scheduled<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduled").field("seat", &self.seat).finish_non_exhaustive()
+    }
+}
+
+impl<F: Future> Scheduled<F> {
+    pub(crate) fn new(seat: Arc<Seat>, task: F) -> Self {
+        let woken = Arc::new(Woken { state: AtomicU8::new(Woken::RESTS), outer: Mutex::new(Waker::noop().clone()) });
+        let waker = Waker::from(Arc::clone(&woken));
+        Self { task: Box::pin(task), seat, has: Has::Nothing, woken, waker }
+    }
+}
+
+impl<F: Future> Future for Scheduled<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let counted = match &mut this.has {
+            Has::Turn => true,
+            Has::Waits(place) => {
+                std::task::ready!(this.seat.poll_place(place, context));
+                true
+            }
+            Has::Nothing if this.seat.processor.needed.load(Ordering::Relaxed) => {
+                if !this.take(None, context) {
+                    return Poll::Pending;
+                }
+                true
+            }
+            Has::Nothing => false,
+        };
+        this.run(counted, context)
+    }
+}
+
+impl<F: Future> Scheduled<F> {
+    /// Asks for a slice, behind one that `ran`. Returns whether it has it now.
+    fn take(&mut self, ran: Option<u64>, context: &mut Context<'_>) -> bool {
+        self.has = Has::Turn;
+        if let Some(mut place) = self.seat.next(ran, Some(context.waker())) {
+            // Its look is heard of only once it was polled.
+            if self.seat.poll_place(&mut place, context).is_pending() {
+                self.has = Has::Waits(place);
+            }
+        }
+        matches!(self.has, Has::Turn)
+    }
+
+    fn run(&mut self, counted: bool, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.has = Has::Nothing;
+        self.woken.poll_begins(context.waker());
+        let mut slice = Slice { seat: &self.seat, counted, began: thread_cpu_nanos() };
+        let polled = self.task.as_mut().poll(&mut Context::from_waker(&self.waker));
+        let wants_more = self.woken.poll_ends() && polled.is_pending();
+        let ran = slice.take();
+        drop(slice);
+        let goes_on = match (counted, wants_more) {
+            (true, true) => self.take(Some(ran), context),
+            (true, false) => {
+                self.seat.next(Some(ran), None);
+                false
+            }
+            (false, wants_more) => wants_more,
+        };
+        if goes_on {
+            wake_later(context);
+        }
+        polled
+    }
+}
+
+impl<F> Drop for Scheduled<F> {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.has, Has::Nothing) {
+            Has::Nothing => {}
+            Has::Waits(place) => self.seat.give_up(&place),
+            Has::Turn => drop(self.seat.next(Some(0), None)),
+        }
+    }
+}
+
+/// Has the task polled again behind others that are ready, and behind what the runtime itself has to do:
+/// a task that wakes itself comes before its timers.
+fn wake_later(context: &mut Context<'_>) {
+    let yields = pin!(tokio::task::yield_now());
+    let _pending = yields.poll(context).is_pending();
+}
+
+/// A poll. One that panics ends as well.
+struct Slice<'a> {
+    seat: &'a Seat,
     counted: bool,
-    cpu_nanos: u64,
+    began: u64,
 }
 
-impl Turn {
-    /// Ends it, after so much CPU time.
-    pub fn end(mut self, cpu_nanos: u64) {
-        self.cpu_nanos = cpu_nanos;
-    }
-
-    /// In the middle of a long call, after so much CPU time since it began or last went on: lets other
-    /// tasks run, and waits until it may go on.
-    pub async fn go_on(mut self, cpu_nanos: u64) -> Self {
-        let seat = Arc::clone(&self.seat);
-        if !std::mem::take(&mut self.counted) {
-            self.end(cpu_nanos);
-            tokio::task::yield_now().await;
-            return seat.turn().await;
-        }
-        seat.leave_worker(|fair| fair.pause(seat.id, cpu_nanos));
-        self.end(cpu_nanos);
-        let between = Between(&seat);
-        tokio::task::yield_now().await;
-        std::mem::forget(between);
-        seat.turn_of(true).await
+impl Slice<'_> {
+    /// Its CPU time, which is counted. Who takes it ends it.
+    fn take(&mut self) -> u64 {
+        let nanos = thread_cpu_nanos().saturating_sub(self.began);
+        self.seat.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.counted = false;
+        nanos
     }
 }
 
-/// A call between two slices.
-struct Between<'a>(&'a Seat);
-
-impl Drop for Between<'_> {
+impl Drop for Slice<'_> {
     fn drop(&mut self) {
-        self.0.processor.inner().fair.forget(self.0.id);
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.seat.cpu_nanos.fetch_add(self.cpu_nanos, Ordering::Relaxed);
         if self.counted {
-            self.seat.end(self.cpu_nanos);
+            let nanos = self.take();
+            self.seat.next(Some(nanos), None);
         }
     }
+}
+
+/// The waker of a task: notes what wakes it while it is polled, for it waits for its turn then.
+struct Woken {
+    state: AtomicU8,
+    outer: Mutex<Waker>,
+}
+
+impl Woken {
+    const RESTS: u8 = 0;
+    const POLLED: u8 = 1;
+    const WOKEN: u8 = 2;
+
+    fn outer(&self) -> MutexGuard<'_, Waker> {
+        self.outer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_begins(&self, outer: &Waker) {
+        self.outer().clone_from(outer);
+        self.state.store(Self::POLLED, Ordering::Release);
+    }
+
+    fn poll_ends(&self) -> bool {
+        self.state.swap(Self::RESTS, Ordering::AcqRel) == Self::WOKEN
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let noted = self.state.compare_exchange(Self::POLLED, Self::WOKEN, Ordering::AcqRel, Ordering::Acquire);
+        if noted == Err(Self::RESTS) {
+            let outer = self.outer().clone();
+            outer.wake();
+        }
+    }
+}
+
+/// In the middle of long work of a [`Scheduled`] task: others have a turn, if they have a better right to
+/// it.
+pub async fn pause() {
+    let mut paused = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// CPU time that this thread has used, in nanoseconds.
+#[must_use]
+pub fn thread_cpu_nanos() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 #[cfg(test)]
@@ -242,58 +385,78 @@ mod tests {
 
     const SHARE: Share = Share { weight: 1, ceiling_millicores: None };
 
-    #[tokio::test]
-    async fn a_turn_that_ends_lets_the_next_one_go_on() {
+    fn two() -> (Arc<Processor>, [Arc<Seat>; 2]) {
         let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
-        let processor = Processor::new(1, Arc::clone(&clock) as _);
-        let a = Arc::new(Seat::new(Arc::clone(&processor), SHARE));
-        let alone = a.turn().await;
-        let b = Arc::new(Seat::new(Arc::clone(&processor), SHARE));
-        alone.end(1_000);
-        // Credit comes with time, and one worker is one call.
-        clock.advance(Duration::from_millis(10));
-        let first = a.turn().await;
-        let second = {
-            let b = Arc::clone(&b);
-            tokio::spawn(async move { b.turn().await })
-        };
-        tokio::task::yield_now().await;
-        first.end(2_000_000);
-        second.await.expect("it goes on").end(5);
-        assert_eq!((a.nanos().0, b.nanos().0), (2_001_000, 5));
+        let processor = Processor::new(1, clock as _);
+        let seats = [(); 2].map(|()| Arc::new(Seat::new(Arc::clone(&processor), SHARE)));
+        (processor, seats)
     }
 
-    #[tokio::test]
-    async fn a_wait_that_is_dropped_holds_up_nobody() {
-        let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
-        let processor = Processor::new(1, Arc::clone(&clock) as _);
-        let [a, b] = [(); 2].map(|()| Arc::new(Seat::new(Arc::clone(&processor), SHARE)));
-        let first = a.turn().await;
-        {
-            let mut waits = Box::pin(b.turn());
-            assert!(futures_poll(&mut waits).is_none(), "the worker is taken");
-            // Admitted, and dropped before it has heard of it.
-            clock.advance(Duration::from_millis(10));
-            first.end(1_000_000);
+    fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Uses some CPU, so many times, with a pause between.
+    async fn work(times: usize) -> usize {
+        for _ in 0..times {
+            let began = thread_cpu_nanos();
+            while thread_cpu_nanos() < began + 10_000 {}
+            pause().await;
         }
+        times
+    }
+
+    #[test]
+    fn who_used_less_goes_first_and_who_pauses_waits() {
+        let (processor, [a, b]) = two();
+        let mut long = pin!(Scheduled::new(Arc::clone(&a), work(3)));
+        let mut short = pin!(Scheduled::new(Arc::clone(&b), work(1)));
+        // Nobody else is there: it has the next turn.
+        assert!(poll(long.as_mut()).is_pending() && matches!(long.has, Has::Turn));
+        assert!(poll(short.as_mut()).is_pending() && matches!(short.has, Has::Waits(_)));
+        assert_eq!(b.nanos().0, 0);
+        // The other one has used nothing: it is next.
+        assert!(poll(long.as_mut()).is_pending() && matches!(long.has, Has::Waits(_)));
+        assert!(a.nanos().0 >= 20_000);
+        assert!(poll(long.as_mut()).is_pending(), "not its turn");
+        assert!(poll(short.as_mut()).is_pending() && matches!(short.has, Has::Turn));
+        assert_eq!(poll(short), Poll::Ready(1));
+        assert!(poll(long.as_mut()).is_pending());
+        assert_eq!(poll(long), Poll::Ready(3));
         assert!(!processor.inner().fair.somebody_waits() && processor.inner().wakers.is_empty());
-        clock.advance(Duration::from_millis(10));
-        let mut next = Box::pin(a.turn());
-        let turn = futures_poll(&mut next).expect("nothing runs");
-        // A call that is cut off between two slices wants nothing more.
-        {
-            let mut goes_on = Box::pin(turn.go_on(1));
-            assert!(futures_poll(&mut goes_on).is_none(), "others have a turn");
-        }
-        clock.advance(Duration::from_secs(1));
-        let mut next = Box::pin(b.turn());
-        assert!(futures_poll(&mut next).is_some(), "nothing runs");
     }
 
-    fn futures_poll<T>(future: &mut std::pin::Pin<Box<impl Future<Output = T>>>) -> Option<T> {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            std::task::Poll::Ready(done) => Some(done),
-            std::task::Poll::Pending => None,
+    #[test]
+    fn a_task_that_is_dropped_or_panics_holds_up_nobody() {
+        let (processor, [a, b]) = two();
+        {
+            let mut has_turn = pin!(Scheduled::new(Arc::clone(&a), work(3)));
+            assert!(poll(has_turn.as_mut()).is_pending());
+            let mut waits = pin!(Scheduled::new(Arc::clone(&b), work(3)));
+            assert!(poll(waits.as_mut()).is_pending() && matches!(waits.has, Has::Waits(_)));
         }
+        let mut panics = Box::pin(Scheduled::new(Arc::clone(&a), async { panic!("on purpose") }));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(panics.as_mut())));
+        assert!(panicked.is_err());
+        drop(panics);
+        assert_eq!(poll(pin!(Scheduled::new(Arc::clone(&b), work(0)))), Poll::Ready(0));
+        assert!(!processor.inner().fair.somebody_waits() && processor.inner().wakers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_for_another_is_woken() {
+        let (_processor, [a, b]) = two();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let other = tokio::spawn(Scheduled::new(Arc::clone(&b), async move {
+            work(20).await;
+            sender.send(7)
+        }));
+        let own = tokio::spawn(Scheduled::new(Arc::clone(&a), async move {
+            work(20).await;
+            receiver.await
+        }));
+        assert_eq!(own.await.expect("no panic"), Ok(7));
+        assert_eq!(other.await.expect("no panic"), Ok(()));
+        assert!(a.nanos().0 >= 200_000 && b.nanos().0 >= 200_000);
     }
 }

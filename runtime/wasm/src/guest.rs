@@ -1,11 +1,11 @@
 //! What the host keeps beside a guest: its context, what it has used, what the running call did.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use wasmill_contract::OperatorContext;
-use wasmill_tenancy::{Held, Turn};
+use wasmill_tenancy::{Held, thread_cpu_nanos};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::InstanceLimits;
@@ -61,36 +61,8 @@ pub(crate) struct Guest {
     /// The same, as part of what its tenant holds.
     memory_held: Option<Held>,
     table_elements: u64,
-    slice: Arc<Mutex<Slice>>,
-}
-
-/// What of a call runs without a pause.
-#[derive(Debug, Default)]
-struct Slice {
-    /// CPU time of the thread when it began, in nanoseconds.
-    began: u64,
-    /// The right of its tenant to run it.
-    turn: Option<Turn>,
-}
-
-fn locked(slice: &Mutex<Slice>) -> std::sync::MutexGuard<'_, Slice> {
-    slice.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Slice {
-    fn began(turn: Option<Turn>) -> Self {
-        Self { began: thread_cpu_nanos(), turn }
-    }
-
-    /// CPU time since it began, in nanoseconds.
-    fn nanos(&self) -> u64 {
-        thread_cpu_nanos().saturating_sub(self.began)
-    }
-
-    /// CPU time of the slice, and the turn that it ends.
-    fn end(&mut self) -> (u64, Option<Turn>) {
-        (self.nanos(), self.turn.take())
-    }
+    /// CPU time of the thread when the guest last began or went on, in nanoseconds.
+    resumed: Arc<AtomicU64>,
 }
 
 impl Guest {
@@ -113,7 +85,7 @@ impl Guest {
                 memory_bytes: 0,
                 memory_held,
                 table_elements: 0,
-                slice: Arc::default(),
+                resumed: Arc::default(),
             },
         );
         store.limiter(|guest| guest);
@@ -123,29 +95,16 @@ impl Guest {
         store
     }
 
-    /// The right to run, where somebody has to be asked for it.
-    pub(crate) fn turn(&self) -> Option<impl Future<Output = Turn> + Send + use<>> {
-        let account = self.context.as_ref().and_then(|context| context.account.clone())?;
-        Some(async move { account.turn().await })
-    }
-
     /// Starts a call. Its time counts from here; the store's epoch deadline must be one tick.
-    pub(crate) fn begin(&mut self, name: &'static str, deadline: Duration, turn: Option<Turn>) {
+    pub(crate) fn begin(&mut self, name: &'static str, deadline: Duration) {
         self.metric_names.begin_call();
         self.call = Call { name, deadline, ..Call::default() };
-        *locked(&self.slice) = Slice::began(turn);
+        self.resumed.store(thread_cpu_nanos(), Ordering::Relaxed);
     }
 
-    /// Ends a call: what it has used is counted.
-    pub(crate) fn end(&mut self) {
-        let (nanos, turn) = locked(&self.slice).end();
-        self.count(nanos);
-        if let Some(turn) = turn {
-            turn.end(nanos);
-        }
-    }
-
-    fn count(&mut self, nanos: u64) {
+    /// Counts the CPU time since the guest began or went on.
+    pub(crate) fn count_time(&mut self) {
+        let nanos = thread_cpu_nanos().saturating_sub(self.resumed.load(Ordering::Relaxed));
         self.call.ran += Duration::from_nanos(nanos);
         if let Some(context) = &mut self.context {
             context.cpu_nanos += nanos;
@@ -179,32 +138,24 @@ impl Guest {
     /// Time is that of the thread's CPU from where the guest last went on, so neither waiting for
     /// other tasks nor a loaded machine counts against it.
     fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        let ran = self.call.ran + Duration::from_nanos(locked(&self.slice).nanos());
-        if ran >= self.call.deadline {
+        self.count_time();
+        self.resumed.store(thread_cpu_nanos(), Ordering::Relaxed);
+        if self.call.ran >= self.call.deadline {
             return Err(Violation::Deadline.into());
         }
-        let (nanos, turn) = locked(&self.slice).end();
-        self.count(nanos);
-        let slice = Arc::clone(&self.slice);
+        let resumed = Arc::clone(&self.resumed);
+        let of_tenant = self.context.as_ref().is_some_and(|context| context.account.is_some());
         Ok(UpdateDeadline::YieldCustom(
             1,
             Box::pin(async move {
-                let turn = match turn {
-                    Some(turn) => Some(turn.go_on(nanos).await),
-                    None => {
-                        tokio::task::yield_now().await;
-                        None
-                    }
-                };
-                *locked(&slice) = Slice::began(turn);
+                match of_tenant {
+                    true => wasmill_tenancy::pause().await,
+                    false => tokio::task::yield_now().await,
+                }
+                resumed.store(thread_cpu_nanos(), Ordering::Relaxed);
             }),
         ))
     }
-}
-
-fn thread_cpu_nanos() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 impl ResourceLimiter for Guest {

@@ -53,13 +53,13 @@ impl Live {
         deadline: Duration,
         bind: impl FnOnce(&World, &mut Bind<'_>) -> wasmtime::Result<E>,
     ) -> Result<E, OperatorError> {
-        self.begin(call, deadline).await;
+        self.begin(call, deadline);
         let store = &mut self.store;
         let made = match mold.pre.instantiate_async(&mut *store).await {
             Ok(instance) => bind(&mold.world, &mut Bind { store, instance }),
             Err(error) => Err(error),
         };
-        self.store.data_mut().end();
+        self.store.data_mut().count_time();
         made.map_err(|error| match explain(self.store.data(), call, deadline, &error) {
             // Nothing of the guest ran and no limit of it was met: the pool is exhausted.
             OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
@@ -67,13 +67,9 @@ impl Live {
         })
     }
 
-    /// Waits for the right to run, and starts a call.
-    async fn begin(&mut self, name: &'static str, deadline: Duration) {
-        let turn = match self.store.data().turn() {
-            Some(turn) => Some(turn.await),
-            None => None,
-        };
-        self.store.data_mut().begin(name, deadline, turn);
+    /// Starts a call.
+    fn begin(&mut self, name: &'static str, deadline: Duration) {
+        self.store.data_mut().begin(name, deadline);
         self.store.set_epoch_deadline(1);
     }
 
@@ -91,10 +87,10 @@ impl Live {
         if std::mem::replace(&mut self.dead, true) {
             return Err(OperatorError::Instance(format!("{name} of an instance that a call before has ended")));
         }
-        self.begin(name, deadline).await;
+        self.begin(name, deadline);
         let returned = function.call_async(&mut self.store, params).await;
         let guest = self.store.data_mut();
-        guest.end();
+        guest.count_time();
         guest.close_log();
         match returned {
             Ok((result,)) => {

@@ -50,6 +50,8 @@ fn a_guest_that_loops_has_its_time_counted_and_others_get_on() {
     // The sum is in the usage of the tenant, and in metrics.
     let used = loud.get("/v1/usage").is(200).body["used"]["guest_cpu_nanos"].as_u64().expect("a count");
     assert!(used >= 1_000_000_000, "{used}");
+    // What the host does for the tasks counts as well.
+    assert!(loud.has("cpu_nanos") >= 1_000_000_000);
     let metrics = server.operator().get("/metrics").is(200).text;
     let seconds = |tenant: &str| {
         let line = format!("wasmill_tenant_cpu_seconds_total{{tenant=\"{tenant}\"}} ");

@@ -41,9 +41,9 @@ pub struct Budget {
     pub changes_per_minute: u32,
     /// Taps at a time.
     pub taps: u32,
-    /// Weight of its plugins against those of other tenants, where all want the CPU.
+    /// Weight of its tasks against those of other tenants, where all want the CPU.
     pub cpu_share: u32,
-    /// Thousandths of a core that its plugins get at most, whether others want the CPU or not; as much as
+    /// Thousandths of a core that its tasks get at most, whether others want the CPU or not; as much as
     /// there is where it is null.
     pub cpu_ceiling_millicores: Option<u32>,
     /// Timers that are set, of all its jobs together.

@@ -74,7 +74,7 @@ pub(super) async fn usage(Reader(tenant): Reader) -> Result<Json<Value>, Problem
         let (used, budget) = (tenant.usage(), tenant.record().budget);
         Ok(json!({
             "tenant": tenant.name, "used": used, "has": tenant.holdings(), "budget": budget,
-            "over_budget": tenant.account.held(),
+            "over_budget": tenant.account.over_budget(),
         }))
     });
     found.await.map(Json)
