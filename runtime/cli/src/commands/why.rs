@@ -37,6 +37,9 @@ pub(super) fn why(args: &WhyArgs, server: &ServerArgs, terminal: &Terminal) -> R
 
 fn told(answer: &Value, style: Style) -> String {
     let mut said = format!("{}: {}\n", style.bold(text(&answer["job"])), text(&answer["state"]));
+    if let Some(why) = answer["over_budget"].as_str() {
+        said.push_str(&format!("  {why}\n"));
+    }
     for node in list(&answer["nodes"]) {
         let watermark = match node["watermark_micros"].as_i64() {
             Some(micros) => format!("watermark {}", Timestamp(micros)),

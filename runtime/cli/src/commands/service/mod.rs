@@ -5,6 +5,7 @@ mod jobs;
 mod plugins;
 mod tenants;
 mod top;
+mod usage;
 
 use hyper::Method;
 use serde_json::Value;
@@ -16,24 +17,16 @@ pub(super) use jobs::{
 pub(super) use plugins::{PluginCommand, plugin};
 pub(super) use tenants::{TenantCommand, TokenCommand, tenant, token};
 pub(super) use top::{TopArgs, top};
+pub(super) use usage::usage;
 
 use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
-use crate::terminal::{Terminal, text};
+use crate::terminal::text;
 
 /// Asks a service for one thing.
 pub(super) fn ask(server: &ServerArgs, method: Method, path: &str, body: Body) -> Result<Value, Failure> {
     let client = server.client()?;
     super::small_runtime()?.block_on(client.ask(method, path, body))
-}
-
-/// What the tenant has used, has and may have.
-pub(super) fn usage(server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let usage = ask(server, Method::GET, "/v1/usage", Body::Nothing)?;
-    if terminal.json {
-        return terminal.print_json(&usage);
-    }
-    terminal.print(&format!("{usage:#}"))
 }
 
 /// A part of a path: what could mean something else in it is written as its number.

@@ -226,7 +226,11 @@ pub(super) async fn why(
 ) -> Result<Answer<Value>, Problem> {
     let job = named(&job, JobName::new)?;
     let node = asked.node.map(|node| named(&node, NodeName::new)).transpose()?;
-    Ok(Answer(tenant.slot(&job)?.ask(Request::Why { node }).await?))
+    let mut told = tenant.slot(&job)?.ask(Request::Why { node }).await?;
+    if let (Some(why), Some(told)) = (tenant.account.over_budget(), told.as_object_mut()) {
+        told.insert("over_budget".to_owned(), why.into());
+    }
+    Ok(Answer(told))
 }
 
 /// Has the job read nothing more until it is resumed.
