@@ -3,6 +3,7 @@
 
 mod bench;
 mod bindings;
+mod busy;
 mod conformance;
 mod control_load;
 mod crash;
@@ -136,6 +137,9 @@ enum Task {
     },
     /// Measure what one tenant of a service feels of another one that wants everything
     Neighbours {
+        /// How often it is measured alone and beside the other
+        #[arg(long, default_value_t = 5)]
+        pairs: usize,
         /// How long each measurement takes, in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -248,7 +252,7 @@ fn main() -> ExitCode {
         Task::Nexmark { query, events, wasmill } => nexmark::check(query.as_deref(), events, &wasmill),
         Task::Crash { kills, seed, mode, json, wasmill } => crash::crash(kills, seed, mode.as_slice(), &wasmill, json),
         Task::Swaps { n, seed, json, wasmill } => swaps::swaps(n, seed, &wasmill, json),
-        Task::Neighbours { seconds, json, wasmill } => neighbours::neighbours(seconds, &wasmill, json),
+        Task::Neighbours { pairs, seconds, json, wasmill } => neighbours::neighbours(pairs, seconds, &wasmill, json),
         Task::Hostile { rows, quick, json, wasmill } => {
             hostile::hostile(&hostile::Options { rows, quick, json, wasmill })
         }
