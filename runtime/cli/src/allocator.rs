@@ -24,6 +24,9 @@ const PAGE_FULL_RETAIN: c_int = 36;
 const COLLECT_EVERY: c_long = 500;
 /// And before it rests, where it has not for so long.
 const PARK_COLLECT: Duration = Duration::from_secs(1);
+/// A thread that has nothing to block on ends after so long: a few operations a second would keep all of them,
+/// as each has its turn.
+const BLOCKING_KEPT: Duration = Duration::from_millis(250);
 /// From one time that all that is free goes back to the system to the next.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
@@ -46,16 +49,17 @@ pub(crate) fn frugal() {
     }
 }
 
-/// What a thread of a runtime does before it rests: lets go of pages that it keeps for itself.
-pub(crate) fn on_park(clock: Arc<dyn Clock>) -> impl Fn() + Send + Sync + 'static {
+/// Has the threads of a runtime let go of pages that they keep for themselves: workers before they rest, and
+/// those that block by their end.
+pub(crate) fn tune(builder: &mut tokio::runtime::Builder, clock: Arc<dyn Clock>) {
     thread_local!(static LAST: Cell<u64> = const { Cell::new(0) });
-    move || {
+    builder.thread_keep_alive(BLOCKING_KEPT).on_thread_park(move || {
         let now = clock.monotonic_nanos();
         if u128::from(now.saturating_sub(LAST.get())) > PARK_COLLECT.as_nanos() {
             LAST.set(now);
             mi_collect(false);
         }
-    }
+    });
 }
 
 /// Gives what is free back to the system, from time to time. Within a runtime.

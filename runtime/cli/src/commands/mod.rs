@@ -240,13 +240,14 @@ fn log(global: &Global, terminal: &Terminal, jobs: Option<JobLogLayer>, spans: O
     let _set = tracing_subscriber::registry().with(lines.with_filter(filter)).with(jobs).with(spans).try_init();
 }
 
-/// A runtime for the tasks of jobs, with a worker for each core, which does `parks` before it rests.
-fn data_runtime(parks: impl Fn() + Send + Sync + 'static) -> Result<tokio::runtime::Runtime, Failure> {
+/// A runtime for the tasks of jobs, with a worker for each core.
+fn data_runtime(tune: impl FnOnce(&mut tokio::runtime::Builder)) -> Result<tokio::runtime::Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    tune(&mut builder);
+    builder
         .worker_threads(cores)
         .thread_name("wasmill-data")
-        .on_thread_park(parks)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))

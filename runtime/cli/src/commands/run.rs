@@ -44,7 +44,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: RunArgs, terminal: &Terminal, clock: Arc<RealClock>) -> Result<(), Failure> {
-    let data = super::data_runtime(|| {})?;
+    let data = super::data_runtime(|_| {})?;
     let control = super::small_runtime()?;
     let spec = assemble::read(&args.job.job, &args.job.set)?;
     let done = control.block_on(job(spec, &args, terminal, clock, data.handle()));

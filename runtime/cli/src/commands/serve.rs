@@ -79,12 +79,13 @@ pub(super) fn serve(
 ) -> Result<(), Failure> {
     allocator::frugal();
     raise_file_limit();
-    let data = super::data_runtime(allocator::on_park(Arc::clone(&clock) as _))?;
-    let control = tokio::runtime::Builder::new_multi_thread()
+    let data = super::data_runtime(|builder| allocator::tune(builder, Arc::clone(&clock) as _))?;
+    let mut control = tokio::runtime::Builder::new_multi_thread();
+    allocator::tune(&mut control, Arc::clone(&clock) as _);
+    let control = control
         .worker_threads(CONTROL_THREADS)
         .thread_name("wasmill-control")
         .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .on_thread_park(allocator::on_park(Arc::clone(&clock) as _))
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
