@@ -234,6 +234,22 @@ fn what_cannot_be_done_while_it_runs_ends_the_job_at_an_epoch() {
 }
 
 #[test]
+fn a_new_stage_with_state_on_disk_starts_with_the_job() {
+    let on_disk = JOB.replacen("[source", "state = { backend = \"disk\" }\n[source", 1);
+    let folder = folder().with("job.toml", &on_disk);
+    let mut running = Running::start(&folder);
+    assert_eq!(running.event(&folder, "a"), "1|v1");
+    let stage = "[stage.more]\nplugin = \"v1.wasm\"\ninput = { from = \"in\", key = \"/k\" }\n\
+                 [sink.unseen]\nconnector = \"blackhole\"\ninput = \"more\"\n";
+    let more = format!("{on_disk}{stage}");
+    let plan = apply(&folder, &more, &["--plan"]).ok().out;
+    assert!(plan.contains("the job has to end for it: stage `more` keeps its state on disk"), "{plan}");
+    apply(&folder, &more, &[]).ok();
+    assert_eq!(running.event(&folder, "a"), "2|v1");
+    running.kill();
+}
+
+#[test]
 fn a_job_file_that_cannot_be_run_leaves_the_job_as_it_was() {
     let folder = folder();
     let mut running = Running::start(&folder);

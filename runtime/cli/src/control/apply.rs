@@ -11,7 +11,7 @@ use wasmill_control::apply::{ApplyPlan, How, PluginChange, decide};
 use wasmill_control::compatibility;
 use wasmill_control::local::{Answer, Refusal};
 use wasmill_model::NodeName;
-use wasmill_spec::PluginRef;
+use wasmill_spec::{PluginRef, StateSpec};
 
 use super::swap::{self, Candidate};
 use super::{Control, Current, locked};
@@ -67,8 +67,10 @@ pub(super) async fn apply(control: &Control, current: &Current, asked: Asked) ->
             );
         }
     }
-    let graph = wasmill_plan::exchange(&old.planned.plan, &new.planned.plan);
-    let mut graph = graph.as_ref().err().cloned().unwrap_or_default();
+    let mut graph = match wasmill_plan::exchange(&old.planned.plan, &new.planned.plan) {
+        Ok(exchange) => exchange.opened.iter().filter_map(|node| keeps_on_disk(&new, node)).collect(),
+        Err(why) => why,
+    };
     if locked(&control.trials).any() {
         graph.push("a plugin runs beside that of a stage".to_owned());
     }
@@ -104,6 +106,13 @@ pub(super) async fn apply(control: &Control, current: &Current, asked: Asked) ->
         }
     }
     Ok(answer)
+}
+
+/// Why a stage cannot be opened while the job runs: its files of state belong to the start of a job.
+fn keeps_on_disk(new: &Assembled, stage: &NodeName) -> Option<String> {
+    let on_disk = matches!(new.spec.state, StateSpec::Disk { .. });
+    let keeps = new.factory(stage).is_some_and(|factory| !factory.descriptor().spaces.is_empty());
+    (on_disk && keeps).then(|| format!("stage `{stage}` keeps its state on disk"))
 }
 
 fn said(plan: &ApplyPlan) -> Value {
