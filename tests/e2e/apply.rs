@@ -173,8 +173,9 @@ fn a_kill_at_every_step_of_an_exchange_leaves_the_old_graph_or_the_new() {
             append(&folder, &event(events));
             events += 1;
         }
-        // It runs, or has died already.
+        // It runs, and an epoch of its graph is durable; or it has died already.
         running.until(&event(events - 1));
+        let _saved = folder.run(&["savepoint", "create", "--state", "state"]);
         append(&folder, &event(events));
         events += 1;
         let done = apply(&folder, next, &["--allow-dropped", "--json"]);
