@@ -8,7 +8,7 @@ use wasmill_model::{
     Batch, Clock, Column, Descriptor, Entries, Firings, Folded, Migrated, Outcome, PaneBatch, Results, Timestamp,
 };
 use wasmtime::component::{ComponentNamedList, InstancePre, Lift, Lower};
-use wasmtime::{Engine, Store, Trap, WasmBacktrace};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use crate::abi::{self, BatchRef, ColumnRef, EntriesRef, FiringsRef, PanesRef};
 use crate::guest::{Guest, MIGRATE, Violation};
@@ -60,10 +60,16 @@ impl Live {
             Err(error) => Err(error),
         };
         self.store.data_mut().count_time();
-        made.map_err(|error| match explain(self.store.data(), call, deadline, &error) {
-            // Nothing of the guest ran and no limit of it was met: the pool is exhausted.
-            OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
-            error => error,
+        made.map_err(|error| {
+            if error.is::<PoolConcurrencyLimitError>() {
+                // All instances of the process are in use, and some will not be for long.
+                return OperatorError::Host { call, reason: format!("no instance is free: {error}") };
+            }
+            match explain(self.store.data(), call, deadline, &error) {
+                // Nothing of the guest ran and no limit of it was met.
+                OperatorError::Contract { reason, .. } => OperatorError::Instance(reason),
+                error => error,
+            }
         })
     }
 

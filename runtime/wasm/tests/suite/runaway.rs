@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmill_contract::OperatorError;
 use wasmill_env::RealClock;
+use wasmill_model::ErrorKind;
 use wasmill_tenancy::{Account, Allowance, Processor, Share};
 
 use crate::support::{Guest, Host, batch, call, context};
@@ -111,7 +112,9 @@ async fn more_instances_than_the_pool_holds() {
     let first = factory.open(context(&[])).await.expect("room for one");
     let mut second = factory.open(context(&[])).await.expect("room for two");
     let third = factory.open(context(&[])).await.err();
-    assert!(matches!(third.expect("no room").cause, OperatorError::Instance(_)));
+    let cause = third.expect("no room").cause;
+    assert_eq!(cause.kind(), ErrorKind::Unavailable, "{cause}");
+    assert!(cause.to_string().contains("no instance is free"), "{cause}");
     drop(first);
     factory.open(context(&[])).await.expect("room again");
     call(&mut *second, &batch(&["x"])).await.expect("the second still runs");
