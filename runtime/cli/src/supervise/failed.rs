@@ -25,6 +25,7 @@ pub(super) fn failed(assembled: &Assembled, error: &JobError) -> Failure {
     match error {
         JobError::Stage { node, cause } | JobError::AlwaysFails { node, cause, .. } => {
             let failure = Failure::failed(error.to_string());
+            let failure = if error.kind() == ErrorKind::Unavailable { failure.passing() } else { failure };
             let failure = match assembled.digest(node) {
                 Some(digest) => failure.hint(format!("the plugin is {} ({digest})", spec.stages[node].plugin)),
                 None => failure,
