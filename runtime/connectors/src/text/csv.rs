@@ -269,10 +269,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_is_one_exactly_where_serde_json_says_so(text in "[-+.eE0-9]{0,8}") {
-            let json = serde_json::from_str::<serde_json::Value>(&text);
-            // serde_json has no numbers beyond the range of f64; the grammar has.
-            let out_of_range = json.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
-            prop_assert_eq!(is_json_number(text.as_bytes()), json.is_ok() || out_of_range);
+            // A value to be ignored is held against the grammar alone, not against the range of f64.
+            let json = serde_json::from_str::<serde::de::IgnoredAny>(&text);
+            prop_assert_eq!(is_json_number(text.as_bytes()), json.is_ok());
         }
     }
 }
