@@ -52,10 +52,27 @@ pub(crate) struct Plugins {
 
 impl Plugins {
     pub(crate) fn new(terminal: &Terminal, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        Self::with_settings(terminal, clock, |settings| settings)
+    }
+
+    /// For a process in which at most `instances_max` instances live at once.
+    pub(crate) fn with_instances(
+        terminal: &Terminal,
+        clock: Arc<dyn Clock>,
+        instances_max: u32,
+    ) -> Result<Self, Failure> {
+        Self::with_settings(terminal, clock, |settings| HostSettings { instances_max, ..settings })
+    }
+
+    fn with_settings(
+        terminal: &Terminal,
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(HostSettings) -> HostSettings,
+    ) -> Result<Self, Failure> {
         let directory = data_dir::cache_dir()?;
         let settings = HostSettings::new(&directory)
             .map_err(|error| Failure::failed(format!("cannot find the path of this program: {error}")))?;
-        let host = WasmHost::new(settings).map_err(|error| {
+        let host = WasmHost::new(change(settings)).map_err(|error| {
             let failure = Failure::of(error.kind(), &error);
             match error {
                 wasmill_wasm::PluginError::Cache { .. } => {

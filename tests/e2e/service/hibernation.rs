@@ -134,3 +134,25 @@ fn a_service_that_is_killed_while_a_job_rests_or_wakes_misses_nothing() {
     acme.produce("in", rows..rows + 1);
     server.until("it wakes", || acme.values("out") == numbers(0..rows + 1));
 }
+
+/// Jobs that find no instance free wait for one, and make up for it.
+#[test]
+fn more_jobs_than_instances_wait_for_their_turn() {
+    let server = Server::start_in(Folder::new(), &["--instances", "2"]);
+    let acme = server.tenant("acme");
+    acme.make_topic("in");
+    acme.produce("in", 0..10);
+    for job in ["one", "two", "three"] {
+        acme.deploy(job, &plain(job).replace("topic = \"out\"", &format!("topic = \"of-{job}\""))).is(201);
+        if job != "three" {
+            server.until("rows are copied", || acme.values(&format!("of-{job}")) == numbers(0..10));
+        }
+    }
+    acme.until_phase("three", "waiting");
+    let view = acme.get("/v1/jobs/three").body.to_string();
+    assert!(view.contains("no instance is free"), "{view}");
+    assert_eq!(acme.values("of-three"), numbers(0..0));
+
+    acme.send("POST", "/v1/jobs/one/stop", b"").is(200);
+    server.until("rows are copied", || acme.values("of-three") == numbers(0..10));
+}

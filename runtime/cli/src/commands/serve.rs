@@ -41,6 +41,10 @@ pub(super) struct ServeArgs {
     /// all of them
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = hibernate_after)]
     hibernate_after: HibernateAfter,
+    /// Instances of plugins that may live at once, of all tenants together: each reserves 4 GiB of address
+    /// space, and takes memory only as it is used. A job that finds none free waits
+    #[arg(long, default_value_t = 4_096, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    instances: u32,
     /// A registry that every tenant may pull plugins from, such as registry.internal:5000, wherever it is; others
     /// only where they may connect to
     #[arg(long = "registry", value_name = "HOST[:PORT]")]
@@ -110,7 +114,7 @@ async fn run(
         None => None,
     };
     let workers = u32::try_from(data.metrics().num_workers()).unwrap_or(u32::MAX);
-    let plugins = Plugins::new(terminal, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let plugins = Plugins::with_instances(terminal, Arc::clone(&clock) as Arc<dyn Clock>, args.instances)?;
     let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data, args.registries));
     let settings = ServiceSettings { workers, hibernate_after: args.hibernate_after.0 };
     let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs, settings);
