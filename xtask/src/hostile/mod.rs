@@ -31,6 +31,8 @@ const ALONE: Duration = Duration::from_secs(10);
 const REPEATED: Duration = Duration::from_secs(4);
 /// The 99th percentile of the neighbour may become so many times what it was alone.
 const SLOWER_MAX: f64 = 1.5;
+/// So often an attack is made where the neighbour seems slower, beside a new figure of the neighbour alone.
+const TRIES: usize = 3;
 /// Memory is back at this share of what it was, or at so many bytes more, after this long.
 const MEMORY_SHARE: f64 = 1.05;
 const MEMORY_ROOM: u64 = 16 << 20;
@@ -50,12 +52,23 @@ pub(crate) struct Options {
 struct Outcome {
     row: u16,
     attack: &'static str,
-    outcome: String,
+    /// What it came to, or what is wrong.
+    said: String,
     met: bool,
+    /// Of the neighbour, beside the attack.
     p99_micros: u64,
+    /// The same before it; as long as can be where nobody is timed.
+    alone_micros: u64,
     rows_beside: usize,
     memory_before: u64,
     memory_after: u64,
+}
+
+impl Outcome {
+    /// Whether the attack came to what was expected at the cost of its neighbour.
+    fn is_slow(&self) -> bool {
+        self.met && self.p99_micros as f64 > self.alone_micros as f64 * SLOWER_MAX
+    }
 }
 
 /// Attacks, prints what came of it, and fails where something was not contained.
@@ -85,7 +98,7 @@ pub(crate) fn hostile(options: &Options) -> anyhow::Result<()> {
     let mut outcomes = Vec::new();
     for case in chosen {
         let outcome = attack(case, &mut lab, &neighbour, alone, *quick)?;
-        report(&outcome, options.json, alone, *quick);
+        report(&outcome, options.json, *quick);
         outcomes.push(outcome);
     }
     neighbour.end()?;
@@ -114,7 +127,27 @@ fn warm_up(lab: &mut Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Attacks once, or again where the neighbour seems slower: what else the machine does passes, harm does not.
 fn attack(case: &Case, lab: &mut Lab, neighbour: &Neighbour, alone: u64, quick: bool) -> anyhow::Result<Outcome> {
+    let mut outcome = attack_once(case, lab, neighbour, alone, quick)?;
+    for _ in 1..TRIES {
+        if !outcome.is_slow() {
+            break;
+        }
+        let mark = neighbour.mark();
+        std::thread::sleep(REPEATED);
+        neighbour.is_complete()?;
+        outcome = attack_once(case, lab, neighbour, neighbour.p99(mark).0, quick)?;
+    }
+    if outcome.is_slow() {
+        outcome.met = false;
+        outcome.said =
+            format!("the neighbour's p99 is {} us, alone it was {} us", outcome.p99_micros, outcome.alone_micros);
+    }
+    Ok(outcome)
+}
+
+fn attack_once(case: &Case, lab: &mut Lab, neighbour: &Neighbour, alone: u64, quick: bool) -> anyhow::Result<Outcome> {
     let memory_before = lab.resident()?;
     let (began, mark) = (now(), neighbour.mark());
     let mut done = (case.run)(lab);
@@ -126,16 +159,13 @@ fn attack(case: &Case, lab: &mut Lab, neighbour: &Neighbour, alone: u64, quick: 
     let well = lab.is_well().and_then(|()| neighbour.is_complete());
     let (p99_micros, rows_beside) = neighbour.p99(mark);
     let memory_after = if quick { lab.resident()? } else { settled(lab, memory_before)? };
-    let (outcome, met) = match (done, well) {
+    let (said, met) = match (done, well) {
         (_, Err(error)) => (format!("{error:#}"), false),
         (Err(error), _) => (format!("{error:#}"), false),
         (Ok(_), _) if !quick && memory_after > most(memory_before) => {
             (format!("{} MiB of memory stay", (memory_after - memory_before) >> 20), false)
         }
-        (Ok(_), _) if !quick && p99_micros as f64 > alone as f64 * SLOWER_MAX => {
-            (format!("the neighbour's p99 is {p99_micros} us, alone it was {alone} us"), false)
-        }
-        (Ok(outcome), _) => (outcome, true),
+        (Ok(said), _) => (said, true),
     };
     if !met {
         // The next row finds a service as new.
@@ -144,9 +174,10 @@ fn attack(case: &Case, lab: &mut Lab, neighbour: &Neighbour, alone: u64, quick: 
     Ok(Outcome {
         row: case.row,
         attack: case.attack,
-        outcome,
+        said,
         met,
         p99_micros,
+        alone_micros: if quick { u64::MAX } else { alone },
         rows_beside,
         memory_before,
         memory_after,
@@ -169,8 +200,9 @@ fn settled(lab: &Lab, before: u64) -> anyhow::Result<u64> {
     }
 }
 
-fn report(outcome: &Outcome, as_json: bool, alone: u64, quick: bool) {
-    let Outcome { row, attack, outcome: said, met, p99_micros, rows_beside, memory_before, memory_after } = outcome;
+fn report(outcome: &Outcome, as_json: bool, quick: bool) {
+    let Outcome { row, attack, said, met, p99_micros, alone_micros, rows_beside, memory_before, memory_after } =
+        outcome;
     if as_json {
         let mut line = json!({
             "row": row, "attack": attack, "outcome": said, "met": met,
@@ -178,7 +210,7 @@ fn report(outcome: &Outcome, as_json: bool, alone: u64, quick: bool) {
         });
         if !quick {
             line["p99_micros"] = (*p99_micros).into();
-            line["p99_alone_micros"] = alone.into();
+            line["p99_alone_micros"] = (*alone_micros).into();
         }
         print(&line);
     }
@@ -191,12 +223,13 @@ fn print(line: &serde_json::Value) {
 }
 
 fn table(outcomes: &[Outcome]) -> String {
-    let mut text = String::from("| row | attack | what comes of it |\n| --- | --- | --- |\n");
-    for Outcome { row, attack, outcome, .. } in outcomes {
-        text.push_str(&format!("| {row} | {attack} | {} |\n", outcome.replace('|', "\\|")));
+    let mut text = String::from("| row | attack | what comes of it | p99 beside, alone |\n| --- | --- | --- | --- |\n");
+    for Outcome { row, attack, said, p99_micros, alone_micros, .. } in outcomes {
+        let (beside, alone) = (p99_micros / 1_000, alone_micros / 1_000);
+        text.push_str(&format!("| {row} | {attack} | {} | {beside}, {alone} ms |\n", said.replace('|', "\\|")));
     }
     for (row, attack, why) in NOT_APPLICABLE {
-        text.push_str(&format!("| {row} | {attack} | not applicable: {why} |\n"));
+        text.push_str(&format!("| {row} | {attack} | not applicable: {why} | |\n"));
     }
     text
 }

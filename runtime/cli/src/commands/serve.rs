@@ -25,6 +25,8 @@ use crate::terminal::Terminal;
 const CONTROL_THREADS: usize = 2;
 /// Threads that wait for disks. Each keeps memory of its own, so a storm of requests must not make hundreds.
 const BLOCKING_THREADS_MAX: usize = 64;
+/// Mappings that an instance takes of those the kernel gives a process, some more than measured.
+const MAPPINGS_PER_INSTANCE: u64 = 12;
 
 #[derive(Debug, Args)]
 #[command(after_help = "The first start writes a token of the operator to DIR/admin.token, readable by its owner \
@@ -115,6 +117,9 @@ async fn run(
     };
     let workers = u32::try_from(data.metrics().num_workers()).unwrap_or(u32::MAX);
     let plugins = Plugins::with_instances(terminal, Arc::clone(&clock) as Arc<dyn Clock>, args.instances)?;
+    if let Some(warning) = few_mappings(args.instances) {
+        tracing::warn!("{warning}");
+    }
     let host = Arc::new(JobHost::new(Arc::new(plugins), Arc::clone(&clock), data, args.registries));
     let settings = ServiceSettings { workers, hibernate_after: args.hibernate_after.0 };
     let opened = Service::open(&args.data, Arc::new(RealDisk), Arc::clone(&clock) as _, host, logs, settings);
@@ -174,4 +179,16 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     // With fewer it serves fewer.
     let _fewer = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).is_err();
+}
+
+/// What to do where the kernel gives the process fewer mappings than so many instances take.
+fn few_mappings(instances: u32) -> Option<String> {
+    let wanted = u64::from(instances) * MAPPINGS_PER_INSTANCE;
+    let allowed: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()?;
+    (wanted > allowed).then(|| {
+        format!(
+            "{instances} instances take {wanted} mappings of memory, {allowed} are allowed: jobs may fail to \
+             start; run: sysctl -w vm.max_map_count={wanted}, or serve --instances with fewer"
+        )
+    })
 }
