@@ -2,6 +2,7 @@
 
 mod apply;
 mod beside;
+mod beside_windows;
 mod control;
 mod convoy;
 mod disk;

@@ -17,8 +17,13 @@ pub(crate) const JOB: &str = "name = \"swap\"\ndelivery = \"at-least-once\"\nepo
 
 /// A version of `tests/guests/versions`.
 pub(crate) fn version(name: &str) -> Vec<u8> {
+    marked("versions", name)
+}
+
+/// A guest that says that it is version `name`.
+pub(crate) fn marked(guest: &str, name: &str) -> Vec<u8> {
     const MARK: &str = "wasmill-version=v1      ";
-    let mut bytes = built_guest("versions");
+    let mut bytes = built_guest(guest);
     let place = bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes()).expect("the mark");
     let mark = format!("{:<width$}", format!("wasmill-version={name}"), width = MARK.len());
     bytes[place..place + MARK.len()].copy_from_slice(mark.as_bytes());

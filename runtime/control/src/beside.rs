@@ -146,7 +146,7 @@ pub fn objection(mode: Mode, progress: &Progress) -> Option<&'static str> {
         Mode::Canary(_) => None,
         Mode::Shadow if progress.gave_up => Some("it fails again and again"),
         Mode::Shadow if progress.differences > 0 => Some("it does not do what the old one does"),
-        Mode::Shadow if progress.compared == 0 => Some("nothing was compared: no row has come"),
+        Mode::Shadow if progress.compared == 0 => Some("nothing was compared: no row has come, or no window has fired"),
         Mode::Shadow => None,
     }
 }

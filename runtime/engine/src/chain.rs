@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, mpsc};
 use wasmill_contract::{Cut, DeadLetter, OperatorError, Share};
 use wasmill_env::{Clock as HostClock, kill_point, planted};
 use wasmill_model::{
-    Batch, Clock, Column, Entries, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, PluginDigest, SpaceMigration,
-    Timestamp, key_group, share_of,
+    Batch, Clock, Column, Entries, Epoch, KeyGroup, LetterKind, LetterSubject, NodeName, SpaceMigration, Timestamp,
+    key_group, share_of,
 };
 use wasmill_plan::LATE;
 use wasmill_spec::NewKey;
@@ -57,12 +57,9 @@ impl Slot {
         }
     }
 
-    /// The plugin that makes its rows. Operators say it themselves: two may share the rows.
-    fn plugin(&self) -> Option<PluginDigest> {
-        match &self.kind {
-            SlotKind::Window(window) => Some(window.digest()),
-            SlotKind::Source | SlotKind::Operator(_) | SlotKind::Sink(_) => None,
-        }
+    /// Whether a plugin makes its rows.
+    fn has_plugin(&self) -> bool {
+        matches!(self.kind, SlotKind::Operator(_) | SlotKind::Window(_))
     }
 }
 
@@ -205,24 +202,17 @@ impl Chain {
                 refused("the stage has lanes (`ordered`): their keys move, and a plugin beside could not follow them")
             }
             (SlotKind::Operator(operator), change) => operator.prepare_change(change).await,
-            (SlotKind::Window(window), Change::Swap { factory, .. }) => window.prepare_swap(&**factory).await,
-            (SlotKind::Window(_), Change::Beside { .. }) => {
-                refused("the stage has windows, and nothing can run beside an aggregate")
-            }
-            (SlotKind::Window(_), Change::Alone) => Ok(()),
+            (SlotKind::Window(window), change) => window.prepare_change(change).await,
         }
     }
 
     /// Goes on with what was prepared, or without it. `epoch` is the last of the old plugin.
     pub(crate) fn settle_swap(&mut self, offer: &Offer, take: bool, epoch: Epoch) {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == offer.stage) else { return };
-        match (&mut slot.kind, &offer.change) {
-            (SlotKind::Operator(operator), change) => operator.settle_change(change, take, epoch),
-            (SlotKind::Window(window), Change::Swap { factory, trial }) => {
-                window.settle_swap(factory, take, trial.then_some(epoch));
-            }
-            (SlotKind::Window(_), Change::Beside { .. } | Change::Alone)
-            | (SlotKind::Source | SlotKind::Sink(_), _) => {}
+        match &mut slot.kind {
+            SlotKind::Operator(operator) => operator.settle_change(&offer.change, take, epoch),
+            SlotKind::Window(window) => window.settle_change(&offer.change, take, epoch),
+            SlotKind::Source | SlotKind::Sink(_) => {}
         }
     }
 
@@ -472,11 +462,10 @@ impl Chain {
         for letter in produced.letters {
             self.keep(place, letter);
         }
-        let maker = self.slots[place].plugin();
+        let has_plugin = self.slots[place].has_plugin();
         for (port, batch) in produced.outputs {
-            let batch = if maker.is_some() { batch.with_maker(maker) } else { batch };
             self.slots[place].metrics.out(batch.len());
-            if let Some(account) = self.account.as_ref().filter(|_| maker.is_some()) {
+            if let Some(account) = self.account.as_ref().filter(|_| has_plugin) {
                 account.rows_out(batch.len());
             }
             self.slots[place].metrics.show(&batch);
@@ -649,7 +638,7 @@ impl Chain {
                     cut.stages.push(stage);
                     letters.into_iter().for_each(|letter| self.keep(place, letter));
                 }
-                SlotKind::Window(window) => cut.stages.push(window.cut(self.share)),
+                SlotKind::Window(window) => cut.stages.push(window.cut(self.share).await),
                 SlotKind::Sink(sink) => cut.sinks.push(sink.cut(self.share, barrier.epoch).await?),
             }
         }

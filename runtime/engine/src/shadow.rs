@@ -7,12 +7,19 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wasmill_model::{Batch, Timestamp};
+use wasmill_model::{Batch, PaneKind, Timestamp};
+
+use crate::operator_slot::Produced;
 
 /// Differences that a report keeps each of.
 pub const DIFFERENCES_MAX: usize = 100;
 /// Bytes of a key or a value that are kept for people.
 const SHOWN_BYTES_MAX: usize = 512;
+
+/// Bytes of a view in one task.
+pub(crate) const VIEW_BYTES_MAX: usize = 64 << 20;
+/// Times in a row that a shadow may fail at once after it has begun anew.
+pub(crate) const FAILURES_MAX: u32 = 8;
 
 /// What kind of difference there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,25 +179,44 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    fn rows(&self) -> usize {
+    /// What the old one has given.
+    pub(crate) fn of(produced: &Produced) -> Self {
+        let outputs = produced.outputs.iter().map(|(port, batch)| (Way::Port(*port), batch.clone()));
+        let letters = produced.letters.iter().map(|letter| (Way::Rejected, letter.rows.clone()));
+        Self { outputs: outputs.chain(letters).collect() }
+    }
+
+    /// Adds what came behind.
+    pub(crate) fn push(&mut self, batches: impl IntoIterator<Item = (Way, Batch)>) {
+        self.outputs.extend(batches);
+    }
+
+    pub(crate) fn rows(&self) -> usize {
         self.outputs.iter().map(|(_, batch)| batch.len()).sum()
     }
 
-    fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.outputs.len() == other.outputs.len()
-            && self.outputs.iter().zip(&other.outputs).all(|((way, old), (other, new))| {
-                way == other && old.times() == new.times() && old.keys() == new.keys() && old.values() == new.values()
-            })
+            && self
+                .outputs
+                .iter()
+                .zip(&other.outputs)
+                .all(|((way, old), (other, new))| way == other && is_same(old, new))
     }
 
     fn each(&self) -> Vec<Row<'_>> {
         let mut rows = Vec::with_capacity(self.rows());
         for (way, batch) in &self.outputs {
-            let times = batch.times().iter().zip(batch.keys().iter().zip(batch.values().iter()));
-            rows.extend(times.map(|(&time, (key, value))| Row { way: *way, time, key, value }));
+            let times = batch.times().iter().zip(batch.keys().iter().zip(batch.values().iter())).enumerate();
+            let kind = |row: usize| batch.kinds().map(|kinds| kinds[row]);
+            rows.extend(times.map(|(row, (&time, (key, value)))| Row { way: *way, time, key, value, kind: kind(row) }));
         }
         rows
     }
+}
+
+fn is_same(old: &Batch, new: &Batch) -> bool {
+    old.times() == new.times() && old.keys() == new.keys() && old.values() == new.values() && old.kinds() == new.kinds()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +225,8 @@ struct Row<'a> {
     time: i64,
     key: &'a [u8],
     value: &'a [u8],
+    /// What it says that it is, behind windows.
+    kind: Option<PaneKind>,
 }
 
 impl Row<'_> {
@@ -215,12 +243,21 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// Compares what one call has given, row by row within each key and way.
 pub(crate) fn compare(old: &Given, new: &Given, report: &ShadowReport) {
+    compare_within(old, new, report, |_| None);
+}
+
+/// The same for panes, row by row within each key and event time: that is what tells them apart.
+pub(crate) fn compare_panes(old: &Given, new: &Given, report: &ShadowReport) {
+    compare_within(old, new, report, |row| Some(row.time));
+}
+
+fn compare_within(old: &Given, new: &Given, report: &ShadowReport, within: impl Fn(&Row<'_>) -> Option<i64>) {
     report.compared(old.rows());
     if old.is_same(new) {
         return;
     }
     let (old, new) = (old.each(), new.each());
-    for pair in pairs(&old, &new) {
+    for pair in pairs(&old, &new, within) {
         let (old, new) = (pair.0.map(|row| &old[row]), pair.1.map(|row| &new[row]));
         let Some(either) = old.or(new) else { continue };
         let kind = match (old, new) {
@@ -240,15 +277,20 @@ pub(crate) fn compare(old: &Given, new: &Given, report: &ShadowReport) {
 }
 
 /// Rows that differ, by their places: those of one key and way are matched from both ends, and what is
-/// left in the middle is paired in order. Rows of different keys may come in any order.
-fn pairs(old: &[Row<'_>], new: &[Row<'_>]) -> Vec<(Option<usize>, Option<usize>)> {
+/// left in the middle is paired in order. Rows of different keys may come in any order, and of those of a
+/// key, such with another `within`.
+fn pairs(
+    old: &[Row<'_>],
+    new: &[Row<'_>],
+    within: impl Fn(&Row<'_>) -> Option<i64>,
+) -> Vec<(Option<usize>, Option<usize>)> {
     type Sides = (Vec<usize>, Vec<usize>);
-    let mut by_key: BTreeMap<(Way, &[u8]), Sides> = BTreeMap::new();
+    let mut by_key: BTreeMap<(Way, &[u8], Option<i64>), Sides> = BTreeMap::new();
     for (place, row) in old.iter().enumerate() {
-        by_key.entry((row.way, row.key)).or_default().0.push(place);
+        by_key.entry((row.way, row.key, within(row))).or_default().0.push(place);
     }
     for (place, row) in new.iter().enumerate() {
-        by_key.entry((row.way, row.key)).or_default().1.push(place);
+        by_key.entry((row.way, row.key, within(row))).or_default().1.push(place);
     }
     let mut found = Vec::new();
     for (before, after) in by_key.into_values() {
@@ -291,7 +333,7 @@ mod tests {
         ) {
             let (old, new) = (given(&old), given(&new));
             let (old, new) = (old.each(), new.each());
-            let found = pairs(&old, &new);
+            let found = pairs(&old, &new, |_| None);
             let gone: BTreeSet<usize> = found.iter().filter_map(|pair| pair.0).collect();
             let come: BTreeSet<usize> = found.iter().filter_map(|pair| pair.1).collect();
             let firsts = found.iter().filter(|pair| pair.0.is_some()).count();

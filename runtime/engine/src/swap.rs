@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wasmill_contract::OperatorFactory;
-use wasmill_model::{Epoch, KEY_GROUPS, KeyGroup, NodeName};
+use wasmill_model::{Epoch, KEY_GROUPS, KeyGroup, NodeName, key_group};
 
 use crate::error::JobError;
 use crate::shadow::ShadowReport;
@@ -92,6 +92,20 @@ impl KeyShare {
     pub fn has(self, group: KeyGroup) -> bool {
         // Tasks have runs of groups: an odd stride gives each its part.
         (u32::from(group.0) * 161 % u32::from(KEY_GROUPS)) < u32::from(self.0)
+    }
+
+    /// The places of the keys that are not among them, and of those that are; one of both where it has all.
+    pub(crate) fn parts<'a>(self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u32>> {
+        let mut parts = [Vec::new(), Vec::new()];
+        for (row, key) in keys.enumerate() {
+            parts[usize::from(self.has(key_group(key)))].push(row as u32);
+        }
+        let [others, mine] = parts;
+        match (others.is_empty(), mine.is_empty()) {
+            (false, false) => vec![others, mine],
+            (true, _) => vec![mine],
+            (_, true) => vec![others],
+        }
     }
 }
 

@@ -5,22 +5,26 @@
 //! that fails a fresh instance gets the same rows or panes in halves, until the single ones that fail
 //! are found. Those go to the dead letters, and the accumulators are as if they had never come.
 
-use std::collections::VecDeque;
+mod beside;
+mod folding;
+mod shadow;
+
 use std::sync::Arc;
 
 use wasmill_contract::{
-    Aggregate, DeadLetter, OpenError, OperatorContext, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
+    Aggregate, DeadLetter, OpenError, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
 };
 use wasmill_env::planted;
-use wasmill_model::{Batch, Epoch, LetterKind, LetterSubject, PaneBatch, PluginDigest, Rejected, Results, Timestamp};
-use wasmill_order::{Assignment, Fired, OrderError, PaneRows, Stored, Windows};
+use wasmill_model::{Batch, Epoch, LetterKind, LetterSubject, Results, Timestamp};
+use wasmill_order::{Fired, OrderError, PaneRows, Windows};
 use wasmill_store::ChangeSet;
 
 use crate::error::JobError;
 use crate::facts::{LateRows, NAMED_MAX, WindowFacts};
 use crate::faults::{Attempts, Fault, Plugin, settle};
 use crate::operator_slot::{Moment, Produced};
-use crate::outcome;
+use beside::Beside;
+use folding::{Added, halves, part};
 
 /// Panes that one call of an aggregate is given.
 const PANES_MAX: usize = 4_096;
@@ -49,16 +53,38 @@ pub(crate) struct WindowSlot {
     /// The plugin that the next cut has to name.
     changed: Option<Arc<StagePlugin>>,
     last_late: LateRows,
+    /// What runs beside the plugin.
+    beside: Option<Box<Beside>>,
+    /// What is about to.
+    prepared: Option<Box<Beside>>,
 }
 
 impl WindowSlot {
     pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows, accumulators_max: u64) -> Self {
-        let (aggregate, last_late) = (Some(aggregate), LateRows::default());
-        Self { plugin, aggregate, windows, accumulators_max, candidate: None, changed: None, last_late }
+        Self {
+            plugin,
+            aggregate: Some(aggregate),
+            windows,
+            accumulators_max,
+            candidate: None,
+            changed: None,
+            last_late: LateRows::default(),
+            beside: None,
+            prepared: None,
+        }
     }
 
     fn aggregate(&mut self) -> &mut dyn Aggregate {
-        &mut **self.aggregate.as_mut().expect("an aggregate is there but while another is opened in its place")
+        instance(&mut self.aggregate)
+    }
+
+    /// The instance that has a call: its own, or that of the plugin that has a share of the keys.
+    fn instance(&mut self, beside: bool) -> &mut dyn Aggregate {
+        let Self { aggregate, beside: other, .. } = self;
+        match other.as_deref_mut() {
+            Some(Beside::Canary(canary)) if beside => canary.aggregate(),
+            _ => instance(aggregate),
+        }
     }
 
     /// How much memory its instance has.
@@ -66,17 +92,19 @@ impl WindowSlot {
         self.aggregate.as_ref().map_or(0, |aggregate| aggregate.memory_bytes())
     }
 
-    fn begin_call(&mut self, at: Moment) -> &mut dyn Aggregate {
-        let aggregate = self.aggregate();
+    fn begin_call(&mut self, beside: bool, at: Moment) -> &mut dyn Aggregate {
+        let aggregate = self.instance(beside);
         aggregate.context().begin_call(at.watermark, at.wall);
         aggregate
     }
 
-    fn settle<T>(&mut self, result: Result<T, wasmill_contract::OperatorError>) -> Result<T, Fault> {
-        let Self { plugin, aggregate, .. } = self;
-        let context: &mut OperatorContext =
-            aggregate.as_mut().expect("an aggregate is there but while another is opened in its place").context();
-        settle(context, plugin.metrics(), result, false)
+    fn settle<T>(&mut self, beside: bool, result: Result<T, OperatorError>) -> Result<T, Fault> {
+        let Self { plugin, aggregate, beside: other, .. } = self;
+        let aggregate = match other.as_deref_mut() {
+            Some(Beside::Canary(canary)) if beside => canary.aggregate(),
+            _ => instance(aggregate),
+        };
+        settle(aggregate.context(), plugin.metrics(), result, false).map_err(|fault| Fault { beside, ..fault })
     }
 
     /// A fresh instance for the same windows.
@@ -87,11 +115,11 @@ impl WindowSlot {
             aggregate.context().forget_call();
             self.aggregate = Some(aggregate);
         }
-        Ok(())
+        self.restart_canary().await
     }
 
     /// Behind a cut: opens a new plugin. Where it fails everything is as before.
-    pub(crate) async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
+    async fn prepare_swap(&mut self, factory: &dyn OperatorFactory) -> Result<(), OperatorError> {
         let context = self.aggregate().context().take();
         match factory.open_aggregate(context).await {
             Ok(new) => {
@@ -107,7 +135,7 @@ impl WindowSlot {
     }
 
     /// Goes on with the new plugin, or with the old one.
-    pub(crate) fn settle_swap(&mut self, factory: &Arc<dyn OperatorFactory>, take: bool, trial: Option<Epoch>) {
+    fn settle_swap(&mut self, factory: &Arc<dyn OperatorFactory>, take: bool, trial: Option<Epoch>) {
         let Some(mut candidate) = self.candidate.take() else { return };
         if !take {
             *self.aggregate().context() = candidate.close();
@@ -117,11 +145,6 @@ impl WindowSlot {
         self.aggregate = Some(candidate);
         self.plugin.replace(Arc::clone(factory), trial);
         self.changed = Some(Arc::new(StagePlugin::of(&**factory)));
-    }
-
-    /// The plugin that runs.
-    pub(crate) fn digest(&self) -> PluginDigest {
-        self.plugin.factory().digest()
     }
 
     /// An epoch is durable.
@@ -134,9 +157,17 @@ impl WindowSlot {
     }
 
     pub(crate) async fn process(&mut self, input: &Batch, at: Moment) -> Result<Produced, JobError> {
+        let produced = self.fold_all(input, at).await?;
+        if let Some(shadow) = self.shadow() {
+            shadow.process(input, at, &produced).await;
+        }
+        Ok(produced)
+    }
+
+    async fn fold_all(&mut self, input: &Batch, at: Moment) -> Result<Produced, JobError> {
         let mut produced = Produced::default();
         let mut attempts = Attempts::default();
-        let mut open = VecDeque::from([input.clone()]);
+        let mut open = self.split_rows(input);
         while let Some(rows) = open.pop_front() {
             let (rows, fault) = match self.fold(&rows, at).await? {
                 Folding::Done { letter, rest } => {
@@ -161,7 +192,11 @@ impl WindowSlot {
                 }
             };
             self.plugin.blame(&fault)?;
-            if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
+            let again = self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await;
+            if !again {
+                self.plugin.condemn(&fault)?;
+            }
+            if again {
                 open.push_front(rows);
             } else if let Some([first, second]) = halves(rows.len()) {
                 open.push_front(rows.gather(&second));
@@ -178,60 +213,54 @@ impl WindowSlot {
         Ok(produced)
     }
 
-    /// Adds rows to their windows, the first of them at least, or none.
+    /// Adds rows of one plugin to their windows, the first of them at least, or none.
     async fn fold(&mut self, input: &Batch, at: Moment) -> Result<Folding, JobError> {
-        let assignment = self.windows.assign(input, at.wall).map_err(|cause| self.order(cause))?;
-        let taken = assignment.taken;
-        let rest = (taken < input.len()).then(|| input.slice(taken..input.len()));
-        let rows = match &assignment.rows {
-            Some(rows) => input.gather(rows),
-            None => input.clone(),
-        };
-        let mut letter = None;
-        if !rows.is_empty() {
-            let aggregate = self.begin_call(at);
-            let result = aggregate.fold(&assignment.accumulators, &assignment.groups, &rows).await;
-            let folded = match self.settle(result) {
-                Ok(folded) => folded,
-                Err(fault) => {
-                    self.windows.abandon();
-                    return Ok(Folding::Failed { rows: input.slice(0..taken), rest, fault });
+        let beside = self.is_beside(input.keys());
+        let folding = folding::Folding::assign(&mut self.windows, input, at.wall).map_err(|cause| self.order(cause))?;
+        let folded = match folding.call() {
+            None => None,
+            Some((accumulators, groups, rows)) => {
+                let aggregate = self.begin_call(beside, at);
+                let result = aggregate.fold(accumulators, groups, rows).await;
+                match self.settle(beside, result) {
+                    Ok(folded) => Some(folded),
+                    Err(fault) => {
+                        let (rows, rest) = folding.abandon(&mut self.windows);
+                        return Ok(Folding::Failed { rows, rest, fault });
+                    }
                 }
-            };
-            let stored = self.windows.store(&assignment, &folded).map_err(|cause| self.order(cause))?;
-            let rejected = rejected_once(&assignment, &folded.rejected);
-            letter = outcome::rejected_rows(input, &rejected).map(|(rows, reasons)| DeadLetter {
-                node: self.plugin.name().clone(),
-                digest: Some(self.plugin.factory().digest()),
-                kind: LetterKind::Rejected,
-                subject: INPUT,
-                rows,
-                reasons,
-                stack: Vec::new(),
-            });
-            if stored == Stored::FoldOthersAgain {
-                let is_rejected = |row: &u32| rejected.binary_search_by_key(row, |rejected| rejected.row).is_ok();
-                let others: Vec<u32> = (0..input.len() as u32).filter(|row| !is_rejected(row)).collect();
-                let rest = (!others.is_empty()).then(|| input.gather(&others));
-                return Ok(Folding::Done { letter, rest });
             }
-        }
-        if !assignment.late.is_empty() {
-            self.plugin.metrics().late(assignment.late.len());
-            self.last_late.note(input, &assignment.late, at.watermark, at.wall, |_| None);
+        };
+        let added = folding.store(&mut self.windows, folded.as_ref()).map_err(|cause| self.order(cause))?;
+        let Added { rejected, late, rest } = added;
+        let letter = rejected.map(|(rows, reasons)| DeadLetter {
+            node: self.plugin.name().clone(),
+            digest: Some(self.maker(beside)),
+            kind: LetterKind::Rejected,
+            subject: INPUT,
+            rows,
+            reasons,
+            stack: Vec::new(),
+        });
+        if !late.is_empty() {
+            self.plugin.metrics().late(late.len());
+            self.last_late.note(input, &late, at.watermark, at.wall, |_| None);
         }
         Ok(Folding::Done { letter, rest })
     }
 
     fn verdict(&mut self, fault: Fault, subject: LetterSubject, rows: Batch) -> Result<DeadLetter, JobError> {
         let Self { plugin, aggregate, .. } = self;
-        let aggregate = aggregate.as_mut().expect("an aggregate is there but while another is opened in its place");
-        plugin.verdict(fault, aggregate.context(), subject, rows)
+        plugin.verdict(fault, instance(aggregate).context(), subject, rows)
     }
 
     /// Fires windows that are due, at most one call's worth of panes. `None` once none is.
     pub(crate) async fn fire(&mut self, at: Moment) -> Result<Option<Produced>, JobError> {
-        self.fire_up_to(at.watermark, at.wall, at).await
+        let produced = self.fire_up_to(at.watermark, at.wall, at).await?;
+        if let Some(shadow) = self.shadow() {
+            shadow.fire(at, produced.as_ref()).await;
+        }
+        Ok(produced)
     }
 
     async fn fire_up_to(
@@ -243,23 +272,26 @@ impl WindowSlot {
         let Some(fired) = self.windows.fire(watermark, wall, PANES_MAX) else { return Ok(None) };
         let mut produced = Produced::default();
         let mut attempts = Attempts::default();
-        let mut open = VecDeque::from([fired]);
+        let mut open = self.split_panes(fired);
         while let Some(fired) = open.pop_front() {
-            let fault = match self.finish(&fired, at).await {
+            let beside = self.is_beside(&fired.panes.keys);
+            let results = finish(self.instance(beside), &fired, at).await;
+            let fault = match self.settle(beside, results) {
                 Ok(results) => {
                     self.plugin.succeeded();
-                    let PaneRows { times, keys, values, kinds } = self.windows.rows(&fired, results);
-                    let batch = Batch::new(Arc::new(times), Arc::new(keys), Arc::new(values), at.monotonic_nanos);
-                    let batch = batch.with_kinds(kinds.map(Arc::new));
-                    if !batch.is_empty() {
-                        produced.outputs.push((RESULTS, batch));
-                    }
+                    let maker = Some(self.maker(beside));
+                    let batch = pane_batch(&mut self.windows, &fired, results, at);
+                    produced.outputs.extend(batch.map(|batch| (RESULTS, batch.with_maker(maker))));
                     continue;
                 }
                 Err(fault) => fault,
             };
             self.plugin.blame(&fault)?;
-            if self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await {
+            let again = self.plugin.waits_for_another_attempt(&fault.cause, &mut attempts).await;
+            if !again {
+                self.plugin.condemn(&fault)?;
+            }
+            if again {
                 open.push_front(fired);
             } else if let Some([first, second]) = halves(fired.panes.starts.len()) {
                 open.push_front(part(&fired, &second));
@@ -271,22 +303,6 @@ impl WindowSlot {
             self.restart().await?;
         }
         Ok(Some(produced))
-    }
-
-    /// The results of panes.
-    async fn finish(&mut self, fired: &Fired, at: Moment) -> Result<Results, Fault> {
-        let Fired { panes, accumulators, merge, .. } = fired;
-        let merged;
-        let accumulators = match merge {
-            Some(groups) => {
-                let result = self.begin_call(at).merge(accumulators, groups, panes.starts.len() as u32).await;
-                merged = self.settle(result)?;
-                &merged
-            }
-            None => accumulators,
-        };
-        let result = self.begin_call(at).finish(panes, accumulators).await;
-        self.settle(result)
     }
 
     /// Which windows are open, and what came late for them.
@@ -301,14 +317,19 @@ impl WindowSlot {
 
     /// When the wall clock makes a window fire next.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.windows.next_deadline()
+        let shadow = match self.beside.as_deref() {
+            Some(Beside::Shadow(shadow)) => shadow.next_deadline(),
+            Some(Beside::Canary(_)) | None => None,
+        };
+        self.windows.next_deadline().into_iter().chain(shadow).min()
     }
 
-    pub(crate) fn cut(&mut self, share: Share) -> StageCut {
+    pub(crate) async fn cut(&mut self, share: Share) -> StageCut {
         let mut windows = self.windows.take_changes();
         if planted("panes-not-in-cut") {
             windows.entries.clear();
         }
+        self.cut_shadow().await;
         let windows = Some(windows);
         let node = self.plugin.name().clone();
         let plugin = self.changed.take();
@@ -316,38 +337,32 @@ impl WindowSlot {
     }
 }
 
-/// Rejected rows by their places in the input: a row of several windows may be rejected in each.
-fn rejected_once(assignment: &Assignment, rejected: &[Rejected]) -> Vec<Rejected> {
-    let place = |row: u32| assignment.rows.as_ref().map_or(row, |rows| rows[row as usize]);
-    let mut rejected: Vec<Rejected> =
-        rejected.iter().map(|Rejected { row, reason }| Rejected { row: place(*row), reason: reason.clone() }).collect();
-    rejected.dedup_by_key(|rejected| rejected.row);
-    rejected
+/// The instance, which is there but while another is opened in its place.
+fn instance(aggregate: &mut Option<Box<dyn Aggregate>>) -> &mut dyn Aggregate {
+    &mut **aggregate.as_mut().expect("an aggregate is there but while another is opened in its place")
 }
 
-/// The rows of both halves, where there are two.
-fn halves(rows: usize) -> Option<[Vec<u32>; 2]> {
-    let (rows, half) = (rows as u32, rows as u32 / 2);
-    (half > 0).then(|| [(0..half).collect(), (half..rows).collect()])
+/// The results of panes, which are merged first where they have several accumulators each.
+async fn finish(aggregate: &mut dyn Aggregate, fired: &Fired, at: Moment) -> Result<Results, OperatorError> {
+    let Fired { panes, accumulators, merge, .. } = fired;
+    let merged;
+    let accumulators = match merge {
+        Some(groups) => {
+            aggregate.context().begin_call(at.watermark, at.wall);
+            merged = aggregate.merge(accumulators, groups, panes.starts.len() as u32).await?;
+            &merged
+        }
+        None => accumulators,
+    };
+    aggregate.context().begin_call(at.watermark, at.wall);
+    aggregate.finish(panes, accumulators).await
 }
 
-/// Some of the panes, in a row, with their accumulators.
-fn part(fired: &Fired, some: &[u32]) -> Fired {
-    let Fired { panes, accumulators, merge, facts } = fired;
-    let facts = match facts.is_empty() {
-        true => Vec::new(),
-        false => some.iter().map(|&pane| facts[pane as usize].clone()).collect(),
-    };
-    let pick = |bounds: &[i64]| some.iter().map(|&pane| bounds[pane as usize]).collect();
-    let panes = PaneBatch { starts: pick(&panes.starts), ends: pick(&panes.ends), keys: panes.keys.gather(some) };
-    let Some(groups) = merge else {
-        return Fired { panes, accumulators: accumulators.gather(some), merge: None, facts };
-    };
-    let first = some.first().copied().unwrap_or(0);
-    let is_mine = |group: u32| group.checked_sub(first).is_some_and(|group| (group as usize) < some.len());
-    let mine: Vec<u32> = (0..groups.len() as u32).filter(|&member| is_mine(groups[member as usize])).collect();
-    let groups = mine.iter().map(|&member| groups[member as usize] - first).collect();
-    Fired { panes, accumulators: accumulators.gather(&mine), merge: Some(groups), facts }
+/// The rows that results of panes make, where they make any.
+fn pane_batch(windows: &mut Windows, fired: &Fired, results: Results, at: Moment) -> Option<Batch> {
+    let PaneRows { times, keys, values, kinds } = windows.rows(fired, results);
+    let batch = Batch::new(Arc::new(times), Arc::new(keys), Arc::new(values), at.monotonic_nanos);
+    (!batch.is_empty()).then(|| batch.with_kinds(kinds.map(Arc::new)))
 }
 
 /// A pane for the dead letters: each of its accumulators as a row.
@@ -357,3 +372,6 @@ fn pane_rows(fired: Fired, now_nanos: u64) -> Batch {
     let times = groups.iter().map(|&pane| panes.ends[pane as usize].saturating_sub(1)).collect();
     Batch::new(Arc::new(times), Arc::new(panes.keys.gather(&groups)), Arc::new(accumulators), now_nanos)
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,14 +61,14 @@ impl Canary {
                 std::iter::once(Call::Watermark { beside: false }).chain(beside).collect()
             }
             Call::Rows(port, rows) => {
-                let parts = self.parts(rows.keys().iter());
+                let parts = self.share.parts(rows.keys().iter());
                 if parts.len() == 1 {
                     return vec![Call::Rows(port, rows)];
                 }
                 parts.iter().map(|part| Call::Rows(port, rows.gather(part))).collect()
             }
             Call::Fired(clock, fired) => {
-                let parts = self.parts(fired.keys.iter());
+                let parts = self.share.parts(fired.keys.iter());
                 if parts.len() == 1 {
                     return vec![Call::Fired(clock, fired)];
                 }
@@ -79,20 +79,6 @@ impl Canary {
                 };
                 parts.iter().map(|rows| Call::Fired(clock, Arc::new(part(rows)))).collect()
             }
-        }
-    }
-
-    /// The rows of each, where it has any; all in one where nothing is split.
-    fn parts<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u32>> {
-        let mut parts = [Vec::new(), Vec::new()];
-        for (row, key) in keys.enumerate() {
-            parts[usize::from(self.share.has(key_group(key)))].push(row as u32);
-        }
-        let [own, beside] = parts;
-        match (own.is_empty(), beside.is_empty()) {
-            (false, false) => vec![own, beside],
-            (true, _) => vec![beside],
-            (_, true) => vec![own],
         }
     }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use wasmill_contract::{Operator, OperatorContext, OperatorError, OperatorFactory, Share};
-use wasmill_model::{Batch, Clock, NodeName, Outcome, Timestamp};
+use wasmill_model::{Clock, NodeName, Outcome, Timestamp};
 use wasmill_order::Timers;
 use wasmill_store::Fork;
 use wasmill_tenancy::Account;
@@ -18,12 +18,10 @@ use super::{FIRINGS_MAX, Moment, OperatorSlot, Produced, apply_timers, call_oper
 use crate::history::Call;
 use crate::migration::migrate;
 use crate::outcome;
-use crate::shadow::{Difference, DifferenceKind, Given, ShadowReport, Way, compare, text};
+use crate::shadow::{
+    Difference, DifferenceKind, FAILURES_MAX, Given, ShadowReport, VIEW_BYTES_MAX, Way, compare, text,
+};
 
-/// Bytes of a view in one task.
-const VIEW_BYTES_MAX: usize = 64 << 20;
-/// Times in a row that it may fail at once after it has begun anew.
-const FAILURES_MAX: u32 = 8;
 /// How many times it may fire timers at one moment without the old one firing any.
 const ROUNDS_MAX: u32 = 64;
 
@@ -145,8 +143,10 @@ impl Shadow {
                     Call::Fired(..) | Call::Watermark { .. } => None,
                 };
                 let outputs = outcome::batches(emissions, &rejected, call.origin(at), at.monotonic_nanos);
-                let old = given(&produced.outputs, produced.letters.iter().map(|letter| &letter.rows));
-                compare(&old, &given(&outputs, &letters), &self.report);
+                let mut new = Given::default();
+                new.push(outputs.into_iter().map(|(port, batch)| (Way::Port(port), batch)));
+                new.push(letters.map(|rows| (Way::Rejected, rows)));
+                compare(&Given::of(produced), &new, &self.report);
                 if self.fork.bytes() > VIEW_BYTES_MAX {
                     self.rest();
                 }
@@ -178,8 +178,7 @@ impl Shadow {
             return self.follow(&Call::Fired(clock, Arc::new(fired)), at, produced).await;
         }
         if self.operator.is_some() {
-            let old = given(&produced.outputs, produced.letters.iter().map(|letter| &letter.rows));
-            compare(&old, &Given::default(), &self.report);
+            compare(&Given::of(produced), &Given::default(), &self.report);
         }
     }
 
@@ -211,10 +210,4 @@ impl Shadow {
             }
         }
     }
-}
-
-fn given<'a>(outputs: &[(u16, Batch)], letters: impl IntoIterator<Item = &'a Batch>) -> Given {
-    let outputs = outputs.iter().map(|(port, batch)| (Way::Port(*port), batch.clone()));
-    let letters = letters.into_iter().map(|rows| (Way::Rejected, rows.clone()));
-    Given { outputs: outputs.chain(letters).collect() }
 }

@@ -7,7 +7,9 @@ use super::{
 use crate::OrderError;
 
 /// The windows of one share of a stage, kept in the way that suits them.
-#[derive(Debug)]
+///
+/// A clone has accumulators of its own: windows that were given the same have fired equally far.
+#[derive(Debug, Clone)]
 pub enum Windows {
     /// Of a fixed length, firing once.
     Sliced(SlicedWindows),
@@ -75,6 +77,15 @@ impl Windows {
         match self {
             Self::Sliced(_) => plain_rows(fired, results),
             Self::Keyed(windows) => windows.rows(fired, &results),
+        }
+    }
+
+    /// Bytes that keys and accumulators take. Looks at every key.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Sliced(windows) => windows.bytes(),
+            Self::Keyed(windows) => windows.bytes(),
         }
     }
 

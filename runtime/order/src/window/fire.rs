@@ -56,7 +56,7 @@ pub(super) fn plain_rows(fired: &Fired, results: Results) -> PaneRows {
 }
 
 /// The panes of the window that is firing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Merging {
     source: Source,
     /// By pane, the slices and slots to merge, in the order of slices.
@@ -67,7 +67,7 @@ pub(super) struct Merging {
     index: HashTable<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 enum Source {
     /// No window is firing.
     #[default]

@@ -47,7 +47,7 @@ use slicing::{SliceBounds, Slicing};
 pub const ASSIGNED_BYTES_MAX: usize = 256 << 20;
 
 /// The windows of one share of a stage, with their accumulators.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SlicedWindows {
     slicing: Slicing,
     hasher: DefaultHashBuilder,

@@ -14,7 +14,7 @@ const GARBAGE_MIN: usize = 4_096;
 /// # Invariants
 /// Slots are in the order in which their keys came. Those from `kept` on belong to an assignment
 /// that is still open, and are the last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slice {
     pub(crate) bounds: SliceBounds,
     table: HashTable<u32>,

@@ -36,7 +36,7 @@ pub(super) use state::Given;
 use state::{Cell, KeyState, Pane};
 
 /// The windows of one share of a stage, key by key, with their accumulators.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KeyedWindows {
     frame: Frame,
     firing: Firing,
@@ -64,7 +64,7 @@ pub struct KeyedWindows {
 
 type Due = (i64, Arc<[u8]>, i64);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Key {
     key: Arc<[u8]>,
     hash: u64,
@@ -78,7 +78,7 @@ struct Key {
 }
 
 /// The open assignment.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Open {
     /// Keys that it touches, in order.
     keys: Vec<u32>,
