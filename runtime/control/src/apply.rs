@@ -62,6 +62,8 @@ pub enum How {
     Exchange,
     /// The job ends at an epoch, and goes on from it.
     Restart,
+    /// The job does not run: it is started with the new file, from its last epoch.
+    Start,
 }
 
 /// What another job file changes.
@@ -91,6 +93,12 @@ pub struct PluginChange {
 }
 
 impl ApplyPlan {
+    /// The same for a job that does not run.
+    #[must_use]
+    pub fn at_rest(self) -> Self {
+        Self { how: How::Start, because: Vec::new(), ..self }
+    }
+
     /// The stages that go on with another plugin or configuration, whatever else becomes of them.
     pub fn swapped(&self) -> impl Iterator<Item = &NodeName> {
         let stays = |line: &&Line| !matches!(line.act, Act::Added | Act::Removed);
@@ -98,6 +106,9 @@ impl ApplyPlan {
         self.nodes.iter().filter(stays).filter(swapped).map(|line| &line.name)
     }
 }
+
+/// What to do about nodes that are gone.
+pub const ALLOW_DROPPED: &str = "--allow-dropped forgets what the job holds for it";
 
 /// Keys of a node that may differ while the job runs.
 const IN_PLACE: [&str; 5] = ["plugin", "config", "input", "inputs", "parallelism"];

@@ -13,12 +13,13 @@ use crate::identity::{self, Regraphed};
 pub struct Graphs(Arc<Mutex<Option<(Epoch, Regraphed)>>>);
 
 impl Graphs {
-    /// `new` takes the place of `old` behind an epoch. No epoch of the new one has begun.
+    /// `new` takes the place of `old` behind an epoch. No epoch of the new one has begun. The first one says the
+    /// `number` of the job file, where there is one.
     ///
     /// # Panics
     /// Where `parts` does not fit the new plan: a bug of the caller.
-    pub fn go_on(&self, behind: Epoch, old: &Plan, new: &Plan, parts: &[NodePart]) {
-        let regraphed = identity::decide_regraph(old, new, parts);
+    pub fn go_on(&self, behind: Epoch, old: &Plan, new: &Plan, parts: &[NodePart], number: Option<u64>) {
+        let regraphed = identity::decide_regraph(old, new, parts, number);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((behind, regraphed));
     }
 

@@ -1,6 +1,6 @@
 //! What a job is, as its state remembers it, and whether it may go on from there.
 //!
-//! Facts stand in the store beside the rows, under `job`, `stage.NAME`, `finished`. They are
+//! Facts stand in the store beside the rows, under `job`, `stage.NAME`, `graph`, `finished`. They are
 //! written with the first epoch of every run in which they differ from what is stored.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ use crate::ControlError;
 const JOB: &str = "job";
 const STAGE: &str = "stage.";
 const FINISHED: &str = "finished";
+/// Which job file exchanged the graph last, where somebody counts them.
+const GRAPH: &str = "graph";
 /// The space by which an aggregate says which version its accumulators have; 1 where it says nothing.
 const ACCUMULATOR: &str = "accumulator";
 
@@ -215,9 +217,20 @@ pub(crate) struct Regraphed {
     pub(crate) sources: BTreeMap<NodeName, NodeName>,
 }
 
+/// The number of the job file whose graph took the place of another while the job ran, last. `None` where none
+/// did.
+#[must_use]
+pub fn graph_number(meta: &BTreeMap<String, Vec<u8>>) -> Option<u64> {
+    std::str::from_utf8(meta.get(GRAPH)?).ok()?.parse().ok()
+}
+
 /// Decides what the first epoch of another graph says. Nodes of one name are the same; swaps have been said.
-pub(crate) fn decide_regraph(old: &Plan, new: &Plan, parts: &[NodePart]) -> Regraphed {
+/// `number` is the one of its job file, where somebody counts them.
+pub(crate) fn decide_regraph(old: &Plan, new: &Plan, parts: &[NodePart], number: Option<u64>) -> Regraphed {
     let mut regraphed = Regraphed { sources: sources(new), ..Regraphed::default() };
+    if let Some(number) = number {
+        regraphed.facts.insert(GRAPH.to_owned(), Some(number.to_string().into_bytes()));
+    }
     for node in old.nodes.iter().filter(|node| new.place(&node.name).is_none()) {
         if matches!(node.kind, NodeKind::Stage { .. }) {
             regraphed.facts.insert(format!("{STAGE}{}", node.name), None);

@@ -41,6 +41,7 @@ fn body(method: &str, path: &str) -> Vec<u8> {
         ("POST", "/v1/plugins") => return version("v3"),
         ("POST", "/v1/pulls") => json!({"reference": "oci://127.0.0.1:1/a:b"}),
         ("PUT", "/v1/jobs/{job}") => return plain("others").into_bytes(),
+        ("POST", "/v1/jobs/{job}/plan") => return plain(MARK).into_bytes(),
         ("POST", "/v1/check") => return plain("others").into_bytes(),
         ("POST", "/v1/topics/{topic}/records") => return b"{\"value\":1}\n".to_vec(),
         (_, path) if path.ends_with("/tokens") => json!({"name": "stolen", "scopes": ["admin"]}),

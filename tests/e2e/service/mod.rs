@@ -1,6 +1,7 @@
 //! `wasmill serve` and the commands that speak to it.
 
 mod client;
+mod deploy;
 mod hibernation;
 mod hostile;
 mod isolation;

@@ -47,24 +47,17 @@ fn set(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn apply(args: &ApplyArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let (Some(dir), false) = (&args.state, server.is_set()) else {
-        if args.plan || args.allow_dropped {
-            return Err(Failure::wrong("--plan and --allow-dropped are for a job of this machine"));
-        }
-        let sets = args.set.iter().map(|set| set.parse()).collect::<Result<_, _>>().map_err(Failure::wrong)?;
-        return service::deploy(&service::DeployArgs { job: args.job.clone(), set: sets }, server, terminal);
-    };
+    let (Some(dir), false) = (&args.state, server.is_set()) else { return at_service(args, server, terminal) };
     let file = std::path::absolute(&args.job).map_err(|error| Failure::file("find", Path::new(&args.job), &error))?;
     let (set, allow_dropped) = (args.set.clone(), args.allow_dropped);
     let plan = remote::ask(dir, &Request::Apply { file, set, allow_dropped, only_plan: args.plan })?;
+    if args.plan {
+        return planned(&plan, terminal);
+    }
     if terminal.json {
         terminal.print_json(&plan)?;
     } else {
-        terminal.print(said(&plan, args.plan, terminal).trim_end())?;
-    }
-    if args.plan {
-        let refused = plan["refused"].as_array().is_some_and(|why| !why.is_empty());
-        return if refused { Err(Failure::Reported { code: FAILED }) } else { Ok(()) };
+        terminal.print(said(&plan, false, terminal).trim_end())?;
     }
     if plan["how"] != "restart" {
         return Ok(());
@@ -75,6 +68,35 @@ pub(super) fn apply(args: &ApplyArgs, server: &ServerArgs, terminal: &Terminal) 
         None => terminal.print(&format!("it goes on behind epoch {}", status["applied"]["resumed_at"])),
         Some(why) => Err(Failure::failed(format!("the job goes on as it was: {why}"))),
     }
+}
+
+/// The same for a job of a service.
+fn at_service(args: &ApplyArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let set = args.set.iter().map(|set| set.parse()).collect::<Result<Vec<Override>, _>>().map_err(Failure::wrong)?;
+    let ApplyArgs { job, allow_dropped, plan, .. } = args;
+    let deployment = service::Deployment { job, set: &set, allow_dropped: *allow_dropped, only_plan: *plan };
+    let answer = service::send(&deployment, server)?;
+    if *plan {
+        return planned(&answer, terminal);
+    }
+    if terminal.json {
+        return terminal.print_json(&answer);
+    }
+    if answer["change"].is_object() {
+        terminal.print(said(&answer["change"], false, terminal).trim_end())?;
+    }
+    service::print_deployed(&answer, terminal)
+}
+
+/// Shows what would be changed.
+fn planned(plan: &Value, terminal: &Terminal) -> Result<(), Failure> {
+    if terminal.json {
+        terminal.print_json(plan)?;
+    } else {
+        terminal.print(said(plan, true, terminal).trim_end())?;
+    }
+    let refused = plan["refused"].as_array().is_some_and(|why| !why.is_empty());
+    if refused { Err(Failure::Reported { code: FAILED }) } else { Ok(()) }
 }
 
 /// Waits until the job runs again. It has none to listen while it is started.
@@ -121,6 +143,7 @@ fn said(plan: &Value, only: bool, terminal: &Terminal) -> String {
             plan["epoch"],
             plan["pause_micros"].as_f64().unwrap_or_default() / 1e3
         ),
+        Some("start") => "the job does not run: it would be started with the new file, from its last epoch".to_owned(),
         Some("in-place") => format!("{would}changed while everything else runs"),
         _ => format!("{would}ended at an epoch, and started again from there"),
     });

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use wasmill_contract::OperatorFactory;
-use wasmill_control::apply::{ApplyPlan, How, PluginChange, decide};
+use wasmill_control::apply::{ALLOW_DROPPED, ApplyPlan, How, PluginChange, decide};
 use wasmill_control::compatibility;
 use wasmill_control::local::{Answer, Refusal};
 use wasmill_model::NodeName;
@@ -44,6 +44,16 @@ pub(crate) struct Applied {
     pub(crate) refused: Option<String>,
 }
 
+/// How a job is to go on with another file.
+pub(crate) struct Wish {
+    /// What the job holds for nodes that are gone may be forgotten.
+    pub(crate) allow_dropped: bool,
+    /// Only say what it changes.
+    pub(crate) only_plan: bool,
+    /// The number of the file, which the first epoch of another graph says.
+    pub(crate) number: Option<u64>,
+}
+
 pub(super) async fn apply(control: &Control, current: &Current, asked: Asked) -> Answer {
     let Some(topics) = &control.topics else {
         return Err(Refusal::new("a job of a service gets another file by being deployed again"));
@@ -57,55 +67,66 @@ pub(super) async fn apply(control: &Control, current: &Current, asked: Asked) ->
     let place =
         Place { base_dir: None, state_dir: Some(&control.dir), topics, plugins: control.store.as_deref(), fence: None };
     let new = Arc::new(assemble::assemble(spec, &control.plugins, &place).await.map_err(refusal)?);
+    let Asked { allow_dropped, only_plan, .. } = asked;
+    let (how, mut answer) = change(control, current, &new, &Wish { allow_dropped, only_plan, number: None }).await?;
+    if how == How::Restart && !only_plan {
+        let revision = control.applied.revision + 1;
+        answer["revision"] = json!(revision);
+        let replacement = Replacement { assembled: new, allow_dropped, revision };
+        if locked(&control.replacement).replace(replacement).is_some() {
+            return Err(Refusal::new("another job file is being applied"));
+        }
+        control.stopping.store(true, Ordering::Relaxed);
+        current.remote.stop();
+    }
+    Ok(answer)
+}
+
+/// Has the job go on with another file, where it need not end for it. Says what that changes, and how; nothing was
+/// done where that is a restart.
+pub(super) async fn change(
+    control: &Control,
+    current: &Current,
+    new: &Arc<Assembled>,
+    wish: &Wish,
+) -> Result<(How, Value), Refusal> {
     let old = control.assembled();
     let mut stages = BTreeMap::new();
     for (name, now) in new.spec.stages.keys().filter_map(|name| Some((name, new.factory(name)?))) {
         if let Some(runs) = control.factory(name).filter(|_| old.spec.stages.contains_key(name)) {
             stages.insert(
                 name.clone(),
-                change(&runs, now).await.map_err(|why| Refusal::new(format!("stage `{name}`: {why}")))?,
+                compared(&runs, now).await.map_err(|why| Refusal::new(format!("stage `{name}`: {why}")))?,
             );
         }
     }
     let mut graph = match wasmill_plan::exchange(&old.planned.plan, &new.planned.plan) {
-        Ok(exchange) => exchange.opened.iter().filter_map(|node| keeps_on_disk(&new, node)).collect(),
+        Ok(exchange) => exchange.opened.iter().filter_map(|node| keeps_on_disk(new, node)).collect(),
         Err(why) => why,
     };
     if locked(&control.trials).any() {
         graph.push("a plugin runs beside that of a stage".to_owned());
     }
-    let plan = decide(&old.spec.difference(&new.spec), &stages, &graph, asked.allow_dropped);
+    let plan = decide(&old.spec.difference(&new.spec), &stages, &graph, wish.allow_dropped);
     let mut answer = said(&plan);
-    if asked.only_plan {
-        return Ok(answer);
+    if wish.only_plan {
+        return Ok((plan.how, answer));
     }
     if !plan.refused.is_empty() {
         let refusal = Refusal::new(format!("the job goes on as it is: {}", plan.refused.join("; ")));
         let gone = plan.refused.iter().any(|why| why.contains("is gone"));
-        return Err(if gone { refusal.hint("--allow-dropped forgets what the job holds for it") } else { refusal });
+        return Err(if gone { refusal.hint(ALLOW_DROPPED) } else { refusal });
     }
     match plan.how {
-        How::Nothing => control.set_assembled(new),
+        How::Nothing => control.set_assembled(Arc::clone(new)),
         How::InPlace => {
-            answer["swaps"] = in_place(control, current, &plan, &new).await?;
-            control.set_assembled(new);
+            answer["swaps"] = in_place(control, current, &plan, new).await?;
+            control.set_assembled(Arc::clone(new));
         }
-        How::Exchange => {
-            let swaps = exchange(control, current, &plan, &new, &mut answer, asked.allow_dropped).await?;
-            answer["swaps"] = swaps;
-        }
-        How::Restart => {
-            let revision = control.applied.revision + 1;
-            answer["revision"] = json!(revision);
-            let replacement = Replacement { assembled: new, allow_dropped: asked.allow_dropped, revision };
-            if locked(&control.replacement).replace(replacement).is_some() {
-                return Err(Refusal::new("another job file is being applied"));
-            }
-            control.stopping.store(true, Ordering::Relaxed);
-            current.remote.stop();
-        }
+        How::Exchange => answer["swaps"] = exchange(control, current, &plan, new, &mut answer, wish).await?,
+        How::Restart | How::Start => {}
     }
-    Ok(answer)
+    Ok((plan.how, answer))
 }
 
 /// Why a stage cannot be opened while the job runs: its files of state belong to the start of a job.
@@ -119,7 +140,7 @@ fn said(plan: &ApplyPlan) -> Value {
     serde_json::to_value(plan).unwrap_or_default()
 }
 
-async fn change(runs: &Arc<dyn OperatorFactory>, now: &Arc<dyn OperatorFactory>) -> Result<PluginChange, String> {
+async fn compared(runs: &Arc<dyn OperatorFactory>, now: &Arc<dyn OperatorFactory>) -> Result<PluginChange, String> {
     let unknown = compatibility::ask(runs.descriptor(), &**now).await.map_err(|error| error.to_string())?;
     Ok(PluginChange {
         other: runs.digest() != now.digest(),
@@ -161,7 +182,7 @@ async fn exchange(
     plan: &ApplyPlan,
     new: &Arc<Assembled>,
     answer: &mut Value,
-    allow_dropped: bool,
+    wish: &Wish,
 ) -> Result<Value, Refusal> {
     let (old, graph) = (control.assembled(), new.planned.plan.clone());
     let nodes = new.parts(|sink| sink);
@@ -172,16 +193,18 @@ async fn exchange(
         })?;
     }
     let swaps = in_place(control, current, plan, new).await?;
+    let made = Arc::new(AtomicBool::new(false));
     let behind = {
-        let (graphs, assembled) = (current.graphs.clone(), Arc::clone(&control.assembled));
-        let (graph, nodes, new) = (graph.clone(), nodes.clone(), Arc::clone(new));
+        let (graphs, assembled, made) = (current.graphs.clone(), Arc::clone(&control.assembled), Arc::clone(&made));
+        let (graph, nodes, new, number) = (graph.clone(), nodes.clone(), Arc::clone(new), wish.number);
         Box::new(move |epoch| {
-            graphs.go_on(epoch, &old.planned.plan, &graph, &nodes);
+            made.store(true, Ordering::Release);
+            graphs.go_on(epoch, &old.planned.plan, &graph, &nodes, number);
             *locked(&assembled) = new;
         })
     };
     // An attempt that is made again may find an epoch of the old graph.
-    control.allows_dropped.fetch_or(allow_dropped, Ordering::Relaxed);
+    control.allows_dropped.fetch_or(wish.allow_dropped, Ordering::Relaxed);
     match current.remote.exchange(graph, nodes, behind).await {
         Ok(exchanged) => {
             control.set_assembled(Arc::clone(new));
@@ -191,7 +214,9 @@ async fn exchange(
         }
         Err(error) => {
             let swapped = if plan.swapped().next().is_some() { ", but for the plugins that were swapped" } else { "" };
-            Err(Refusal::new(format!("the job goes on as it is{swapped}: {error}")))
+            let refusal = Refusal::new(format!("the job goes on as it is{swapped}: {error}"));
+            // Whether an epoch of the new graph has become durable is not known then.
+            Err(Refusal { undecided: made.load(Ordering::Acquire), ..refusal })
         }
     }
 }

@@ -24,7 +24,7 @@ use wasmill_model::{Epoch, NodeName};
 use wasmill_spec::PluginRef;
 use wasmill_store::Topics;
 
-pub(crate) use self::apply::{Applied, Replacement};
+pub(crate) use self::apply::{Applied, Replacement, Wish};
 use crate::assemble::{self, Assembled};
 use crate::failure::Failure;
 use crate::kept_plugins;
@@ -297,6 +297,14 @@ impl Control {
         let current = locked(&self.current).clone();
         current
             .ok_or_else(|| Refusal::new("the job does not run just now: it starts, ends, or waits for room on a disk"))
+    }
+
+    /// Goes on with another job, where this one need not end for it. The answer is a plan; nothing was done where
+    /// that is a restart.
+    pub(crate) async fn change(&self, new: &Arc<Assembled>, wish: &Wish) -> Answer {
+        let current = self.current()?;
+        let _busy = Busy::new(&self.asked);
+        Ok(apply::change(self, &current, new, wish).await?.1)
     }
 
     /// Does what is asked of the job.

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 use wasmill_connectors::Fence;
 use wasmill_contract::BoxFuture;
-use wasmill_control::service::{Board, Command, Egress, Host, Inspected, JobEnd, JobOrder, Live};
+use wasmill_control::local::{Answer, Refusal};
+use wasmill_control::service::{Asked, Board, Change, Command, Egress, Host, Inspected, JobEnd, JobOrder, Live};
 use wasmill_control::service::{PullError, Pulled, Ties, Wrong};
 use wasmill_env::{Clock, RealClock};
 use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
@@ -18,7 +19,7 @@ use wasmill_wasm::InstanceLimits;
 use super::idle::Idle;
 use super::logs::JOB_SPAN;
 use crate::assemble::{self, Assembled, Place};
-use crate::control::Control;
+use crate::control::{Control, Wish};
 use crate::failure::Failure;
 use crate::oci::registry::{self, Reach};
 use crate::oci::{PLUGIN_BYTES_MAX, Reference};
@@ -32,6 +33,7 @@ const FILE: &str = "job.toml";
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs jobs of tenants, all on one engine.
+#[derive(Clone)]
 pub(crate) struct JobHost {
     plugins: Arc<Plugins>,
     clock: Arc<RealClock>,
@@ -97,17 +99,16 @@ impl JobHost {
             state: Some(order.state.clone()),
             control: Some(Arc::clone(&control)),
             fresh: false,
-            allow_dropped: false,
+            allow_dropped: order.allow_dropped,
             account: Some(Arc::clone(&order.account)),
         };
-        let kinds = assembled.planned.plan.nodes.iter().map(|node| node.kind.name());
-        let mut watch = OnBoard { board, control: &control, kinds: kinds.collect() };
+        let mut watch = OnBoard { board, control: &control, order };
         let idle = Idle::default();
         let ended = tokio::select! {
             ended = supervised.run(stops, &mut watch) => ended?,
-            () = answer(commands, &control) => return Ok(Some(JobEnd::Stopped)),
+            () = self.answer(commands, &control, board) => return Ok(Some(JobEnd::Stopped)),
             never = control.attend() => match never {},
-            never = idle.watch(order.hibernate_after, &assembled, &control, &*self.clock) => match never {},
+            never = idle.watch(order.hibernate_after, &control, &*self.clock) => match never {},
         };
         Ok(match ended {
             Ended::Ran(summary) if summary.stopped && !control.is_drained() => Some(JobEnd::Stopped),
@@ -117,29 +118,64 @@ impl JobHost {
             Ended::Ran(_) | Ended::Already(_) => Some(JobEnd::Finished),
         })
     }
+    /// Answers requests to a job, several at once.
+    async fn answer(&self, commands: &mut mpsc::Receiver<Command>, control: &Arc<Control>, board: &Arc<Board>) {
+        let mut working = JoinSet::new();
+        loop {
+            tokio::select! {
+                command = commands.recv() => {
+                    let Some(Command { asked, reply }) = command else {
+                        // Nobody can ask any more; the job goes on.
+                        return std::future::pending().await;
+                    };
+                    let (host, control, board) = (self.clone(), Arc::clone(control), Arc::clone(board));
+                    let answering = async move {
+                        let answer = match asked {
+                            Asked::Request(request) => control.answer(request).await,
+                            Asked::Change(change) => host.change(*change, &control, &board).await,
+                        };
+                        // Who has asked may have gone.
+                        drop(reply.send(answer));
+                    };
+                    working.spawn(answering.in_current_span());
+                }
+                Some(_done) = working.join_next() => {}
+            }
+        }
+    }
+
+    /// Has a job that runs go on with another file.
+    async fn change(&self, change: Change, control: &Control, board: &Board) -> Answer {
+        let Change { order, revision, only_plan } = change;
+        let shown = |mut refusal: Refusal| {
+            refusal.message = without_folders(&order, &refusal.message);
+            refusal
+        };
+        let assembled = self.assemble(&order).await.map_err(|failure| {
+            let Wrong { message, hints, .. } = failure.into();
+            shown(hints.into_iter().fold(Refusal::new(message), Refusal::hint))
+        })?;
+        let wish = Wish { allow_dropped: order.allow_dropped, only_plan, number: Some(revision) };
+        let answer = control.change(&Arc::new(assembled), &wish).await.map_err(shown);
+        board.has(kinds(&control.assembled()));
+        answer
+    }
+}
+
+/// What each node is, in the order of the plan.
+fn kinds(assembled: &Assembled) -> Vec<&'static str> {
+    assembled.planned.plan.nodes.iter().map(|node| node.kind.name()).collect()
 }
 
 fn fence(egress: &Egress) -> Fence {
     Fence { hosts: egress.hosts.clone(), listen: egress.listen }
 }
 
-/// Answers requests to a job, several at once.
-async fn answer(commands: &mut mpsc::Receiver<Command>, control: &Arc<Control>) {
-    let mut working = JoinSet::new();
-    loop {
-        tokio::select! {
-            command = commands.recv() => {
-                let Some(Command { request, reply }) = command else {
-                    // Nobody can ask any more; the job goes on.
-                    return std::future::pending().await;
-                };
-                let control = Arc::clone(control);
-                // Who has asked may have gone.
-                working.spawn(async move { drop(reply.send(control.answer(request).await)) });
-            }
-            Some(_done) = working.join_next() => {}
-        }
-    }
+/// What is said of a job without the folders that its tenant has: where they lie is nobody's business outside.
+fn without_folders(order: &JobOrder, said: &str) -> String {
+    let said = said.replace(&format!("{}/", order.files.display()), "");
+    let Some(tenant) = order.files.parent().map(|tenant| tenant.display()) else { return said };
+    said.replace(&format!(" in {tenant}/topics"), "").replace(&format!("{tenant}/"), "")
 }
 
 /// The job file, with what stands for the names of plugins in it.
@@ -250,9 +286,8 @@ impl Host for JobHost {
                     Err(failure) => {
                         let retry = failure.is_passing();
                         let mut wrong = Wrong::from(failure);
-                        // Where the folder of the tenant lies is nobody's business outside.
-                        let folder = format!("{}/", order.files.display());
-                        wrong.message = wrong.message.replace(&folder, "");
+                        wrong.message = without_folders(order, &wrong.message);
+                        wrong.hints.iter_mut().for_each(|hint| *hint = without_folders(order, hint));
                         JobEnd::Failed { wrong, retry }
                     }
                 }
@@ -278,7 +313,7 @@ impl Host for JobHost {
 struct OnBoard<'a> {
     board: &'a Board,
     control: &'a Control,
-    kinds: Vec<&'static str>,
+    order: &'a JobOrder,
 }
 
 impl Watch for OnBoard<'_> {
@@ -288,7 +323,7 @@ impl Watch for OnBoard<'_> {
             Event::Opened => {}
             Event::Began => {
                 if let Ok(current) = self.control.current() {
-                    board.runs(Live { remote: current.remote, kinds: self.kinds.clone() });
+                    board.runs(Live { remote: current.remote, kinds: kinds(&self.control.assembled()) });
                     board.say("info", "the job runs");
                 }
             }
@@ -296,6 +331,7 @@ impl Watch for OnBoard<'_> {
             Event::Replaying(rows) => board.say("info", &format!("processes {rows} dead letters again")),
             Event::Listening { source, location } => board.say("info", &format!("{source} listens on {location}")),
             Event::NoRoom(reason) => {
+                let reason = without_folders(self.order, reason);
                 board.waits(&format!("{reason}; looking for room every {} s", ROOM_RETRY.as_secs()));
             }
             Event::RoomAgain => board.say("info", "there is room again"),
@@ -303,7 +339,9 @@ impl Watch for OnBoard<'_> {
                 board.say("warn", &format!("the disk is slow: a commit has been under way for {} s", took.as_secs()));
             }
             Event::Stopping => board.say("info", "ends at the next epoch"),
-            Event::RolledBack(reason) => board.say("warn", &format!("rolled back: {reason}")),
+            Event::RolledBack(reason) => {
+                board.say("warn", &format!("rolled back: {}", without_folders(self.order, reason)));
+            }
         }
     }
 

@@ -9,7 +9,6 @@ use wasmill_engine::NodeSnapshot;
 use wasmill_env::Clock;
 use wasmill_model::Timestamp;
 
-use crate::assemble::Assembled;
 use crate::control::{Control, Current};
 
 /// From one look for the next attempt to the next.
@@ -34,13 +33,7 @@ impl Idle {
     }
 
     /// Has the job end at an epoch once it may rest, attempt by attempt.
-    pub(super) async fn watch(
-        &self,
-        after: Option<Duration>,
-        assembled: &Assembled,
-        control: &Control,
-        clock: &dyn Clock,
-    ) -> Infallible {
+    pub(super) async fn watch(&self, after: Option<Duration>, control: &Control, clock: &dyn Clock) -> Infallible {
         let Some(after) = after else { return std::future::pending().await };
         loop {
             let current = loop {
@@ -51,7 +44,7 @@ impl Idle {
             };
             // An attempt that failed on its way to rest did not get there.
             *self.asked() = None;
-            let asked = idle(&current, after, assembled, control, clock).await;
+            let asked = idle(&current, after, control, clock).await;
             *self.asked() = asked;
             if self.was_asked() {
                 current.remote.stop();
@@ -75,13 +68,7 @@ impl Idle {
 }
 
 /// Waits until the job may rest; `None` once the attempt is over.
-async fn idle(
-    current: &Current,
-    after: Duration,
-    assembled: &Assembled,
-    control: &Control,
-    clock: &dyn Clock,
-) -> Option<Asked> {
+async fn idle(current: &Current, after: Duration, control: &Control, clock: &dyn Clock) -> Option<Asked> {
     let metrics = current.remote.metrics();
     let mut idleness = Idleness::new(after, metrics.moved(), clock.monotonic_nanos());
     loop {
@@ -92,6 +79,8 @@ async fn idle(
                 // Who swaps a plugin or watches a node wants it to run.
                 if !control.is_busy() && !metrics.is_watched() {
                     let facts = current.remote.facts(clock, PATIENCE).await;
+                    // It may have gone on with another graph.
+                    let assembled = control.assembled();
                     let rest = facts.and_then(|facts| {
                         decide_rest(&facts, |node, positions| assembled.bell(node, positions), clock.wall(), after)
                     });

@@ -97,13 +97,16 @@ pub struct Refusal {
     /// Whether it can be had by starting the job again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_restart: bool,
+    /// Whether it may have been done nevertheless: the last epoch that is durable tells.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undecided: bool,
 }
 
 impl Refusal {
     /// A refusal without hints.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), by_restart: false }
+        Self { message: message.into(), hints: Vec::new(), by_restart: false, undecided: false }
     }
 
     /// The same with something to do.

@@ -8,7 +8,8 @@ use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
 
 use super::plugins;
 use super::problem::Problem;
-use super::record::{Desired, JobRecord, Reserved, TenantRecord};
+use super::record::{Desired, JobRecord, NextRecord, Reserved, TenantRecord};
+use super::tenant::no_job;
 
 /// Memory that an instance may take where the job file says nothing.
 const INSTANCE_MEMORY_BYTES: u64 = 256 << 20;
@@ -16,6 +17,7 @@ const INSTANCE_MEMORY_BYTES: u64 = 256 << 20;
 const NODES_MAX: usize = 200;
 
 /// A job file that was looked at.
+#[derive(Clone)]
 pub(super) struct Admitted {
     pub(super) job: JobName,
     pub(super) pins: BTreeMap<String, PluginDigest>,
@@ -88,20 +90,29 @@ pub(super) fn admit(spec: &JobSpec, record: &TenantRecord, pinned: &Pins) -> Res
     Ok(Admitted { job: spec.name.clone(), pins, reserved })
 }
 
-/// Takes what a job needs out of the budget of its tenant, or refuses. Called where the record is
-/// changed, so two jobs never take the same.
-pub(super) fn reserve(record: &mut TenantRecord, admitted: &Admitted, text: &str, now: i64) -> Result<u64, Problem> {
+/// A job file that is deployed.
+pub(super) struct Deployed<'a> {
+    pub(super) admitted: &'a Admitted,
+    pub(super) text: &'a str,
+    /// Whether the job may forget what its state holds for nodes that it has no more.
+    pub(super) allow_dropped: bool,
+    /// Microseconds since the Unix epoch.
+    pub(super) now: i64,
+}
+
+/// Refuses a job that is more than the budget of its tenant allows, beside its other jobs.
+fn fits(record: &TenantRecord, admitted: &Admitted) -> Result<(), Problem> {
     let budget = record.budget;
-    let others = || record.jobs.iter().filter(|(job, _)| **job != admitted.job).map(|(_, job)| &**job);
+    let others = || record.jobs.iter().filter(|(job, _)| **job != admitted.job).map(|(_, job)| job.takes());
     if others().count() >= budget.jobs as usize {
         return Err(Problem::over_budget(format!("the tenant has {} jobs, and may have no more", budget.jobs)));
     }
-    let tasks: u32 = others().map(|job| job.reserved.tasks).fold(admitted.reserved.tasks, u32::saturating_add);
+    let tasks: u32 = others().map(|takes| takes.tasks).fold(admitted.reserved.tasks, u32::saturating_add);
     if tasks > budget.tasks {
         let message = format!("with this job the tenant had {tasks} tasks, it may have {}", budget.tasks);
         return Err(Problem::over_budget(message).hint("lower `parallelism`"));
     }
-    let memory = others().map(|job| job.reserved.memory_bytes);
+    let memory = others().map(|takes| takes.memory_bytes);
     let memory: u64 = memory.fold(admitted.reserved.memory_bytes, u64::saturating_add);
     if memory > budget.memory_bytes {
         let message = format!(
@@ -110,6 +121,18 @@ pub(super) fn reserve(record: &mut TenantRecord, admitted: &Admitted, text: &str
         );
         return Err(Problem::over_budget(message).hint("give stages less: limits = { memory = \"64MiB\" }"));
     }
+    Ok(())
+}
+
+fn texts(pins: &BTreeMap<String, PluginDigest>) -> Pins {
+    pins.iter().map(|(name, digest)| (name.clone(), digest.to_string())).collect()
+}
+
+/// Takes what a job needs out of the budget of its tenant, or refuses. Called where the record is
+/// changed, so two jobs never take the same.
+pub(super) fn reserve(record: &mut TenantRecord, deployed: &Deployed<'_>) -> Result<u64, Problem> {
+    let Deployed { admitted, text, allow_dropped, now } = *deployed;
+    fits(record, admitted)?;
     let before = record.jobs.remove(&admitted.job);
     let revision = before.as_ref().map_or(1, |before| before.revision + 1);
     let desired = match before.as_ref().map(|before| before.desired) {
@@ -119,14 +142,33 @@ pub(super) fn reserve(record: &mut TenantRecord, admitted: &Admitted, text: &str
     let job = JobRecord {
         text: text.to_owned(),
         desired,
-        pins: admitted.pins.iter().map(|(name, digest)| (name.clone(), digest.to_string())).collect(),
+        pins: texts(&admitted.pins),
         reserved: admitted.reserved,
         deployed: now,
         revision,
         swapped: before.map(|before| before.swapped.clone()).unwrap_or_default(),
+        allow_dropped,
+        next: None,
     };
     record.jobs.insert(admitted.job.clone(), Arc::new(job));
     Ok(revision)
+}
+
+/// The same for a file that is about to take the place of that of a job while it runs. Returns the revision that
+/// it will be.
+pub(super) fn reserve_next(record: &mut TenantRecord, deployed: &Deployed<'_>) -> Result<u64, Problem> {
+    let Deployed { admitted, text, allow_dropped, now } = *deployed;
+    fits(record, admitted)?;
+    let wanted = record.jobs.get_mut(&admitted.job).ok_or_else(|| no_job(&admitted.job))?;
+    let wanted = Arc::make_mut(wanted);
+    wanted.next = Some(Box::new(NextRecord {
+        text: text.to_owned(),
+        pins: texts(&admitted.pins),
+        reserved: admitted.reserved,
+        deployed: now,
+        allow_dropped,
+    }));
+    Ok(wanted.revision + 1)
 }
 
 #[cfg(test)]
@@ -168,7 +210,7 @@ mod tests {
         let mut reserve_one = |name: &str, parallelism: u16| {
             let text = job(name, "std:filter", parallelism);
             let admitted = admitted(&text, &record).expect("fits");
-            reserve(&mut record, &admitted, &text, 0)
+            reserve(&mut record, &Deployed { admitted: &admitted, text: &text, allow_dropped: false, now: 0 })
         };
         assert_eq!(reserve_one("a", 2).expect("fits"), 1);
         assert_eq!(reserve_one("a", 3).expect("replaces itself"), 2);
@@ -178,6 +220,38 @@ mod tests {
         assert_eq!(reserve_one("b", 1).expect("fits"), 1);
         let problem = reserve_one("c", 1).expect_err("a third job");
         assert!(problem.detail.contains("2 jobs"), "{problem:?}");
+    }
+
+    #[test]
+    fn until_it_is_decided_a_job_takes_what_the_larger_of_two_files_takes() {
+        let mut record = record(Budget { tasks: 8, ..Budget::default() });
+        let ask = |record: &mut TenantRecord, name: &str, parallelism: u16, next: bool| {
+            let text = job(name, "std:filter", parallelism);
+            let admitted = admitted(&text, record).expect("admitted");
+            let deployed = Deployed { admitted: &admitted, text: &text, allow_dropped: true, now: 7 };
+            if next { reserve_next(record, &deployed) } else { reserve(record, &deployed) }
+        };
+        assert_eq!(ask(&mut record, "none", 1, true).expect_err("is not there").status, 404);
+        assert_eq!(ask(&mut record, "a", 2, false).expect("fits"), 1);
+        assert_eq!(ask(&mut record, "a", 7, true).expect_err("too many tasks").status, 403);
+        let a = JobName::new("a").expect("a name");
+        let of_a = |record: &mut TenantRecord, taken| {
+            Arc::make_mut(record.jobs.get_mut(&a).expect("there")).decided(taken);
+            let JobRecord { revision, reserved, deployed, next, .. } = &*record.jobs[&a];
+            assert!(next.is_none());
+            (*revision, reserved.tasks, *deployed)
+        };
+        for (taken, after) in [(false, (1, 4, 7)), (true, (2, 6, 7))] {
+            assert_eq!(ask(&mut record, "a", 4, true).expect("fits"), 2);
+            assert_eq!(record.jobs[&a].reserved.tasks, 4, "as it runs");
+            assert_eq!(ask(&mut record, "b", 1, false).expect_err("9 tasks").status, 403);
+            assert_eq!(of_a(&mut record, taken), after);
+        }
+        // The smaller one frees its tasks once it runs.
+        assert_eq!(ask(&mut record, "a", 1, true).expect("fits"), 3);
+        assert!(ask(&mut record, "b", 1, false).is_err());
+        assert_eq!(of_a(&mut record, true), (3, 3, 7));
+        assert_eq!(ask(&mut record, "b", 1, false).expect("fits"), 1);
     }
 
     #[test]

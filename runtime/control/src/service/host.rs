@@ -50,13 +50,36 @@ pub struct JobOrder {
     pub untrusted: BTreeSet<String>,
     /// After so long without a row it rests, where nothing speaks against that; `None`: never.
     pub hibernate_after: Option<Duration>,
+    /// Whether it may forget what its state holds for nodes that it has no more.
+    pub allow_dropped: bool,
+}
+
+/// Another job file for a job that runs.
+#[derive(Debug)]
+pub struct Change {
+    /// The job as it is to be.
+    pub order: JobOrder,
+    /// Which deployment that is: the first epoch of another graph says it.
+    pub revision: u64,
+    /// Only say what it changes, and how.
+    pub only_plan: bool,
+}
+
+/// What a job is asked for.
+#[derive(Debug)]
+pub enum Asked {
+    /// What any job can be asked for.
+    Request(Request),
+    /// To go on with another job file, where it need not end for it. The answer is an
+    /// [`ApplyPlan`](crate::apply::ApplyPlan); nothing was done where its `how` is `restart`.
+    Change(Box<Change>),
 }
 
 /// A request to a job, and who waits for the answer.
 #[derive(Debug)]
 pub struct Command {
     /// What is asked.
-    pub request: Request,
+    pub asked: Asked,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Answer>,
 }

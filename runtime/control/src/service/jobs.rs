@@ -8,13 +8,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{Instrument as _, Span};
 use utoipa::ToSchema;
-use wasmill_env::kill_point;
 use wasmill_model::{JobName, NodeName};
 use wasmill_spec::JobSpec;
 
 use super::admission::{self, Admitted, Pins};
 use super::blocking::blocking;
-use super::change;
 use super::host::JobOrder;
 use super::plugins;
 use super::problem::Problem;
@@ -57,6 +55,10 @@ pub(super) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub(super) status: Option<Value>,
+    /// What a deployment changed, and how: what `wasmill apply --json` prints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(super) change: Option<Value>,
 }
 
 impl From<Refusal> for Problem {
@@ -76,7 +78,7 @@ pub(super) async fn to_the_end<T: Send + 'static>(
 }
 
 /// Does `act` in a span, which says what went wrong.
-async fn observed<T>(act: impl Future<Output = Result<T, Problem>>, span: Span) -> Result<T, Problem> {
+pub(super) async fn observed<T>(act: impl Future<Output = Result<T, Problem>>, span: Span) -> Result<T, Problem> {
     let done = act.instrument(span.clone()).await;
     if let Err(problem) = &done {
         span.record("error", problem.detail.as_str());
@@ -129,7 +131,8 @@ impl Tenant {
         // Signers and plugins may have changed since it was deployed.
         let order = admission::parse(wanted.text.as_bytes()).and_then(|spec| {
             let admitted = admission::admit(&spec, &record, &wanted.pins)?;
-            Ok(self.order(&admitted, &wanted.text, wanted.desired == Desired::Paused))
+            let order = self.order(&admitted, &wanted.text, wanted.desired == Desired::Paused);
+            Ok(JobOrder { allow_dropped: wanted.allow_dropped, ..order })
         });
         match order {
             Ok(order) => {
@@ -166,6 +169,7 @@ impl Tenant {
             paused,
             account: Arc::clone(&self.account),
             hibernate_after: self.parts.hibernation.after,
+            allow_dropped: false,
         }
     }
 
@@ -175,7 +179,7 @@ impl Tenant {
         self.compile(self.parts.host.check(&order)).await
     }
 
-    fn admitted(&self, job: Option<&JobName>, text: &str) -> Result<(Admitted, JobOrder), Problem> {
+    pub(super) fn admitted(&self, job: Option<&JobName>, text: &str) -> Result<(Admitted, JobOrder), Problem> {
         let spec: JobSpec = admission::parse(text.as_bytes())?;
         if let Some(job) = job.filter(|job| **job != spec.name) {
             let message = format!("the job file says `name = \"{}\"`, the request is for job {job}", spec.name);
@@ -184,90 +188,6 @@ impl Tenant {
         let admitted = admission::admit(&spec, &self.record(), &Pins::new())?;
         let order = self.order(&admitted, text, false);
         Ok((admitted, order))
-    }
-
-    /// Deploys a job: a new one, or another file for one that there is, which goes on from its state.
-    pub(super) async fn deploy(self: &Arc<Self>, job: JobName, text: String) -> Result<(JobView, bool), Problem> {
-        let span = tracing::info_span!("deploy", tenant = %self.name, job = %job, error = tracing::field::Empty);
-        observed(self.deploy_now(job, text), span).await
-    }
-
-    async fn deploy_now(self: &Arc<Self>, job: JobName, text: String) -> Result<(JobView, bool), Problem> {
-        self.admit_change()?;
-        self.has_room().await?;
-        let (admitted, order) = self.admitted(Some(&job), &text)?;
-        self.compile(self.parts.host.check(&order)).await?;
-        let tenant = Arc::clone(self);
-        to_the_end(async move {
-            let slot = tenant.slot_or_new(&job);
-            let mut run = slot.run.lock().await;
-            let now = tenant.parts.clock.wall().0;
-            let is_new = !tenant.record().jobs.contains_key(&job);
-            let in_place = tenant.swap_in_place(&slot, &admitted, &text).await?;
-            if is_new {
-                // What is left of one whose removal was cut off.
-                tenant.remove_job_dir(&job).await?;
-            }
-            let reserved = tenant.change(move |record| admission::reserve(record, &admitted, &text, now)).await;
-            if let Err(problem) = reserved {
-                if is_new {
-                    tenant.forget_slot(&job);
-                }
-                return Err(problem);
-            }
-            kill_point("serve-job-deployed");
-            if in_place {
-                slot.changed(order);
-            } else {
-                tenant.halt(&job, &slot, &mut run, false).await;
-                tenant.start(&job, &slot, &mut run);
-            }
-            drop(run);
-            Ok((tenant.job(&job).await?, is_new))
-        })
-        .await
-    }
-
-    /// Where a job file differs from the one that runs in plugins of stages alone: swaps them. `false` where it
-    /// differs in more, or the job has to be started again for it.
-    async fn swap_in_place(&self, slot: &Slot, admitted: &Admitted, text: &str) -> Result<bool, Problem> {
-        let record = self.record();
-        let Some(wanted) = record.jobs.get(&admitted.job).filter(|_| slot.board.phase() == Phase::Running) else {
-            return Ok(false);
-        };
-        let (before, after) = (admission::parse(wanted.text.as_bytes())?, admission::parse(text.as_bytes())?);
-        let pinned = wanted.pins.iter().filter_map(|(name, digest)| Some((name.clone(), digest.parse().ok()?)));
-        let Some(swaps) = change::only_plugins((&before, &pinned.collect()), (&after, &admitted.pins)) else {
-            return Ok(false);
-        };
-        let mut done: Vec<NodeName> = Vec::new();
-        for (stage, plugin) in swaps {
-            let Err(refusal) = slot.ask(Request::Swap { stage: stage.clone(), plugin, beside: None }).await else {
-                slot.board.swapped();
-                done.push(stage);
-                continue;
-            };
-            for stage in done.iter().rev() {
-                if let Err(why) = slot.ask(Request::Rollback { stage: stage.clone() }).await {
-                    slot.board.say("warn", &format!("stage {stage} cannot go back: {}", why.message));
-                }
-            }
-            return if refusal.by_restart { Ok(false) } else { Err(refusal.into()) };
-        }
-        Ok(true)
-    }
-
-    /// The same job with another parallelism of a node, from its state.
-    pub(super) async fn rescale(
-        self: &Arc<Self>,
-        job: JobName,
-        node: &NodeName,
-        parallelism: u16,
-    ) -> Result<JobView, Problem> {
-        let record = self.record();
-        let wanted = record.jobs.get(&job).ok_or_else(|| no_job(&job))?;
-        let text = self.parts.host.rescaled(&wanted.text, node.as_str(), parallelism)?;
-        Ok(self.deploy(job, text).await?.0)
     }
 
     /// Has a job do something else from now on.
@@ -338,7 +258,7 @@ impl Tenant {
         .await
     }
 
-    async fn remove_job_dir(&self, job: &JobName) -> Result<(), Problem> {
+    pub(super) async fn remove_job_dir(&self, job: &JobName) -> Result<(), Problem> {
         let dir = self.job_dir(job);
         let failed = |error| Problem::internal(format!("cannot remove the state of the job: {error}"));
         blocking(move || remove_all(&dir).map_err(failed)).await
@@ -427,9 +347,10 @@ impl Tenant {
             starts: slot.board.starts(),
             revision: wanted.revision,
             deployed: wanted.deployed,
-            reserved: wanted.reserved,
+            reserved: wanted.takes(),
             plugins: wanted.pins.clone(),
             status: None,
+            change: None,
         })
     }
 
@@ -475,7 +396,7 @@ impl Tenant {
     /// What the tenant has, for `GET /v1/usage`. Blocks.
     pub(super) fn holdings(&self) -> Value {
         let record = self.record();
-        let reserved = |of: fn(&Reserved) -> u64| record.jobs.values().map(|job| of(&job.reserved)).sum::<u64>();
+        let reserved = |of: fn(&Reserved) -> u64| record.jobs.values().map(|job| of(&job.takes())).sum::<u64>();
         let now = self.account.spent();
         json!({
             "jobs": record.jobs.len(),

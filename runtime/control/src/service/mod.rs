@@ -20,7 +20,7 @@ mod admission;
 pub mod api;
 mod blocking;
 mod budget;
-mod change;
+mod deploy;
 #[cfg(test)]
 #[path = "../../../../tests/support/fuzz.rs"]
 mod fuzz_driver;
@@ -50,7 +50,7 @@ mod watch;
 
 pub use budget::Budget;
 pub use hibernation::{Idleness, Look, Rest, TopicWait, decide_rest};
-pub use host::{Command, Host, JobEnd, JobOrder, PullError, Pulled, Ties, Wrong};
+pub use host::{Asked, Change, Command, Host, JobEnd, JobOrder, PullError, Pulled, Ties, Wrong};
 pub use logs::{JobLogs, LogLine, LogRing};
 pub use plugins::{Inspected, blob};
 pub use problem::Problem;

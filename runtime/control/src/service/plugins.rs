@@ -296,8 +296,8 @@ impl Tenant {
             let users: BTreeSet<&str> = (record.jobs.iter())
                 .filter(|(_, job)| {
                     job.text.contains(&text)
-                        || job.pins.values().any(|pin| *pin == text)
-                        || job.swapped.values().any(|swapped| *swapped == text)
+                        || job.next.as_ref().is_some_and(|next| next.text.contains(&text))
+                        || job.plugins().any(|digest| *digest == text)
                 })
                 .map(|(name, _)| name.as_str())
                 .collect();

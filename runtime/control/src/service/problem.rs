@@ -187,7 +187,8 @@ impl From<TopicError> for Problem {
     fn from(error: TopicError) -> Self {
         // Names of folders are nobody's business outside.
         match &error {
-            TopicError::Missing { name, .. } => Self::missing(format!("there is no topic {name}")),
+            TopicError::Missing { name, .. } => Self::missing(format!("there is no topic {name}"))
+                .hint(format!("`wasmill topic create {name} --server URL` makes it")),
             TopicError::Exists { .. } => Self::conflict(error.to_string()),
             TopicError::Gone { .. } | TopicError::Beyond { .. } | TopicError::NoPartition { .. } => {
                 Self::bad(error.to_string())

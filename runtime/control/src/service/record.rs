@@ -106,6 +106,49 @@ pub(super) struct JobRecord {
     pub(super) revision: u64,
     /// Plugins that stages were swapped to since it was deployed: they are kept.
     pub(super) swapped: BTreeMap<NodeName, String>,
+    /// Whether it may forget what its state holds for nodes that it has no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) allow_dropped: bool,
+    /// What is about to take its place while it runs. The last epoch tells whether it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<Box<NextRecord>>,
+}
+
+/// A job file that is about to take the place of the one that a job runs with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NextRecord {
+    pub(super) text: String,
+    pub(super) pins: BTreeMap<String, String>,
+    pub(super) reserved: Reserved,
+    pub(super) deployed: i64,
+    pub(super) allow_dropped: bool,
+}
+
+impl JobRecord {
+    /// What it takes while it is not known which of two files it goes on with: what the larger one takes.
+    pub(super) fn takes(&self) -> Reserved {
+        let next = self.next.as_ref().map(|next| next.reserved).unwrap_or_default();
+        Reserved {
+            tasks: self.reserved.tasks.max(next.tasks),
+            memory_bytes: self.reserved.memory_bytes.max(next.memory_bytes),
+        }
+    }
+
+    /// It is known: the job goes on with the next file, or as it was.
+    pub(super) fn decided(&mut self, taken: bool) {
+        let Some(next) = self.next.take().filter(|_| taken) else { return };
+        let NextRecord { text, pins, reserved, deployed, allow_dropped } = *next;
+        (self.text, self.pins, self.reserved) = (text, pins, reserved);
+        (self.deployed, self.allow_dropped) = (deployed, allow_dropped);
+        self.revision += 1;
+    }
+
+    /// Digests of its plugins.
+    pub(super) fn plugins(&self) -> impl Iterator<Item = &String> {
+        let next = self.next.iter().flat_map(|next| next.pins.values());
+        self.pins.values().chain(self.swapped.values()).chain(next)
+    }
 }
 
 /// What a job is to do.

@@ -43,6 +43,9 @@ fn corpus() -> Vec<Vec<u8>> {
     let job = json!({
         "text": "name = \"job\"", "desired": "running", "pins": {"count": digest},
         "reserved": Reserved::default(), "deployed": 5, "revision": 1, "swapped": {"work": digest},
+        "allow_dropped": true, "next": {
+            "text": "name = \"job\"", "pins": {}, "reserved": Reserved::default(), "deployed": 6, "allow_dropped": false,
+        },
     });
     let service = json!({"tokens": {"00": token}});
     [("t", tenant), ("j", job), ("s", service)].map(|(kind, value)| format!("{kind}{value}").into_bytes()).to_vec()

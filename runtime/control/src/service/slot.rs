@@ -14,7 +14,7 @@ use wasmill_engine::JobRemote;
 use wasmill_env::Clock;
 
 use super::hibernation::Rest;
-use super::host::{Command, Host, JobEnd, JobOrder, Ties, Wrong};
+use super::host::{Asked, Change, Command, Host, JobEnd, JobOrder, Ties, Wrong};
 use super::logs::LogRing;
 use super::problem::Problem;
 use super::usage::Usage;
@@ -155,6 +155,13 @@ impl Board {
         self.changed.notify_waiters();
     }
 
+    /// What runs has other nodes.
+    pub fn has(&self, kinds: Vec<&'static str>) {
+        if let Some(live) = &mut self.state().live {
+            live.kinds = kinds;
+        }
+    }
+
     /// It has nothing to do.
     pub(super) fn rests(&self) {
         self.set(Phase::Hibernating, None);
@@ -238,6 +245,13 @@ pub(super) struct Run {
     task: JoinHandle<()>,
 }
 
+impl Run {
+    /// Whether the job has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
 impl Slot {
     pub(super) fn new(board: Board) -> Self {
         Self {
@@ -276,6 +290,11 @@ impl Slot {
     /// The job runs as this has it: it is tried again with that.
     pub(super) fn changed(&self, order: JobOrder) {
         *self.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(order);
+    }
+
+    /// It is not known yet how the job goes on: one that fails meanwhile is not tried again. Returns how it runs.
+    pub(super) fn undecided(&self) -> Option<JobOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Ends the job: at an epoch, or at once where it may be lost what was done since.
@@ -325,11 +344,21 @@ impl Slot {
 
     /// Asks the job for something while it runs.
     pub(super) async fn ask(&self, request: Request) -> Answer {
+        self.send(Asked::Request(request)).await
+    }
+
+    /// Has the job go on with another file while it runs.
+    pub(super) async fn change(&self, change: Change) -> Answer {
+        self.send(Asked::Change(Box::new(change))).await
+    }
+
+    async fn send(&self, asked: Asked) -> Answer {
         let resting = || Refusal::new(format!("the job does not run: it is {}", self.board.phase().name()));
         let commands = self.commands().clone().ok_or_else(resting)?;
         let (reply, answer) = oneshot::channel();
-        commands.send(Command { request, reply }).await.map_err(|_ended| resting())?;
-        answer.await.map_err(|_ended| Refusal::new("the job ended before it had answered"))?
+        commands.send(Command { asked, reply }).await.map_err(|_ended| resting())?;
+        let unheard = Refusal::new("the job ended before it had answered");
+        answer.await.map_err(|_ended| Refusal { undecided: true, ..unheard })?
     }
 }
 
@@ -452,6 +481,7 @@ mod tests {
             account,
             untrusted: Default::default(),
             hibernate_after: None,
+            allow_dropped: false,
         };
         let stopping = tokio::spawn({
             let (slot, host, clock) = (Arc::clone(&slot), Arc::clone(&host), Arc::clone(&clock));

@@ -121,6 +121,7 @@ impl Service {
     /// Starts every job that is to run. Must be called within a runtime.
     pub async fn start(self: &Arc<Self>) {
         for tenant in self.tenants() {
+            tenant.settle_all().await;
             tenant.rest_on().await;
             tenant.start_all().await;
         }

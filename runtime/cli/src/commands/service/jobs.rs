@@ -32,7 +32,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Files that the job file names as plugins are pushed first, and the job is deployed with their \
-                        digests. A job that is there goes on with the new file, from its state."
+                        digests. A job that is there goes on with the new file, from its state; one that runs is \
+                        not ended for it where that can be (`wasmill apply --plan` shows it)."
 )]
 pub(in crate::commands) struct DeployArgs {
     /// The job file
@@ -40,6 +41,9 @@ pub(in crate::commands) struct DeployArgs {
     /// Use another value in place of one in the job file; may be given more than once
     #[arg(long, value_name = "KEY=VALUE")]
     pub(in crate::commands) set: Vec<Override>,
+    /// Forget the state of stages, and the positions of sources, that the job has no more
+    #[arg(long)]
+    pub(in crate::commands) allow_dropped: bool,
 }
 
 #[derive(Debug, Args)]
@@ -81,14 +85,39 @@ pub(in crate::commands) struct TapArgs {
     limit: Option<u64>,
 }
 
+/// What becomes of a job file at a service.
+pub(in crate::commands) struct Deployment<'a> {
+    pub(in crate::commands) job: &'a Path,
+    pub(in crate::commands) set: &'a [Override],
+    pub(in crate::commands) allow_dropped: bool,
+    /// Only say what it changes.
+    pub(in crate::commands) only_plan: bool,
+}
+
 pub(in crate::commands) fn deploy(args: &DeployArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let name = args.job.display().to_string();
-    let read = std::fs::read(&args.job).map_err(|error| Failure::file("read the job file", &args.job, &error))?;
-    let text_of_job = overrides::apply(&name, read, &args.set)?;
+    let DeployArgs { job, set, allow_dropped } = args;
+    let deployed = send(&Deployment { job, set, allow_dropped: *allow_dropped, only_plan: false }, server)?;
+    if terminal.json {
+        return terminal.print_json(&deployed);
+    }
+    print_deployed(&deployed, terminal)
+}
+
+pub(in crate::commands) fn print_deployed(deployed: &Value, terminal: &Terminal) -> Result<(), Failure> {
+    let (phase, revision) = (text(&deployed["phase"]), &deployed["revision"]);
+    terminal.print(&format!("{}: {phase}, revision {revision}", terminal.out.bold(text(&deployed["job"]))))
+}
+
+/// Sends a job file, and the plugins that it names as files before.
+pub(in crate::commands) fn send(deployment: &Deployment<'_>, server: &ServerArgs) -> Result<Value, Failure> {
+    let Deployment { job, set, allow_dropped, only_plan } = *deployment;
+    let name = job.display().to_string();
+    let read = std::fs::read(job).map_err(|error| Failure::file("read the job file", job, &error))?;
+    let text_of_job = overrides::apply(&name, read, set)?;
     // What is wrong is shown with the lines of the file, before anything is sent.
     let spec = wasmill_spec::parse(&name, &text_of_job).map_err(Failure::Job)?;
     let client = server.client()?;
-    let deployed = crate::commands::small_runtime()?.block_on(async {
+    crate::commands::small_runtime()?.block_on(async {
         let mut document: DocumentMut = String::from_utf8_lossy(&text_of_job)
             .parse()
             .map_err(|error| Failure::wrong(format!("{name}: {error}")))?;
@@ -108,13 +137,9 @@ pub(in crate::commands) fn deploy(args: &DeployArgs, server: &ServerArgs, termin
             document["stage"][stage.as_str()]["plugin"] = toml_edit::value(text(&digest["digest"]));
         }
         let body = Body::Bytes(document.to_string().into_bytes(), "application/toml");
-        client.ask(Method::PUT, &format!("/v1/jobs/{}", spec.name), body).await
-    })?;
-    if terminal.json {
-        return terminal.print_json(&deployed);
-    }
-    let (phase, revision) = (text(&deployed["phase"]), &deployed["revision"]);
-    terminal.print(&format!("{}: {phase}, revision {revision}", terminal.out.bold(text(&deployed["job"]))))
+        let (method, verb) = if only_plan { (Method::POST, "/plan") } else { (Method::PUT, "") };
+        client.ask(method, &format!("/v1/jobs/{}{verb}?allow_dropped={allow_dropped}", spec.name), body).await
+    })
 }
 
 /// Sends the file of a plugin.

@@ -11,8 +11,8 @@ use hyper::Method;
 use serde_json::Value;
 
 pub(super) use jobs::{
-    DeployArgs, JobArgs, LogsArgs, RescaleArgs, TapArgs, change, deploy, logs, ps, rescale, rm, savepoint, status, tap,
-    tell, why,
+    DeployArgs, Deployment, JobArgs, LogsArgs, RescaleArgs, TapArgs, change, deploy, logs, print_deployed, ps, rescale,
+    rm, savepoint, send, status, tap, tell, why,
 };
 pub(super) use plugins::{PluginCommand, plugin};
 pub(super) use tenants::{TenantCommand, TokenCommand, tenant, token};

@@ -155,23 +155,56 @@ pub(super) async fn show(Reader(tenant): Reader, Path(job): Path<String>) -> Res
     Ok(Answer(tenant.job(&named(&job, JobName::new)?).await?))
 }
 
-/// Deploys a job file: makes the job, or has it go on with another file from its state.
+/// How a job file is deployed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeployAsked {
+    /// What the job holds for nodes that are gone may be forgotten; by default a file without them is refused.
+    #[serde(default)]
+    allow_dropped: bool,
+}
+
+/// Deploys a job file: makes the job, or has it go on with another file from its state. A job that runs is not
+/// ended for it where that can be: `change` of the answer says how it was done.
 #[utoipa::path(
-    put, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = String, Path)),
+    put, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = String, Path), DeployAsked),
     request_body(content = String, content_type = "application/toml"),
     responses(
         (status = 201, body = JobView), (status = 200, body = JobView, description = "It was there"),
-        (status = 403, body = Problem), (status = 422, body = Problem, description = "With every finding")
+        (status = 403, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem, description = "With every finding")
     )
 )]
 pub(super) async fn deploy(
     Deployer(tenant): Deployer,
     Path(job): Path<String>,
+    Asked(asked): Asked<DeployAsked>,
     Bytes(text, _taken): Bytes<JOB_BYTES_MAX>,
 ) -> Result<(StatusCode, Answer<JobView>), Problem> {
     let job = named(&job, JobName::new)?;
-    let (view, is_new) = tenant.deploy(job, utf8(text)?).await?;
+    let (view, is_new) = tenant.deploy(job, utf8(text)?, asked.allow_dropped).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
+}
+
+/// What a job file would change for a job, node by node, and whether the job would have to end for it. Changes
+/// nothing.
+#[utoipa::path(
+    post, path = "/v1/jobs/{job}/plan", tag = "jobs", params(("job" = String, Path), DeployAsked),
+    request_body(content = String, content_type = "application/toml"),
+    responses(
+        (status = 200, body = Object), (status = 404, body = Problem),
+        (status = 422, body = Problem, description = "With every finding")
+    )
+)]
+pub(super) async fn plan(
+    Reader(tenant): Reader,
+    Path(job): Path<String>,
+    Asked(asked): Asked<DeployAsked>,
+    Bytes(text, _taken): Bytes<JOB_BYTES_MAX>,
+) -> Result<Answer<Value>, Problem> {
+    let job = named(&job, JobName::new)?;
+    Ok(Answer(tenant.plan(job, utf8(text)?, asked.allow_dropped).await?))
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, Problem> {

@@ -61,6 +61,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::check))
         .routes(routes!(jobs::show, jobs::deploy, jobs::remove))
+        .routes(routes!(jobs::plan))
         .routes(routes!(jobs::file))
         .routes(routes!(jobs::logs))
         .routes(routes!(jobs::why))
