@@ -205,8 +205,13 @@ pub(crate) fn count(number: u64, one: &str) -> String {
 }
 
 /// A text in an answer; nothing where it holds none.
-pub(crate) fn text(value: &serde_json::Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+/// What a list in an answer holds; nothing where it is none.
+pub(crate) fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use wasmill_store::StoreError;
 use super::service;
 use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
-use crate::terminal::{Table, Terminal, count, grouped, text};
+use crate::terminal::{Table, Terminal, count, grouped, items, text};
 
 /// Characters of a reason, a key or a value in a table.
 const CELL_CHARS: usize = 60;
@@ -183,7 +183,7 @@ fn ls(args: &LsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Fai
         return terminal.print("nothing: every row was processed\n");
     }
     let mut table = Table::new(&["node", "kind", "reason", "count", "ids"]);
-    for group in list(&view["groups"]) {
+    for group in items(&view["groups"]) {
         let (first, last) = (&group["first"], &group["last"]);
         table.row([
             text(&group["node"]).to_owned(),
@@ -196,7 +196,7 @@ fn ls(args: &LsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Fai
     let mut said = format!("{} in {}\n\n", count(total, "dead letter"), args.of.name());
     said.push_str(&table.render("  ", terminal.out));
     let mut table = Table::new(&["id", "epoch", "node", "kind", "time", "key", "value", ""]);
-    for letter in list(&view["letters"]) {
+    for letter in items(&view["letters"]) {
         table.row([
             letter["id"].to_string(),
             letter["epoch"].to_string(),
@@ -208,7 +208,7 @@ fn ls(args: &LsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Fai
             if letter["to_be_replayed"] == true { "to be replayed".to_owned() } else { String::new() },
         ]);
     }
-    if !list(&view["letters"]).is_empty() {
+    if !items(&view["letters"]).is_empty() {
         said.push('\n');
         said.push_str(&table.render("  ", terminal.out));
     }
@@ -218,14 +218,10 @@ fn ls(args: &LsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Fai
     terminal.print(&said)
 }
 
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
 fn show(args: &ShowArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
     let listing = Listing { node: None, from: args.id, limit: 1 };
     let view = args.of.look(&listing, server)?;
-    let Some(letter) = list(&view["letters"]).first().filter(|letter| letter["id"] == args.id) else {
+    let Some(letter) = items(&view["letters"]).first().filter(|letter| letter["id"] == args.id) else {
         return Err(refused(LetterError::Missing(LetterIds::One(args.id))));
     };
     if terminal.json {
@@ -238,7 +234,7 @@ fn show(args: &ShowArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(),
     line("what", &subject(letter));
     line("kind", text(&letter["kind"]));
     line("reason", text(&letter["reason"]));
-    for (place, frame) in list(&letter["stack"]).iter().enumerate() {
+    for (place, frame) in items(&letter["stack"]).iter().enumerate() {
         line(if place == 0 { "stack" } else { "" }, text(frame));
     }
     if let Some(digest) = letter["plugin"].as_str() {

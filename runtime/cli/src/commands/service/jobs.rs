@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use http_body_util::BodyExt as _;
@@ -15,19 +14,17 @@ use wasmill_env::{Clock as _, RealClock};
 use wasmill_model::{NodeName, Timestamp};
 use wasmill_spec::PluginRef;
 
-use super::{ask, part, text};
+use super::{LOOK_AGAIN, ask, part, text};
 use crate::commands::remote::print_status;
 use crate::failure::Failure;
 use crate::oci::Reference;
 use crate::overrides::{self, Override};
 use crate::plugins::named;
 use crate::remote::{Body, Client, ServerArgs};
-use crate::terminal::{Table, Terminal, bytes, grouped};
+use crate::terminal::{Table, Terminal, bytes, grouped, items};
 
 /// Lines that a service says at once.
 const LINES_MAX: u64 = 1_000;
-/// From one look at a log to the next.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(
@@ -225,7 +222,7 @@ pub(in crate::commands) fn logs(args: &LogsArgs, server: &ServerArgs, terminal: 
             if terminal.json && !args.follow {
                 return terminal.print_json(&page);
             }
-            let lines = page.as_array().map_or(&[][..], Vec::as_slice);
+            let lines = items(&page);
             let said: String = lines.iter().map(|line| log_line(line, terminal.json)).collect();
             if !said.is_empty() {
                 terminal.print(&said)?;

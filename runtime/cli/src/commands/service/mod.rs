@@ -7,6 +7,8 @@ mod tenants;
 mod top;
 mod usage;
 
+use std::time::Duration;
+
 use hyper::Method;
 use serde_json::Value;
 
@@ -22,6 +24,9 @@ pub(super) use usage::usage;
 use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
 use crate::terminal::text;
+
+/// From one look at what a service has to the next, where there was nothing.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Asks a service for one thing.
 pub(super) fn ask(server: &ServerArgs, method: Method, path: &str, body: Body) -> Result<Value, Failure> {

@@ -13,7 +13,7 @@ use wasmill_spec::Period;
 use super::{part, text};
 use crate::failure::Failure;
 use crate::remote::{Body, Client, ServerArgs};
-use crate::terminal::{Style, Table, Terminal, bytes, duration, grouped};
+use crate::terminal::{Style, Table, Terminal, bytes, duration, grouped, items};
 
 /// Running jobs that are looked into; of others only the state is shown.
 const JOBS_MAX: usize = 32;
@@ -140,7 +140,7 @@ fn summary(before: &Look, now: &Look, wall_micros: i64) -> Value {
 
 /// A page of so many lines.
 fn render(summary: &Value, style: Style, lines: usize) -> String {
-    let jobs = summary["jobs"].as_array().map_or(&[][..], Vec::as_slice);
+    let jobs = items(&summary["jobs"]);
     let mut phases: BTreeMap<&str, u64> = BTreeMap::new();
     jobs.iter().for_each(|job| *phases.entry(text(&job["phase"])).or_default() += 1);
     let phases: Vec<String> = phases.iter().map(|(phase, count)| format!("{count} {phase}")).collect();

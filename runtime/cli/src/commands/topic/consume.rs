@@ -12,16 +12,14 @@ use wasmill_model::{Batch, GroupName};
 use wasmill_store::{GroupMember, ReadLimit, Topic, TopicError};
 
 use super::{NameArgs, failure};
-use crate::commands::small_runtime;
+use crate::commands::{service, small_runtime};
 use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, items};
 
 /// Records that are printed, and whose offsets are committed, together.
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 1 << 20;
-/// From one look at a topic of a service to the next, where there was nothing.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "With --group, members of the group share the partitions, each begins where the group has got \
@@ -152,7 +150,7 @@ fn of_service(args: &ConsumeArgs, server: &ServerArgs, terminal: &Terminal) -> R
                 let topic = &args.name.topic;
                 let path = format!("/v1/topics/{topic}/records?partition={partition}&offset={offset}&limit={rows}");
                 let page = client.ask(Method::GET, &path, Body::Nothing).await?;
-                let records = page["records"].as_array().map_or(&[][..], Vec::as_slice);
+                let records = items(&page["records"]);
                 print_page(records, terminal)?;
                 left = left.map(|left| left.saturating_sub(records.len() as u64));
                 let after = page["next"].as_u64().unwrap_or(*offset);
@@ -161,7 +159,7 @@ fn of_service(args: &ConsumeArgs, server: &ServerArgs, terminal: &Terminal) -> R
             }
             match (printed, args.follow) {
                 (true, _) => {}
-                (false, true) => clock.sleep(LOOK_AGAIN).await,
+                (false, true) => clock.sleep(service::LOOK_AGAIN).await,
                 (false, false) => return Ok(()),
             }
         }

@@ -16,7 +16,7 @@ use wasmill_store::{Topic, TopicConfig, TopicError};
 use crate::commands::{DataArgs, service};
 use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
-use crate::terminal::{Table, Terminal, bytes, count, grouped, text};
+use crate::terminal::{Table, Terminal, bytes, count, grouped, items, text};
 
 #[derive(Debug, Args)]
 pub(super) struct TopicArgs {
@@ -136,7 +136,7 @@ fn list(data: &DataArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(),
     };
     let mut table = Table::new(&["topic", "partitions", "records", "size"]);
     let mut damaged = None;
-    let all = found.as_array().map_or(&[][..], Vec::as_slice);
+    let all = items(&found);
     for topic in all {
         let name = text(&topic["topic"]).to_owned();
         let number = |key: &str| topic[key].as_u64().unwrap_or(0);
@@ -232,7 +232,7 @@ fn describe(args: &NameArgs, server: &ServerArgs, terminal: &Terminal) -> Result
     }
     let mut said = format!("{}: {}\n", terminal.out.bold(args.topic.as_str()), settings(&topic));
     said.push_str(&table.render("  ", terminal.out));
-    let groups = topic["groups"].as_array().map_or(&[][..], Vec::as_slice);
+    let groups = items(&topic["groups"]);
     let mut behind = Table::new(&["group", "partition", "offset", "behind"]);
     for group in groups {
         let lag = grouped(number(&group["behind"]));
