@@ -142,6 +142,11 @@ pub(in crate::commands) fn send(deployment: &Deployment<'_>, server: &ServerArgs
 /// Sends the file of a plugin.
 pub(super) async fn push(client: &Client, file: &Path, name: Option<&str>) -> Result<Value, Failure> {
     let bytes = std::fs::read(file).map_err(|error| Failure::file("read the plugin", file, &error))?;
+    push_bytes(client, bytes, name).await
+}
+
+/// Sends a plugin.
+pub(super) async fn push_bytes(client: &Client, bytes: Vec<u8>, name: Option<&str>) -> Result<Value, Failure> {
     let path = match name {
         Some(name) => format!("/v1/plugins?name={}", part(name)),
         None => "/v1/plugins".to_owned(),

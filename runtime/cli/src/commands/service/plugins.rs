@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wasmill_env::{Clock, RealClock};
 use wasmill_wasm::InstanceLimits;
 
-use super::jobs::push;
+use super::jobs::{push, push_bytes};
 use super::{ask, part, text};
 use crate::failure::Failure;
 use crate::oci::registry::{self, Reach};
@@ -128,12 +128,9 @@ pub(in crate::commands) fn plugin(
                 let found = layout::read(Path::new(oci), plugin.as_deref())?;
                 (found.bytes, found.name)
             };
-            let path = match name.as_ref().or(named.as_ref()) {
-                Some(name) => format!("/v1/plugins?name={}", part(name)),
-                None => "/v1/plugins".to_owned(),
-            };
-            let body = Body::Bytes(bytes, "application/wasm");
-            one(&ask(server, Method::POST, &path, body)?, terminal)
+            let (client, name) = (server.client()?, name.as_ref().or(named.as_ref()));
+            let sent = push_bytes(&client, bytes, name.map(String::as_str));
+            one(&crate::commands::small_runtime()?.block_on(sent)?, terminal)
         }
         PluginCommand::Sign { plugin, signature } => {
             let body = Body::Json(json!({"signature": signature}));
@@ -162,6 +159,7 @@ fn export(plugin: &str, oci: &str, server: &ServerArgs, terminal: &Terminal) -> 
         false => None,
     };
     let runtime = crate::commands::small_runtime()?;
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::default());
     let (content, name) = if Path::new(plugin).is_file() {
         let content = std::fs::read(plugin).map_err(|error| Failure::file("read", Path::new(plugin), &error))?;
         (content.into(), None)
@@ -173,16 +171,13 @@ fn export(plugin: &str, oci: &str, server: &ServerArgs, terminal: &Terminal) -> 
     };
     // What it imports and exports is part of the layout, and only a plugin has its place there.
     let info = runtime.block_on(async {
-        let plugins = Plugins::new(terminal, Arc::new(RealClock::default()))?;
+        let plugins = Plugins::new(terminal, Arc::clone(&clock))?;
         let bytes = Arc::from(content.as_ref());
         let loaded = plugins.load_bytes(&plugins::named(plugin), bytes, InstanceLimits::default()).await?;
         Ok::<_, Failure>(loaded.info().clone())
     })?;
     let manifest = match &to {
-        Some(to) => {
-            let clock: Arc<dyn Clock> = Arc::new(RealClock::default());
-            runtime.block_on(registry::push(to, &content, &info.imports, &info.exports, &clock))?
-        }
+        Some(to) => runtime.block_on(registry::push(to, &content, &info.imports, &info.exports, &clock))?,
         None => layout::write(Path::new(oci), &content, name, &info.imports, &info.exports)?,
     };
     let plugin = info.digest;
