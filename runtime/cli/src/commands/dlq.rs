@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, value_parser};
 use hyper::Method;
 use serde_json::{Value, json};
 use wasmill_control::letters::{LetterAct, LetterError, LetterIds, LetterPick, Letters};
@@ -14,6 +14,8 @@ use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
 use crate::terminal::{Table, Terminal, count, grouped, items, text};
 
+/// Letters that are listed at once, as a service lists them.
+const LIMIT_MAX: u64 = 1_000;
 /// Characters of a reason, a key or a value in a table.
 const CELL_CHARS: usize = 60;
 
@@ -51,9 +53,9 @@ pub(super) struct LsArgs {
     /// Begin the list at this id
     #[arg(long, value_name = "ID", default_value_t = 0)]
     from: u64,
-    /// List so many at most
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    limit: usize,
+    /// List so many at most, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u64).range(1..=LIMIT_MAX))]
+    limit: u64,
 }
 
 #[derive(Debug, Args)]
@@ -173,7 +175,7 @@ fn refused(error: LetterError) -> Failure {
 }
 
 fn ls(args: &LsArgs, server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let listing = Listing { node: args.node.as_deref(), from: args.from, limit: args.limit };
+    let listing = Listing { node: args.node.as_deref(), from: args.from, limit: args.limit as usize };
     let view = args.of.look(&listing, server)?;
     if terminal.json {
         return terminal.print_json(&view);
@@ -329,6 +331,20 @@ mod tests {
         assert_eq!("7-12".parse(), Ok(IdRange(LetterIds::Range(7, 12))));
         for bad in ["", "x", "3-", "-3", "9-8", "99999999999999999999"] {
             assert!(bad.parse::<IdRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_as_long_as_a_page_at_most() {
+        let limit = |text: &str| {
+            let command = LsArgs::augment_args(clap::Command::new("ls"));
+            let matches = command.try_get_matches_from(["ls", "--job", "j", "--limit", text]);
+            matches.map(|matches| matches.get_one::<u64>("limit").copied()).map_err(|error| error.to_string())
+        };
+        assert_eq!((limit("1"), limit("1000")), (Ok(Some(1)), Ok(Some(1_000))));
+        for wrong in ["0", "1001"] {
+            let said = limit(wrong).expect_err("no limit");
+            assert!(said.contains("--limit") && said.contains("1..=1000"), "{said}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, value_parser};
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -53,8 +53,8 @@ pub(in crate::commands) struct JobArgs {
 pub(in crate::commands) struct LogsArgs {
     /// The job
     job: String,
-    /// So many lines at most
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    /// So many lines at most, 1 to 1000
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = value_parser!(u64).range(1..=LINES_MAX))]
     limit: u64,
     /// Go on, and print what comes
     #[arg(short, long)]
