@@ -22,10 +22,9 @@ pub(super) fn cannot_start_job(assembled: &Assembled, error: &JobError) -> Failu
 /// A job that failed, with what its author can do.
 pub(super) fn failed(assembled: &Assembled, error: &JobError) -> Failure {
     let spec = &assembled.spec;
-    match error {
+    let failure = match error {
         JobError::Stage { node, cause } | JobError::AlwaysFails { node, cause, .. } => {
             let failure = Failure::failed(error.to_string());
-            let failure = if error.kind() == ErrorKind::Unavailable { failure.passing() } else { failure };
             let failure = match assembled.digest(node) {
                 Some(digest) => failure.hint(format!("the plugin is {} ({digest})", spec.stages[node].plugin)),
                 None => failure,
@@ -38,12 +37,10 @@ pub(super) fn failed(assembled: &Assembled, error: &JobError) -> Failure {
         JobError::Commit(commit) if commit.kind == ErrorKind::Config => Failure::wrong(error.to_string()),
         error if error.kind() == ErrorKind::Full => Failure::of(ErrorKind::Full, error),
         // What was right when the job started can only have gone wrong since.
-        JobError::Source { .. } | JobError::Sink { .. } => {
-            let failure = Failure::failed(failure::chain(error));
-            if error.kind() == ErrorKind::Unavailable { failure.passing() } else { failure }
-        }
+        JobError::Source { .. } | JobError::Sink { .. } => Failure::failed(failure::chain(error)),
         error => Failure::of(error.kind(), error),
-    }
+    };
+    if error.kind() == ErrorKind::Unavailable { failure.passing() } else { failure }
 }
 
 fn stage_hint(stage: &NodeName, error: &OperatorError) -> Option<String> {
