@@ -29,7 +29,7 @@ pub struct Letters {
 }
 
 /// Some dead letters of a job.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct LettersView {
     /// How many there are, of the node that was asked for.
     pub total: u64,
@@ -167,7 +167,7 @@ impl Letters {
     /// Where the store cannot be read.
     pub fn list(&self, node: Option<&str>, from: u64, limit: usize) -> Result<LettersView, StoreError> {
         let mut groups: BTreeMap<(String, &'static str, String), LetterGroup> = BTreeMap::new();
-        let mut view = LettersView { total: 0, groups: Vec::new(), letters: Vec::new(), next: None };
+        let mut view = LettersView::default();
         self.each(|id, letter| {
             if node.is_some_and(|node| node != letter.node.as_str()) {
                 return;
@@ -195,16 +195,6 @@ impl Letters {
         })?;
         view.groups = groups.into_values().collect();
         Ok(view)
-    }
-
-    /// One of them, as [`letter_json`] has it.
-    ///
-    /// # Errors
-    /// [`LetterError::Missing`], or where the store cannot be read.
-    pub fn show(&self, id: u64) -> Result<Value, LetterError> {
-        let found = self.store.letters_by_id(&BTreeSet::from([LetterId(id)]))?.pop();
-        let (id, letter) = found.ok_or(LetterError::Missing(LetterIds::One(id)))?;
-        Ok(letter_json(id, &letter, self.marked.contains(&id)))
     }
 
     /// Has those that are meant processed again, or forgets them.

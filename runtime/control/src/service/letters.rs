@@ -36,7 +36,7 @@ impl Tenant {
         self.admit_change()?;
         self.at_rest(job, false, move |dir| {
             let Some(letters) = Letters::open(&dir.join("state"))? else {
-                return Ok(LettersView { total: 0, groups: Vec::new(), letters: Vec::new(), next: None });
+                return Ok(LettersView::default());
             };
             let view = letters.list(node.as_deref(), from, limit)?;
             letters.close()?;
