@@ -60,16 +60,10 @@ pub(crate) fn put_row(object: &mut Map<String, Value>, time: i64, key: &[u8], va
 /// # Errors
 /// What is wrong, in words.
 pub fn read_envelope(object: &Map<String, Value>, now: Timestamp) -> Result<(Timestamp, Vec<u8>, Vec<u8>), String> {
-    let base64 = |name: &str, value: &Value| {
-        let bytes = value.as_str().and_then(|text| BASE64.decode(text).ok());
-        bytes.ok_or_else(|| format!("`{name}` is base64"))
-    };
     let (mut time, mut key, mut value) = (now, Vec::new(), Vec::new());
     for (name, given) in object {
         match name.as_str() {
-            "value" => value = given.to_string().into_bytes(),
-            "text" => value = given.as_str().ok_or("`text` is a string")?.as_bytes().to_vec(),
-            "base64" => value = base64(name, given)?,
+            "value" | "text" | "base64" => value = read_value(name, given)?,
             "key" => {
                 key = given.as_str().map_or_else(|| given.to_string().into_bytes(), |text| text.as_bytes().to_vec());
             }
@@ -86,11 +80,22 @@ pub fn read_envelope(object: &Map<String, Value>, now: Timestamp) -> Result<(Tim
 /// The value of one of [`envelopes`]; nothing where it is none.
 #[must_use]
 pub fn value(record: &Value) -> Vec<u8> {
-    let only = ["value", "text", "base64"]
-        .into_iter()
-        .filter_map(|name| record.as_object().and_then(|object| object.get_key_value(name)));
-    let object: Map<String, Value> = only.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-    read_envelope(&object, Timestamp(0)).map(|(_, _, value)| value).unwrap_or_default()
+    let named = |name: &str| record.get(name).map(|given| read_value(name, given).unwrap_or_default());
+    ["value", "text", "base64"].into_iter().find_map(named).unwrap_or_default()
+}
+
+/// A value as its name says it is given.
+fn read_value(name: &str, given: &Value) -> Result<Vec<u8>, String> {
+    match name {
+        "value" => Ok(given.to_string().into_bytes()),
+        "text" => Ok(given.as_str().ok_or("`text` is a string")?.as_bytes().to_vec()),
+        _ => base64(name, given),
+    }
+}
+
+fn base64(name: &str, given: &Value) -> Result<Vec<u8>, String> {
+    let bytes = given.as_str().and_then(|text| BASE64.decode(text).ok());
+    bytes.ok_or_else(|| format!("`{name}` is base64"))
 }
 
 /// The offset of a row in its partition.
