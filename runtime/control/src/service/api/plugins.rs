@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Shared;
 use super::auth::{Deployer, Reader};
 use super::body::{self, Asked, Json};
+use crate::service::jobs::to_the_end;
 use crate::service::plugins::PluginView;
 use crate::service::problem::Problem;
 use crate::service::room::{Room, Taken};
@@ -90,8 +91,11 @@ pub(super) async fn push(
         let _taken = taken;
         tenant.push(bytes, asked.name).await
     };
-    let (view, is_new) = crate::service::jobs::to_the_end(pushing).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
+    Ok(taken_in(to_the_end(pushing).await?))
+}
+
+fn taken_in((view, is_new): (PluginView, bool)) -> (StatusCode, Answer<PluginView>) {
+    (if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view))
 }
 
 /// Takes in a plugin out of a registry, which is one that the tenant may connect to, or one that the operator
@@ -109,8 +113,7 @@ pub(super) async fn pull(
 ) -> Result<(StatusCode, Answer<PluginView>), Problem> {
     tenant.admit_change()?;
     let pulling = async move { tenant.pull(&new.reference, new.name).await };
-    let (view, is_new) = crate::service::jobs::to_the_end(pulling).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Answer(view)))
+    Ok(taken_in(to_the_end(pulling).await?))
 }
 
 /// A plugin, by its digest or a `name:tag`.
