@@ -8,18 +8,9 @@ use crate::failure::Failure;
 use crate::remote::{Body, ServerArgs};
 use crate::terminal::{Style, Table, Terminal, bytes, count, duration, grouped, text};
 
-/// Budgets of things that are held: what the budget is called, and what is held of it.
-const HELD: &[(&str, &str)] = &[
-    ("jobs", "jobs"),
-    ("tasks", "tasks"),
-    ("memory_bytes", "memory_bytes"),
-    ("state_bytes", "state_bytes"),
-    ("topic_bytes", "topic_bytes"),
-    ("timers", "timers"),
-    ("metric_series", "metric_series"),
-    ("plugins", "plugins"),
-    ("tokens", "tokens"),
-];
+/// Budgets of things that are held, and what is held of each goes by the same name.
+const HELD: &[&str] =
+    &["jobs", "tasks", "memory_bytes", "state_bytes", "topic_bytes", "timers", "metric_series", "plugins", "tokens"];
 
 /// What the tenant has used, has and may have.
 pub(in crate::commands) fn usage(server: &ServerArgs, terminal: &Terminal) -> Result<(), Failure> {
@@ -44,8 +35,8 @@ fn number(value: &Value) -> u64 {
 fn render(usage: &Value, style: Style) -> String {
     let (used, has, budget) = (&usage["used"], &usage["has"], &usage["budget"]);
     let mut table = Table::new(&["budget", "has", "may have", "%"]);
-    for (name, held) in HELD {
-        let (held, limit) = (number(&has[held]), number(&budget[name]));
+    for name in HELD {
+        let (held, limit) = (number(&has[name]), number(&budget[name]));
         let part = match limit {
             0 => "-".to_owned(),
             limit => format!("{:.1}", held as f64 * 100.0 / limit as f64),
