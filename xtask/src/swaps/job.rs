@@ -47,6 +47,13 @@ input = "count"
 parallelism = 1
 "#;
 
+/// What another graph has beside, with three tasks in place of two.
+const SIDE: &str = r#"
+[sink.side]
+connector = "blackhole"
+input = "events"
+"#;
+
 /// The plugin in each of its versions.
 pub(super) struct Versions(BTreeMap<&'static str, Vec<u8>>);
 
@@ -69,6 +76,8 @@ impl Versions {
 
 /// A job in a folder.
 pub(super) struct Job {
+    /// The job file with two tasks in its stage, and with three and another sink.
+    files: [String; 2],
     wasmill: PathBuf,
     folder: PathBuf,
     /// The versions by digest.
@@ -79,14 +88,16 @@ impl Job {
     pub(super) fn new(wasmill: &Path, folder: &Path, versions: &Versions) -> anyhow::Result<Self> {
         use sha2::{Digest, Sha256};
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("job.toml"), JOB.replace("RATE", &RATE.to_string()))?;
+        let narrow = JOB.replace("RATE", &RATE.to_string());
+        let wide = format!("{}{SIDE}", narrow.replace("parallelism = 2", "parallelism = 3"));
+        write(&folder.join("job.toml"), &narrow)?;
         let mut digests = BTreeMap::new();
         for (name, bytes) in &versions.0 {
             write(&folder.join(format!("{name}.wasm")), bytes)?;
             let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             digests.insert(format!("sha256:{digest}"), *name);
         }
-        Ok(Self { wasmill: wasmill.to_owned(), folder: folder.to_owned(), digests })
+        Ok(Self { files: [narrow, wide], wasmill: wasmill.to_owned(), folder: folder.to_owned(), digests })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -101,9 +112,17 @@ impl Job {
         self.digests.get(digest).copied()
     }
 
+    /// The job file has the other graph from here on.
+    pub(super) fn regraph(&self) -> anyhow::Result<()> {
+        let file = self.folder.join("job.toml");
+        let now = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let [narrow, wide] = &self.files;
+        write(&file, if now == *narrow { wide } else { narrow })
+    }
+
     /// Starts a life, which may end at a named step.
     pub(super) fn start(&self, point: Option<(&str, u64)>) -> anyhow::Result<Life<'_>> {
-        let mut command = self.command(&["run", "job.toml", "--state", "state", "--json"]);
+        let mut command = self.command(&["run", "job.toml", "--state", "state", "--allow-dropped", "--json"]);
         if let Some((point, passing)) = point {
             command.env(KILL_VARIABLE, format!("{point}:{passing}"));
         }
@@ -170,14 +189,14 @@ impl Life<'_> {
     /// The version that runs; none where the job was killed.
     pub(super) fn version(&mut self) -> anyhow::Result<Option<&'static str>> {
         let Some(status) = self.status()? else { return Ok(None) };
-        let plugin = status["nodes"][1]["plugin"].as_str().unwrap_or_default();
+        let plugin = count(&status)["plugin"].as_str().unwrap_or_default();
         let known = self.job.version(plugin);
         known.map(Some).with_context(|| format!("{plugin:?} is none of the versions"))
     }
 
     /// Waits until so many rows more have left the stage, or the job was killed.
     pub(super) fn wait_for_rows(&mut self, rows: u64) -> anyhow::Result<()> {
-        let out = |status: &Value| status["nodes"][1]["rows_out"].as_u64().unwrap_or(0);
+        let out = |status: &Value| count(status)["rows_out"].as_u64().unwrap_or(0);
         let began = now();
         let Some(before) = self.status()?.as_ref().map(out) else { return Ok(()) };
         loop {
@@ -194,17 +213,25 @@ impl Life<'_> {
     /// Asks for a swap, and may kill the process a while after.
     pub(super) fn swap(&mut self, version: &str, kill_after: Option<Duration>) -> anyhow::Result<Outcome> {
         let plugin = format!("{version}.wasm");
-        let asking = self.job.command(&["swap", "state", "count", &plugin, "--json"]).spawn();
-        let asking = asking.context("cannot ask for a swap")?;
+        self.ask(&["swap", "state", "count", &plugin, "--json"], kill_after)
+    }
+
+    /// Has the job go on with its file, and may kill the process a while after.
+    pub(super) fn apply(&mut self, kill_after: Option<Duration>) -> anyhow::Result<Outcome> {
+        self.ask(&["apply", "job.toml", "--state", "state", "--allow-dropped", "--json"], kill_after)
+    }
+
+    fn ask(&mut self, arguments: &[&str], kill_after: Option<Duration>) -> anyhow::Result<Outcome> {
+        let asking = self.job.command(arguments).spawn().context("cannot ask the job")?;
         if let Some(wait) = kill_after {
             std::thread::sleep(wait);
             self.kill()?;
         }
-        let asked = asking.wait_with_output().context("cannot ask for a swap")?;
+        let asked = asking.wait_with_output().context("cannot ask the job")?;
         let said = String::from_utf8_lossy(&asked.stdout);
         let answer: Value = serde_json::from_str(&said).with_context(|| format!("{said:?} is no JSON"))?;
         if !asked.status.success() {
-            // A process that died at a step of the swap may take a moment to be gone.
+            // A process that died at a step of it may take a moment to be gone.
             let silent = answer["error"]["message"].as_str().unwrap_or_default().to_owned();
             let gone = silent.contains("before it had answered")
                 || silent.contains("no job runs")
@@ -214,10 +241,16 @@ impl Life<'_> {
             }
             return Ok(if self.lives() { Outcome::Refused(silent) } else { Outcome::Died });
         }
-        let micros = answer["pause_micros"].as_u64().context("a swap says how long it paused")?;
+        let micros = answer["pause_micros"].as_u64().with_context(|| format!("{answer} says no pause"))?;
         // What was told before the kill counts: the epoch was durable.
         Ok(Outcome::Taken(micros))
     }
+}
+
+/// The stage, as the job says it is.
+fn count(status: &Value) -> &Value {
+    let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    nodes.iter().find(|node| node["name"] == "count").unwrap_or(&Value::Null)
 }
 
 impl Drop for Life<'_> {

@@ -3,7 +3,9 @@
 //!
 //! The plugin is `tests/guests/versions`, in versions that differ in a few bytes. Good ones take turns;
 //! one in ten fails, each at its own step. One life of the job in about five swaps ends with signal 9,
-//! at a named step of the swap or at a random time after it was asked for. What the job shows in the end
+//! at a named step of the swap or at a random time after it was asked for. Between swaps, while the version runs that
+//! the job file names, the graph is exchanged now and then: the stage gets another number of tasks, and a sink comes
+//! or goes; one exchange in three is hit by a kill at a random time. What the job shows in the end
 //! is held to an oracle that knows the input, and which swaps were made.
 
 mod job;
@@ -34,6 +36,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 const PAUSES_MIN: usize = 100;
 /// Steps of a swap at which the process may die, and how often one swap passes each.
 const POINTS: [(&str, u64); 3] = [("swap-kept", 1), ("swap-prepared", 2), ("swap-settled", 2)];
+/// One swap in so many comes behind an exchange of the graph.
+const EXCHANGE: u64 = 4;
+/// One exchange in so many is hit by a kill.
+const EXCHANGE_KILLED: u64 = 3;
 /// Until when after it was asked for a swap may be hit by a kill from outside.
 const KILL_WITHIN: Duration = Duration::from_millis(300);
 
@@ -46,6 +52,9 @@ struct Verdict {
     failed: BTreeMap<&'static str, u64>,
     kills: u64,
     at_points: u64,
+    /// Exchanges of the graph that were made, and those that a kill hit.
+    exchanges: u64,
+    exchanges_killed: u64,
     events: u64,
     pauses: Vec<u64>,
     findings: Vec<String>,
@@ -112,12 +121,15 @@ fn run(job: &Job, wanted: u64, random: &mut Random, verdict: &mut Verdict) -> an
             settle(&mut made, runs, verdict);
         }
         for swap in 1..=length.min(left) {
-            left -= 1;
-            verdict.swaps += 1;
             // The state must have grown, or the swap comes before the first row.
             life.wait_for_rows(2_000)?;
             let before = *made.last().unwrap_or(&"v1");
+            if before == "v1" && random.below(EXCHANGE) == 0 && !exchange(&mut life, job, random, verdict)? {
+                break;
+            }
             let other = if before == "v1" { "v2" } else { "v1" };
+            left -= 1;
+            verdict.swaps += 1;
             let version =
                 if random.below(BAD) == 0 { job::BAD[random.below(job::BAD.len() as u64) as usize] } else { other };
             let after = kill.as_ref().and_then(|kill| kill.after(swap));
@@ -166,6 +178,20 @@ fn run(job: &Job, wanted: u64, random: &mut Random, verdict: &mut Verdict) -> an
     life.wait_for_rows(2_000)?;
     life.stop()?;
     Ok(made)
+}
+
+/// Has the job go on with another graph. `false` where the process died.
+fn exchange(life: &mut job::Life<'_>, job: &Job, random: &mut Random, verdict: &mut Verdict) -> anyhow::Result<bool> {
+    job.regraph()?;
+    let kill = (random.below(EXCHANGE_KILLED) == 0).then(|| random.between(Duration::ZERO, KILL_WITHIN));
+    match life.apply(kill)? {
+        Outcome::Taken(_) => verdict.exchanges += 1,
+        Outcome::Refused(why) => verdict.findings.push(format!("another graph was refused: {why}")),
+        Outcome::Died => {}
+    }
+    let died = kill.is_some() || !life.lives();
+    verdict.exchanges_killed += u64::from(died);
+    Ok(!died)
 }
 
 /// After a crash the job says which version its last epoch was made with. A swap that nobody has heard
@@ -218,7 +244,8 @@ fn report(verdict: &Verdict, seed: u64, rounds: u64, took: Duration, as_json: bo
     if as_json {
         let line = json!({
             "swaps": verdict.swaps, "seed": seed, "taken": verdict.taken, "failed": failed,
-            "failed_by_version": verdict.failed, "kills": verdict.kills, "kills_at_points": verdict.at_points,
+            "failed_by_version": verdict.failed, "exchanges": verdict.exchanges, "exchanges_killed": verdict.exchanges_killed,
+            "kills": verdict.kills, "kills_at_points": verdict.at_points,
             "rounds": rounds, "events": verdict.events, "events_per_second": job::RATE,
             "pause_p50_micros": p50, "pause_p99_micros": p99, "pause_max_micros": most,
             "mismatches": verdict.findings.len(), "met": verdict.is_met(), "seconds": took.as_secs_f64(),
@@ -226,12 +253,14 @@ fn report(verdict: &Verdict, seed: u64, rounds: u64, took: Duration, as_json: bo
         println!("{line}");
     }
     say(&format!(
-        "{} swaps ({} taken, {failed} of a plugin that fails, {} kills, {} of them at a named step) over {} events in \
-         {:.0} s: pause p50 {p50} us, p99 {p99} us, max {most} us, {} mismatches (seed {seed})",
+        "{} swaps ({} taken, {failed} of a plugin that fails, {} kills, {} of them at a named step) and {} exchanges \
+         of the graph ({} killed) over {} events in {:.0} s: pause p50 {p50} us, p99 {p99} us, max {most} us, {} mismatches (seed {seed})",
         verdict.swaps,
         verdict.taken,
         verdict.kills,
         verdict.at_points,
+        verdict.exchanges,
+        verdict.exchanges_killed,
         verdict.events,
         took.as_secs_f64(),
         verdict.findings.len(),
