@@ -240,3 +240,50 @@ fn a_canary_that_fails_takes_the_job_back_to_what_was_committed() {
         running.kill();
     }
 }
+
+/// A row of each key, in the order in which their events came; what it says behind its count.
+fn in_order(running: &mut Running, folder: &Folder, count: u32) -> Vec<String> {
+    KEYS.iter().for_each(|key| append(folder, &format!("{{\"k\":\"{key}\"}}")));
+    let mut version = |key: &&str| {
+        let row = running.row(key);
+        row.trim_end().strip_prefix(&format!("{count}|")).unwrap_or_else(|| panic!("{key} has {row}")).to_owned()
+    };
+    KEYS.iter().map(&mut version).collect()
+}
+
+#[test]
+fn lanes_have_a_plugin_beside_and_keep_their_order() {
+    let lanes = crate::swap::JOB.replace("parallelism = 2", "parallelism = 4\nordered = true");
+    let folder = more().with("job.toml", lanes);
+    let mut running = Running::start(&folder);
+    let old = |versions: Vec<String>| assert!(versions.iter().all(|version| version == "v1"), "{versions:?}");
+    old(in_order(&mut running, &folder, 1));
+    swap(&folder, &["bug.wasm", "--shadow"]).ok();
+    old(in_order(&mut running, &folder, 2));
+    old(in_order(&mut running, &folder, 3));
+    let seen = report(&folder);
+    assert_eq!((&seen["compared"]["rows"], &seen["differences"]["changed"]), (&24.into(), &12.into()), "{seen}");
+    swap(&folder, &["--promote"]).fails(1, &["it does not do what the old one does", "|3|v1", "|4|v1"]);
+    swap(&folder, &["--rollback"]).ok();
+
+    swap(&folder, &["v2.wasm", "--canary", "50%"]).ok();
+    let first = in_order(&mut running, &folder, 4);
+    assert!(first.iter().any(|version| version == "v1") && first.iter().any(|version| version == "v2"), "{first:?}");
+    assert_eq!(in_order(&mut running, &folder, 5), first, "keys keep their version");
+    swap(&folder, &["--rollback"]).ok();
+    old(in_order(&mut running, &folder, 6));
+    // One that fails takes the job back: what comes behind the last epoch is worked off by the old one.
+    swap(&folder, &["boom.wasm", "--canary", "50%"]).ok();
+    end_epoch(&folder);
+    KEYS.iter().for_each(|key| append(&folder, &format!("{{\"k\":\"{key}\",\"boom\":1}}")));
+    KEYS.iter().for_each(|key| assert!(running.until(&format!("{{\"k\":\"{key}\",\"boom\":1}}|7|v1"))));
+    assert_eq!(report(&folder)["state"], "rolled-back");
+    // Killed while one runs: the recorded version goes on, with what both have written in the last epoch.
+    swap(&folder, &["v2.wasm", "--canary", "50%"]).ok();
+    assert_eq!(in_order(&mut running, &folder, 8), first);
+    end_epoch(&folder);
+    running.kill();
+    let mut running = Running::start(&folder);
+    old(in_order(&mut running, &folder, 9));
+    running.kill();
+}

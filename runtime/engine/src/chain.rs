@@ -34,7 +34,7 @@ use crate::queue::QueueSender;
 use crate::replay::Replay;
 use crate::signal::{Barrier, Signal};
 use crate::sink_slot::{Meter, SinkSlot};
-use crate::swap::{Change, Offer};
+use crate::swap::Offer;
 use crate::window_slot::WindowSlot;
 
 /// Bytes of rejected rows that a task holds before it asks for an epoch.
@@ -194,15 +194,10 @@ impl Chain {
     /// Behind a barrier: opens the plugin that was offered beside the one of its stage.
     pub(crate) async fn prepare_swap(&mut self, offer: &Offer) -> Result<(), OperatorError> {
         let Some(place) = self.slots.iter().position(|slot| slot.name == offer.stage) else { return Ok(()) };
-        let refused = |reason: &str| Err(OperatorError::Fatal { call: "open", reason: reason.to_owned() });
-        let in_lane = self.outputs.iter().flatten().any(|output| matches!(output.target, Target::FromLane(_)));
-        match (&mut self.slots[place].kind, &offer.change) {
-            (SlotKind::Source | SlotKind::Sink(_), _) => Ok(()),
-            (SlotKind::Operator(_), Change::Beside { .. }) if in_lane => {
-                refused("the stage has lanes (`ordered`): their keys move, and a plugin beside could not follow them")
-            }
-            (SlotKind::Operator(operator), change) => operator.prepare_change(change).await,
-            (SlotKind::Window(window), change) => window.prepare_change(change).await,
+        match &mut self.slots[place].kind {
+            SlotKind::Source | SlotKind::Sink(_) => Ok(()),
+            SlotKind::Operator(operator) => operator.prepare_change(&offer.change).await,
+            SlotKind::Window(window) => window.prepare_change(&offer.change).await,
         }
     }
 

@@ -36,6 +36,7 @@ use crate::metrics::NodeMetrics;
 use crate::migration;
 use crate::outcome;
 use beside::Beside;
+use shadow::Moved;
 
 /// Timers that one call of an operator is given.
 const FIRINGS_MAX: usize = 1_024;
@@ -67,6 +68,8 @@ pub(crate) struct Produced {
 pub(crate) struct Given {
     state: Vec<EntryChange>,
     timers: Vec<TimerEntry>,
+    /// What a shadow has of it, where one runs.
+    shadow: Option<Moved>,
 }
 
 impl Given {
@@ -183,11 +186,15 @@ impl OperatorSlot {
     pub(crate) async fn give(&mut self, group: KeyGroup) -> Result<Given, JobError> {
         let state = self.instance.context().state.give(group).unwrap_or_default();
         let timers = self.timers.give(group);
+        let shadow = match self.shadow() {
+            Some(shadow) => shadow.give(group).await,
+            None => None,
+        };
         self.restart().await?;
         if planted("moved-keys-forgotten") {
             return Ok(Given::default());
         }
-        Ok(Given { state, timers })
+        Ok(Given { state, timers, shadow })
     }
 
     /// Takes out all that it keeps, by group of keys. An epoch has just ended, and no call follows. `None` where
@@ -197,7 +204,7 @@ impl OperatorSlot {
         let Self { instance, timers, .. } = self;
         let given = groups.map(|group| {
             let state = instance.context().state.give(group)?;
-            Some((group, Given { state, timers: timers.give(group) }))
+            Some((group, Given { state, timers: timers.give(group), shadow: None }))
         });
         given.collect()
     }
@@ -207,6 +214,9 @@ impl OperatorSlot {
     pub(crate) fn take(&mut self, given: Given) {
         self.instance.context().state.adopt(given.state);
         self.timers.load(given.timers);
+        if let Some(shadow) = self.shadow() {
+            shadow.take(given.shadow);
+        }
     }
 
     /// One call, with all of its effects or none.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wasmill_env::{Disk, DiskFile, kill_point, small_limits};
-use wasmill_model::{Batch, PluginDigest};
+use wasmill_model::{Batch, Makers};
 use wasmill_store::{StoreError, decode_batch, encode_batch};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -51,14 +51,14 @@ struct File {
     left: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Place {
     file: u64,
     offset: u64,
     length: usize,
     checksum: u64,
     arrived_nanos: u64,
-    maker: Option<PluginDigest>,
+    makers: Option<Makers>,
 }
 
 impl Spill {
@@ -94,8 +94,8 @@ impl Spill {
         file.left += 1;
         self.bytes += length as u64;
         let (file, checksum) = (self.last, xxh3_64(&self.encoded));
-        let (arrived_nanos, maker) = (batch.arrived_nanos(), batch.maker());
-        self.batches.insert(slot, Place { file, offset, length, checksum, arrived_nanos, maker });
+        let (arrived_nanos, makers) = (batch.arrived_nanos(), batch.makers().cloned());
+        self.batches.insert(slot, Place { file, offset, length, checksum, arrived_nanos, makers });
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Spill {
             reason: "it does not hold the rows that were written there".to_owned(),
         })?;
         kill_point("spill-read");
-        Ok(batch.with_maker(place.maker))
+        Ok(batch.with_makers(place.makers.clone()))
     }
 
     /// A batch is not needed any more.
@@ -141,7 +141,7 @@ fn error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError
 #[cfg(test)]
 mod tests {
     use wasmill_env::{Fault, SimulatedDisk};
-    use wasmill_model::{BatchBuilder, ErrorKind, Timestamp};
+    use wasmill_model::{BatchBuilder, ErrorKind, PluginDigest, Timestamp};
 
     use super::*;
 

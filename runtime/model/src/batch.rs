@@ -14,6 +14,24 @@ pub struct Lineage {
     pub offsets: Arc<Vec<u64>>,
 }
 
+/// The plugins that made the rows of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Makers {
+    /// One plugin made them all.
+    One(PluginDigest),
+    /// The maker of each row: lanes of a convoy, in which two versions run, are put together again.
+    Each(Arc<Vec<Option<PluginDigest>>>),
+}
+
+impl Makers {
+    fn gather(&self, rows: &[u32]) -> Self {
+        match self {
+            Self::One(maker) => Self::One(*maker),
+            Self::Each(makers) => Self::Each(pick(makers, rows)),
+        }
+    }
+}
+
 /// Events side by side: one row an event, up to a few thousand.
 ///
 /// Columns are shared: cloning a batch, fanning it out or replacing one column copies no row.
@@ -28,8 +46,7 @@ pub struct Batch {
     headers: Option<Arc<Column>>,
     lineage: Option<Lineage>,
     places: Option<Arc<Vec<u32>>>,
-    /// The plugin that made the rows.
-    maker: Option<PluginDigest>,
+    makers: Option<Makers>,
     kinds: Option<Arc<Vec<PaneKind>>>,
     arrived_nanos: u64,
 }
@@ -56,7 +73,7 @@ impl Batch {
             headers: None,
             lineage: None,
             places: None,
-            maker: None,
+            makers: None,
             kinds: None,
             arrived_nanos,
         }
@@ -95,17 +112,36 @@ impl Batch {
         self
     }
 
-    /// The same batch, made by a plugin. One call of one instance makes a batch: its rows have one maker.
+    /// The same batch, made by a plugin. One call of one instance makes a batch.
     #[must_use]
-    pub fn with_maker(mut self, maker: Option<PluginDigest>) -> Self {
-        self.maker = maker;
+    pub fn with_maker(self, maker: Option<PluginDigest>) -> Self {
+        self.with_makers(maker.map(Makers::One))
+    }
+
+    /// The same batch, made by these plugins.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_makers(mut self, makers: Option<Makers>) -> Self {
+        assert!(!matches!(&makers, Some(Makers::Each(each)) if each.len() != self.len()), "one maker an event");
+        self.makers = makers;
         self
     }
 
-    /// The plugin that made the rows; none of rows as a source read them.
+    /// The plugins that made the rows; none of rows as a source read them.
     #[must_use]
-    pub fn maker(&self) -> Option<PluginDigest> {
-        self.maker
+    pub fn makers(&self) -> Option<&Makers> {
+        self.makers.as_ref()
+    }
+
+    /// The plugin that made a row; none of one as a source read it.
+    #[must_use]
+    pub fn maker(&self, row: usize) -> Option<PluginDigest> {
+        match self.makers.as_ref()? {
+            Makers::One(maker) => Some(*maker),
+            Makers::Each(makers) => makers[row],
+        }
     }
 
     /// The same batch with what each row of a pane is.
@@ -244,7 +280,7 @@ impl Batch {
         let keys = Arc::new(self.keys.gather(rows));
         let values = Arc::new(self.values.gather(rows));
         Self::new(pick(&self.times, rows), keys, values, self.arrived_nanos)
-            .with_maker(self.maker)
+            .with_makers(self.makers.as_ref().map(|makers| makers.gather(rows)))
             .following(self, rows)
     }
 
@@ -290,8 +326,8 @@ impl Batch {
     }
 
     /// Rows of several batches as one, each named by batch and row. Headers stay where some batch has them; a
-    /// lineage of one partition, one maker, and what rows are stay where all have them; places do not. It arrived when
-    /// the first did.
+    /// lineage of one partition, and what rows are stay where all have them; makers stay; places do not. It arrived
+    /// when the first did.
     ///
     /// # Panics
     /// Where a row does not exist.
@@ -308,7 +344,10 @@ impl Batch {
             rows.iter().for_each(|at| woven.push(row(at)));
             Arc::new(woven.finish())
         };
-        let maker = parts.first().and_then(|part| part.maker);
+        let makers = parts.first().and_then(|part| part.makers.clone());
+        let one_maker = !matches!(makers, Some(Makers::Each(_))) && parts.iter().all(|part| part.makers == makers);
+        let each_maker = || rows.iter().map(|&(part, row)| parts[part as usize].maker(row as usize)).collect();
+        let makers = if one_maker { makers } else { Some(Makers::Each(Arc::new(each_maker()))) };
         let lineages = || parts.iter().map(|part| part.lineage.as_ref()).collect::<Option<Vec<_>>>();
         let lineage = lineages().and_then(|lineages| {
             let partition = lineages.first()?.partition;
@@ -325,7 +364,7 @@ impl Batch {
             headers: parts.iter().any(|part| part.headers.is_some()).then(|| column(&|part| part.headers.as_deref())),
             lineage,
             places: None,
-            maker: maker.filter(|_| parts.iter().all(|part| part.maker == maker)),
+            makers,
             kinds: kinds
                 .map(|kinds| Arc::new(rows.iter().map(|&(part, row)| kinds[part as usize][row as usize]).collect())),
             arrived_nanos: parts.iter().map(|part| part.arrived_nanos).min().unwrap_or_default(),
@@ -422,11 +461,16 @@ mod tests {
     fn rows_keep_their_maker_however_they_are_cut() {
         let (one, other) = (Some(PluginDigest([1; 32])), Some(PluginDigest([2; 32])));
         let made = batch().with_maker(one);
-        assert_eq!(made.gather(&[2]).maker(), one);
-        assert_eq!(made.clone().with_keys(Arc::clone(made.values())).maker(), one);
-        assert_eq!(Batch::weave(&[made.clone(), made.clone()], &[(0, 1), (1, 0)]).maker(), one);
-        assert_eq!(Batch::weave(&[made, batch().with_maker(other)], &[(0, 1), (1, 0)]).maker(), None);
-        assert_eq!(batch().maker(), None);
+        assert_eq!(made.gather(&[2]).maker(0), one);
+        assert_eq!(made.clone().with_keys(Arc::clone(made.values())).maker(2), one);
+        let same = Batch::weave(&[made.clone(), made.clone()], &[(0, 1), (1, 0)]);
+        assert_eq!(same.makers(), made.makers(), "no list where there is one");
+        let mixed = Batch::weave(&[made.clone(), batch().with_maker(other), batch()], &[(0, 1), (1, 0), (2, 2)]);
+        let makers = |batch: &Batch| (0..batch.len()).map(|row| batch.maker(row)).collect::<Vec<_>>();
+        assert_eq!(makers(&mixed), [one, other, None]);
+        assert_eq!(makers(&mixed.gather(&[2, 1])), [None, other]);
+        assert_eq!(makers(&Batch::weave(&[made, mixed], &[(1, 1), (0, 0), (1, 2)])), [other, one, None]);
+        assert_eq!(batch().maker(0), None);
     }
 
     #[test]

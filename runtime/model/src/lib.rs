@@ -13,7 +13,7 @@ mod time;
 mod visibility;
 mod window;
 
-pub use batch::{Batch, BatchBuilder, Lineage};
+pub use batch::{Batch, BatchBuilder, Lineage, Makers};
 pub use column::{Bitmap, Column, ColumnBuilder, ColumnError};
 pub use error::ErrorKind;
 pub use letter::{LetterKind, LetterSubject};

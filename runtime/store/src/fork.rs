@@ -13,7 +13,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmill_model::{
-    Bitmap, Clock, Column, ColumnBuilder, Entries, KeyGroup, Migrated, SpaceDescriptor, Timestamp, Ttl,
+    Bitmap, Clock, Column, ColumnBuilder, Entries, KeyGroup, Migrated, SpaceDescriptor, Timestamp, Ttl, key_group,
 };
 
 use crate::backend::Walk;
@@ -45,6 +45,7 @@ struct Space {
 type BySubkey = BTreeMap<Box<[u8]>, Known>;
 
 /// An entry of the view.
+#[derive(Debug)]
 struct Known {
     /// `None`: there is none.
     value: Option<Box<[u8]>>,
@@ -90,6 +91,28 @@ impl Fork {
         forked.spaces.iter_mut().for_each(|space| space.known.clear());
     }
 
+    /// Takes out what the view has of a group of keys, once the state has given its part of it away.
+    #[must_use]
+    pub fn give(&self, group: KeyGroup) -> Viewed {
+        let mut forked = self.forked();
+        let of = |space: &mut Space| -> BTreeMap<Box<[u8]>, BySubkey> {
+            space.known.extract_if(.., |key, _| key_group(key) == group).collect()
+        };
+        let spaces: Vec<_> = forked.spaces.iter_mut().map(of).collect();
+        let viewed = Viewed { spaces };
+        forked.bytes = forked.bytes.saturating_sub(viewed.bytes());
+        viewed
+    }
+
+    /// Puts in what another view of the same stage gave. The state has taken its part of it over.
+    pub fn adopt(&self, viewed: Viewed) {
+        let mut forked = self.forked();
+        forked.bytes = forked.bytes.saturating_add(viewed.bytes());
+        for (space, known) in forked.spaces.iter_mut().zip(viewed.spaces) {
+            space.known.extend(known);
+        }
+    }
+
     /// Bytes that the view holds by itself.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -102,6 +125,25 @@ impl Fork {
         let mut forked = self.forked();
         forked.spaces.clear();
         std::mem::replace(&mut forked.base, Box::new(MemoryState::default()))
+    }
+}
+
+/// What a view has of a group of keys, on its way to a view in another task.
+#[derive(Debug, Default)]
+pub struct Viewed {
+    spaces: Vec<BTreeMap<Box<[u8]>, BySubkey>>,
+}
+
+impl Viewed {
+    fn bytes(&self) -> usize {
+        let mut bytes = 0;
+        for (key, subkeys) in self.spaces.iter().flatten() {
+            for (subkey, known) in subkeys {
+                let value = known.value.as_ref().map_or(0, |value| value.len());
+                bytes += key.len() + subkey.len() + value + ENTRY_BYTES;
+            }
+        }
+        bytes
     }
 }
 
@@ -510,6 +552,38 @@ mod tests {
             let mut state = fork.close();
             prop_assert_eq!(seen(&mut *state), models[0].clone());
         }
+    }
+
+    #[test]
+    fn a_group_of_keys_moves_from_one_view_to_another() {
+        let spaces = [SpaceDescriptor { name: "s".into(), schema_version: 1, ttl: None }];
+        let state = |keys: &[u8]| {
+            let mut state: Box<dyn StateBackend> = Box::new(MemoryState::default());
+            state.declare(&spaces);
+            keys.iter().for_each(|&key| state.put_many(0, &one(key), &one(1), &one(7)).expect("written"));
+            let _cut = state.take_changes();
+            Fork::new(state, &spaces)
+        };
+        let (from, to) = (state(&[1, 2]), state(&[0]));
+        let ([mut old, mut new], [mut old_view, mut new_view]) = ([from.base(), to.base()], [from.view(), to.view()]);
+        old_view.put_many(0, &one(1), &one(1), &one(8)).expect("written");
+        old_view.delete_many(0, &one(1), &one(2)).expect("written");
+        old_view.put_many(0, &one(2), &one(1), &one(5)).expect("written");
+        // Written by the state alone: the view keeps what was before.
+        old.put_many(0, &one(1), &one(3), &one(6)).expect("written");
+        let group = key_group(&[1]);
+        assert!(![0, 2].iter().any(|key| key_group(&[*key]) == group));
+        let bytes = from.bytes();
+        new.adopt(old.give(group).expect("in memory"));
+        let viewed = from.give(group);
+        assert_eq!(from.bytes() + viewed.bytes(), bytes);
+        let moved = viewed.bytes();
+        to.adopt(viewed);
+        assert_eq!(to.bytes(), moved);
+        let entry = |key: u8, value: u8| ((vec![key], vec![1]), vec![value]);
+        assert_eq!(seen(&mut *old_view), Model::from([entry(2, 5)]));
+        assert_eq!(seen(&mut *new_view), Model::from([entry(0, 7), entry(1, 8)]));
+        assert_eq!(seen(&mut *new)[&(vec![1], vec![3])], [6]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use durable::{
     ProgressRecord, Recovered, RecoveredStage, SinkRecord, StageRecord, StageSummary, StateFiles, StoreError,
     StoreOptions, Summary, TimerRecord, WindowRecord,
 };
-pub use fork::Fork;
+pub use fork::{Fork, Viewed};
 pub use memory::MemoryState;
 pub use sequence::{SEQUENCE_COUNT_MAX, Sequence, SequenceError, Sequences};
 pub use states::StageStates;

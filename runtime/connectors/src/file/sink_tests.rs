@@ -169,12 +169,16 @@ async fn an_envelope_may_name_the_plugin_that_made_the_row() {
     let digest = wasmill_model::PluginDigest([0xab; 32]);
     sink.write(&batch(&["1"]).with_maker(Some(digest))).await.expect("taken");
     sink.write(&batch(&["2"])).await.expect("taken");
+    // Lanes in which two versions run.
+    let parts = [batch(&["3", "5"]).with_maker(Some(digest)), batch(&["4", "6"])];
+    sink.write(&wasmill_model::Batch::weave(&parts, &[(0, 0), (1, 0), (0, 1), (1, 1)])).await.expect("taken");
     sink.prepare(Epoch(1)).await.expect("prepares");
     sink.commit(Epoch(1), true).await.expect("commits");
-    let expected = format!(
-        "{{\"key\":\"k\",\"time\":5,\"value\":1,\"plugin\":\"{digest}\"}}\n\
-         {{\"key\":\"k\",\"time\":5,\"value\":2,\"plugin\":null}}\n"
-    );
+    let row = |value: u32| {
+        let plugin = if value % 2 == 1 { format!("\"{digest}\"") } else { "null".to_owned() };
+        format!("{{\"key\":\"k\",\"time\":5,\"value\":{value},\"plugin\":{plugin}}}\n")
+    };
+    let expected: String = (1..=6).map(row).collect();
     assert_eq!(std::fs::read_to_string(directory.path().join("out.jsonl")).expect("readable"), expected);
 }
 

@@ -22,12 +22,8 @@ pub(crate) struct Envelope {
 
 /// Appends each event as a JSON object. A value that is no JSON becomes a string.
 pub(crate) fn write_envelopes(out: &mut Vec<u8>, batch: &Batch, envelope: Envelope) {
-    // One for all rows of a batch.
-    let plugin = envelope.plugin.then(|| match batch.maker() {
-        Some(digest) => format!(",\"plugin\":\"{digest}\"}}\n"),
-        None => ",\"plugin\":null}\n".to_owned(),
-    });
-    let end = plugin.as_deref().unwrap_or("}\n");
+    // Rows in a row have one maker.
+    let (mut maker, mut end) = (None, if envelope.plugin { ",\"plugin\":null}\n" } else { "}\n" }.to_owned());
     let rows = batch.keys().iter().zip(batch.times().iter()).zip(batch.values().iter());
     for (row, ((key, time), value)) in rows.enumerate() {
         out.extend_from_slice(b"{\"key\":");
@@ -44,6 +40,12 @@ pub(crate) fn write_envelopes(out: &mut Vec<u8>, batch: &Batch, envelope: Envelo
             out.extend(value.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         } else {
             write_json(out, &String::from_utf8_lossy(value));
+        }
+        let made_by = batch.maker(row).filter(|_| envelope.plugin);
+        if made_by != maker {
+            maker = made_by;
+            end =
+                maker.map_or_else(|| ",\"plugin\":null}\n".to_owned(), |maker| format!(",\"plugin\":\"{maker}\"}}\n"));
         }
         out.extend_from_slice(end.as_bytes());
     }

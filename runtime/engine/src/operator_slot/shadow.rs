@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use wasmill_contract::{Operator, OperatorContext, OperatorError, OperatorFactory, Share};
-use wasmill_model::{Clock, NodeName, Outcome, Timestamp};
-use wasmill_order::Timers;
-use wasmill_store::Fork;
+use wasmill_model::{Clock, KeyGroup, NodeName, Outcome, Timestamp};
+use wasmill_order::{TimerEntry, Timers};
+use wasmill_store::{Fork, Viewed};
 use wasmill_tenancy::Account;
 
 use super::beside::rows_of;
@@ -42,6 +42,13 @@ pub(super) struct Shadow {
     failures: u32,
     /// Times that it fired timers alone since something else came.
     rounds: u32,
+}
+
+/// What a shadow has of a group of keys, on its way to the one of another lane.
+#[derive(Debug)]
+pub(super) struct Moved {
+    viewed: Viewed,
+    timers: Vec<TimerEntry>,
 }
 
 impl Shadow {
@@ -102,6 +109,37 @@ impl Shadow {
         operator.context().forget_call();
         self.operator = Some(operator);
         Ok(())
+    }
+
+    /// Behind a cut, and behind the old one: takes out what it has of a group of keys. The instance may remember what
+    /// is gone, so a fresh one takes its place. `None` where it rests.
+    pub(super) async fn give(&mut self, group: KeyGroup) -> Option<Moved> {
+        let operator = self.operator.take()?;
+        let moved = Moved { viewed: self.fork.give(group), timers: self.timers.give(group) };
+        match self.factory.open(operator.close()).await {
+            Ok(mut operator) => {
+                operator.context().forget_call();
+                self.operator = Some(operator);
+            }
+            Err(failed) => {
+                let at = Moment { watermark: Timestamp::MIN, wall: Timestamp::MIN, monotonic_nanos: 0 };
+                self.fail(&failed.cause, None, at);
+            }
+        }
+        Some(moved)
+    }
+
+    /// Puts in what the shadow of another lane gave. Where that one rested nothing is known of these keys, and this
+    /// one rests as well.
+    pub(super) fn take(&mut self, moved: Option<Moved>) {
+        match moved {
+            None => self.rest(),
+            Some(Moved { viewed, timers }) if self.operator.is_some() => {
+                self.fork.adopt(viewed);
+                self.timers.load(timers);
+            }
+            Some(_) => {}
+        }
     }
 
     /// A call fails: it counts as a difference.

@@ -215,8 +215,8 @@ fn run(spec: WindowSpec, steps: &[Step], beside: Option<Run>) -> Result<Outcome,
             for Produced { outputs, letters } in produced {
                 outcome.letters += letters.iter().map(|letter| letter.rows.len()).sum::<usize>();
                 for (_, batch) in outputs {
-                    let maker = batch.maker().expect("a plugin made it");
                     for (row, key) in batch.keys().iter().enumerate() {
+                        let maker = batch.maker(row).expect("a plugin made it");
                         let (kind, value) = (batch.kinds().map(|kinds| kinds[row]), batch.values().row(row));
                         let given = (batch.times()[row], String::from_utf8_lossy(value).into_owned(), kind, maker);
                         outcome.rows.entry(key[0]).or_default().push(given);

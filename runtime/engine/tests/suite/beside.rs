@@ -10,8 +10,9 @@ use wasmill_env::RealClock;
 use wasmill_model::{Clock, Column, Emission, Outcome, Output, key_group};
 use wasmill_plan::{FaultPolicy, Routing};
 
+use crate::convoy::crowded;
 use crate::support::faulty::FaultyCounter;
-use crate::support::graph::{CutLog, Graph, delayed, identity, rows};
+use crate::support::graph::{CutLog, Graph, delayed, rows};
 use crate::support::{Call, Got, KeepSink, NativeOperator, Row, name};
 
 const ROWS: usize = 60_000;
@@ -221,18 +222,72 @@ async fn a_canary_that_fails_takes_the_job_back_and_the_old_one_may_fail_beside_
     assert!(matches!(ended, Err(JobError::TrialFailed { .. })), "{ended:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_runs_beside_a_window_or_a_lane() {
-    let (sink, report) = (KeepSink::default(), Arc::new(ShadowReport::default()));
+/// A job of lanes that keep something by key, of which one is hot at first: keys move while it runs.
+async fn lanes(operator: NativeOperator, keys: &[&'static str], sink: &KeepSink) -> JobHandle {
     let mut graph = Graph::new();
-    let source = graph.source(vec![rows(ROWS, &KEYS)], true, 1);
-    let convoy = graph.convoy(identity(), 2, false);
-    let out = graph.sink(&sink);
+    let source = graph.source(vec![rows(ROWS, keys)], true, 1);
+    let convoy = graph.convoy(operator, 4, true);
+    let out = graph.sink(sink);
     graph.edge((source, 0), (convoy, 0), Routing::Split);
     graph.edge((convoy, 0), (out, 0), Routing::Merged);
-    let mut job = graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await;
-    let refused = job.remote().beside(&name("n1"), Arc::new(identity()), Beside::Shadow(report)).await;
-    assert!(matches!(&refused, Err(SwapError::Refused { reason }) if reason.contains("lanes")), "{refused:?}");
-    job.wait().await.expect("it goes on");
+    graph.start(Box::new(CutLog::default()), Arc::new(RealClock::default())).await
+}
+
+fn in_order(got: &[Got]) {
+    assert!(got.iter().map(|row| row.0).eq(0..ROWS as i64), "rows leave in the order in which they came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_in_lanes_follows_keys_that_move() {
+    let (sink, report) = (KeepSink::default(), Arc::new(ShadowReport::default()));
+    let mut job = lanes(marked(""), &crowded(), &sink).await;
+    let beside = Beside::Shadow(Arc::clone(&report));
+    job.remote().beside(&name("n1"), Arc::new(marked("")), beside).await.expect("it runs beside");
+    let before = job.metrics().nodes()[1].splits;
+    job.wait().await.expect("it ends");
+    assert!(job.metrics().nodes()[1].splits > before, "keys move while it runs");
+    let found = report.counts();
+    assert!(found.rows > 1_000 && found.differences() == 0 && found.restarts == 0, "{found:?}");
+    counted(&sink.committed(), ROWS);
+    in_order(&sink.committed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_of_a_shadow_in_lanes_move_with_their_keys() {
+    let (sink, report) = (KeepSink::default(), Arc::new(ShadowReport::default()));
+    let mut job = lanes(delayed(Clock::Event), &crowded(), &sink).await;
+    let beside = Beside::Shadow(Arc::clone(&report));
+    job.remote().beside(&name("n1"), Arc::new(delayed(Clock::Event)), beside).await.expect("it runs beside");
+    let before = job.metrics().nodes()[1].splits;
+    job.wait().await.expect("it ends");
+    assert!(job.metrics().nodes()[1].splits > before, "keys move while it runs");
+    let found = report.counts();
+    assert!(found.rows > 1_000 && found.differences() == 0 && found.restarts == 0, "{found:?}");
     assert_eq!(sink.committed().len(), ROWS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_in_lanes_has_its_share_of_the_keys_and_keeps_the_order() {
+    let (sink, keys, share) = (KeepSink::default(), crowded(), KeyShare::percent(50));
+    let mut job = lanes(marked(" old"), &keys, &sink).await;
+    let (stage, remote) = (name("n1"), job.remote().clone());
+    let canary = Beside::Canary(share);
+    remote.beside(&stage, Arc::new(marked(" new")), canary).await.expect("it runs beside");
+    let so_far = sink.written();
+    written(&sink, so_far + ROWS / 2).await;
+    remote.alone(&stage).await.expect("it goes");
+    job.wait().await.expect("it ends");
+    assert!(job.metrics().nodes()[1].splits > 0, "keys move");
+    let got = sink.committed();
+    counted(&got, ROWS);
+    in_order(&got);
+    let mut by_new = 0;
+    for key in &keys {
+        let mut turns: Vec<bool> = got.iter().filter(|row| row.1 == *key).map(|row| row.2.ends_with(" new")).collect();
+        by_new += usize::from(turns.contains(&true));
+        turns.dedup();
+        assert!(turns == [false, true, false] || turns == [true, false] || turns == [false], "of {key}: {turns:?}");
+        assert_eq!(turns.contains(&true), share.has(key_group(key.as_bytes())), "of {key}");
+    }
+    assert!(by_new > 0 && by_new < keys.len(), "both have keys: {by_new}");
 }

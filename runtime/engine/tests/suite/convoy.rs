@@ -92,7 +92,7 @@ async fn a_hot_class_is_split_while_the_job_runs_and_keeps_its_order() {
 }
 
 /// Keys that all start in the first of 4 lanes.
-fn crowded() -> Vec<&'static str> {
+pub(crate) fn crowded() -> Vec<&'static str> {
     let keys = (0..400).map(|number| format!("key-{number}"));
     let keys = keys.filter(|key| share_of(key_group(key.as_bytes()), 4) == 0).take(12);
     keys.map(|key| &*Box::leak(key.into_boxed_str())).collect()
