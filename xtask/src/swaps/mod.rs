@@ -36,7 +36,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 const PAUSES_MIN: usize = 100;
 /// Steps of a swap at which the process may die, and how often one swap passes each.
 const POINTS: [(&str, u64); 3] = [("swap-kept", 1), ("swap-prepared", 2), ("swap-settled", 2)];
-/// One swap in so many comes behind an exchange of the graph.
+/// One swap in so many comes behind an exchange of the graph, and the first that can.
 const EXCHANGE: u64 = 4;
 /// One exchange in so many is hit by a kill.
 const EXCHANGE_KILLED: u64 = 3;
@@ -124,7 +124,8 @@ fn run(job: &Job, wanted: u64, random: &mut Random, verdict: &mut Verdict) -> an
             // The state must have grown, or the swap comes before the first row.
             life.wait_for_rows(2_000)?;
             let before = *made.last().unwrap_or(&"v1");
-            if before == "v1" && random.below(EXCHANGE) == 0 && !exchange(&mut life, job, random, verdict)? {
+            let exchanges = before == "v1" && (verdict.exchanges == 0 || random.below(EXCHANGE) == 0);
+            if exchanges && !exchange(&mut life, job, random, verdict)? {
                 break;
             }
             let other = if before == "v1" { "v2" } else { "v1" };
