@@ -3,10 +3,12 @@
 //! Constructors take these parts; nothing reads a clock or a disk through a global. [`kill_point`]
 //! and [`planted`] are faults for tests of the whole process, and empty in a release.
 
+mod background;
 mod clock;
 mod disk;
 mod sabotage;
 
+pub use background::Background;
 pub use clock::{Clock, RealClock, SimulatedClock};
 pub use disk::{Disk, DiskFile, DiskLock, Fault, RealDisk, SimulatedDisk, is_full};
 pub use sabotage::{

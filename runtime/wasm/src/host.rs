@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
+use wasmill_env::Background;
 use wasmill_model::PluginDigest;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -34,6 +35,8 @@ pub struct WasmHost {
     /// A few compilations at a time, so that one that takes long holds up no other. Who waits looks into the
     /// cache again before it compiles.
     compiling: Semaphore,
+    /// Hashes and scans plugins.
+    background: Background,
     _ticker: Ticker,
 }
 
@@ -48,9 +51,11 @@ impl WasmHost {
         let linker = capability::linker(&engine)
             .map_err(|error| PluginError::Engine { reason: format!("cannot define the host functions: {error:#}") })?;
         let ticker = Ticker::start(engine.weak(), settings.tick)?;
+        let background = Background::start()
+            .map_err(|error| PluginError::Engine { reason: format!("no thread to look at plugins: {error}") })?;
         let loaded = quick_cache::sync::Cache::new(LOADED_MAX);
         let (cache, compiling) = (Arc::new(cache), Semaphore::new(COMPILING_MAX));
-        Ok(Self { engine, linker, cache, settings, loaded, compiling, _ticker: ticker })
+        Ok(Self { engine, linker, cache, settings, loaded, compiling, background, _ticker: ticker })
     }
 
     /// Checks and compiles a plugin: a component, or a core module that names its world in a
@@ -71,7 +76,7 @@ impl WasmHost {
         let limits = Arc::new(limits);
         let digest = {
             let bytes = Arc::clone(&bytes);
-            blocking(move || Ok(PluginDigest(Sha256::digest(&bytes).into()))).await?
+            self.beside(move || Ok(PluginDigest(Sha256::digest(&bytes).into()))).await?
         };
         // Limits and grants are part of what was checked.
         let key = (digest, Arc::clone(&limits), grants);
@@ -98,15 +103,15 @@ impl WasmHost {
     ) -> Result<LoadedPlugin, PluginError> {
         let scan_limits = self.settings.scan_limits;
         let (given, ceiling, cache) = (Arc::clone(&bytes), Arc::clone(&limits), Arc::clone(&self.cache));
-        let (scan, cached) = blocking(move || {
+        let looking = self.beside(move || {
             let scan = scan(&given, &scan_limits, &ceiling)?;
             if scan.form == Form::Component {
                 check_imports(scan.imports.iter().map(String::as_str), grants)?;
                 check_exports(&scan.exports)?;
             }
             Ok((scan, cache.find(digest)?))
-        })
-        .await?;
+        });
+        let (scan, cached) = looking.await?;
         let component = match cached {
             Cached::Artifact(path) => self.native(digest, &path),
             Cached::Missing | Cached::Tampered(_) => None,
@@ -116,6 +121,14 @@ impl WasmHost {
             None => self.compile(digest, &scan, Arc::clone(&bytes), Arc::clone(&limits), grants).await?,
         };
         self.link(component, &scan, digest, bytes.len() as u64, limits, grants)
+    }
+
+    /// Runs `work` where it takes no processor from rows: what reads all of a plugin.
+    async fn beside<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<R, PluginError> + Send + 'static,
+    ) -> Result<R, PluginError> {
+        self.background.run(work).await.unwrap_or_else(|failed| Err(ended_early(&failed)))
     }
 
     /// Compiles a plugin and keeps the result.
@@ -145,19 +158,20 @@ impl WasmHost {
                 let (mode, within) = (&self.settings.compile, &self.settings.compile_limits);
                 let component = compile::componentize(mode, within, bytes).await?;
                 let limits = self.settings.scan_limits;
-                blocking(move || {
+                let checked = self.beside(move || {
                     // Whether the world of a core module is one of ours shows only now.
                     let made = crate::scan::scan(&component, &limits, &ceiling)?;
                     check_imports(made.imports.iter().map(String::as_str), grants)?;
                     check_exports(&made.exports)?;
                     Ok(component)
-                })
-                .await?
+                });
+                checked.await?
             }
         };
         let artifact =
             compile::compile(&self.engine, &self.settings.compile, &self.settings.compile_limits, component).await?;
-        let path = self.cache.keep(digest, &artifact)?;
+        let cache = Arc::clone(&self.cache);
+        let path = blocking(move || cache.keep(digest, &artifact)).await?;
         self.native(digest, &path).ok_or_else(|| PluginError::Compile {
             reason: "the compile worker made an artifact that this host cannot load: is it another version?".into(),
         })
@@ -223,11 +237,13 @@ impl fmt::Debug for WasmHost {
     }
 }
 
-/// Runs `work` where it holds up no task.
+/// Runs `work` where it holds up no task: what waits for a disk, or compiles.
 pub(crate) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, PluginError> + Send + 'static,
 ) -> Result<R, PluginError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|failed| Err(PluginError::Engine { reason: format!("loading a plugin ended early: {failed}") }))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failed| Err(ended_early(&failed)))
+}
+
+fn ended_early(why: &dyn fmt::Display) -> PluginError {
+    PluginError::Engine { reason: format!("loading a plugin ended early: {why}") }
 }

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use wasmill_model::PluginDigest;
 
-use super::blocking::blocking;
 use super::host::{PullError, Pulled, Wrong};
 use super::problem::Problem;
 use super::record::{self, PluginRecord, TenantRecord};
@@ -167,36 +166,32 @@ impl Tenant {
     }
 
     /// Its bytes, held against its digest.
-    pub(super) async fn plugin_bytes(&self, digest: PluginDigest, length: u64) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn plugin_bytes(&self, digest: PluginDigest, length: u64) -> Result<Arc<[u8]>, Problem> {
         let path = blob(&self.plugin_dir(), &digest);
         let failed = move |error| Problem::internal(format!("cannot read plugin {digest}: {error}"));
-        // Made here: what a thread that waits for disks allocates stays with that thread when it is freed elsewhere.
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1));
-        let bytes = blocking(move || {
-            let file = std::fs::File::open(path).map_err(failed)?;
-            file.take(length.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-            Ok(bytes)
+        let read = self.parts.background.run(move || {
+            let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).saturating_add(1));
+            std::fs::File::open(path)?.take(length.saturating_add(1)).read_to_end(&mut bytes)?;
+            Ok((PluginDigest(Sha256::digest(&bytes).into()), Arc::from(bytes)))
         });
-        let bytes = bytes.await?;
-        if PluginDigest(Sha256::digest(&bytes).into()) != digest {
-            return Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again")));
+        match read.await.flatten().map_err(failed)? {
+            (found, bytes) if found == digest => Ok(bytes),
+            _ => Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again"))),
         }
-        Ok(bytes)
     }
 
     /// Its file from the first byte on, which was held against its digest, and how long it is. Files of plugins
     /// change by rename only, so it stays what it is.
     pub(super) async fn plugin_file(&self, digest: PluginDigest) -> Result<(u64, std::fs::File), Problem> {
         let path = blob(&self.plugin_dir(), &digest);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = self.parts.background.run(move || {
             let mut file = std::fs::File::open(path)?;
             let mut hasher = Sha256::new();
             let length = std::io::copy(&mut file, &mut hasher)?;
             file.rewind()?;
             Ok((length, PluginDigest(hasher.finalize().into()), file))
         });
-        let opened = opened.await.map_err(std::io::Error::other).and_then(|opened| opened);
-        match opened {
+        match opened.await.flatten() {
             Ok((length, found, file)) if found == digest => Ok((length, file)),
             Ok(_) => Err(Problem::internal(format!("plugin {digest} was changed on disk: push it again"))),
             Err(error) => Err(Problem::internal(format!("cannot read plugin {digest}: {error}"))),
@@ -226,16 +221,19 @@ impl Tenant {
     }
 
     async fn take_in(&self, bytes: Vec<u8>, names: Vec<String>) -> Result<(PluginView, bool), Problem> {
-        let hashed = blocking(move || Ok((PluginDigest(Sha256::digest(&bytes).into()), bytes)));
-        let (digest, bytes) = hashed.await?;
+        let hashed =
+            (self.parts.background).run(move || (PluginDigest(Sha256::digest(&bytes).into()), Arc::from(bytes)));
+        let (digest, bytes): (_, Arc<[u8]>) = hashed.await.map_err(|error| Problem::internal(error.to_string()))?;
         let text = digest.to_string();
-        let bytes: Arc<[u8]> = bytes.into();
         let length = bytes.len() as u64;
         let inspected = self.compile(self.parts.host.inspect(Arc::clone(&bytes))).await?;
         let (path, disk) = (blob(&self.plugin_dir(), &digest), Arc::clone(&self.parts.disk));
         let failed = |error| Problem::internal(format!("cannot keep the plugin: {error}"));
-        // One after the other: the same plugin may be on its way twice.
-        self.alone(move || record::keep(&*disk, &path, &bytes).map_err(failed)).await?;
+        // What was changed on disk is pushed again.
+        if !self.record().plugins.contains_key(&text) || self.plugin_file(digest).await.is_err() {
+            // One after the other: the same plugin may be on its way twice.
+            self.alone(move || record::keep(&*disk, &path, &bytes).map_err(failed)).await?;
+        }
         let pushed = self.parts.clock.wall().0;
         let Inspected { name, version, about } = inspected;
         let made = self.change({

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use wasmill_env::{Clock, Disk, DiskLock};
+use wasmill_env::{Background, Clock, Disk, DiskLock};
 use wasmill_model::TenantName;
 use wasmill_tenancy::{Processor, Rate};
 
@@ -103,7 +103,8 @@ impl Service {
         let processor = Processor::new(settings.workers, Arc::clone(&clock));
         let hibernation = Arc::new(Hibernation::new(settings.hibernate_after, Arc::clone(&clock)));
         let hall = Hall::default();
-        let parts = Parts { disk, clock, host, logs, processor, hibernation, hall };
+        let background = Background::start()?;
+        let parts = Parts { disk, clock, host, logs, processor, hibernation, hall, background };
         let tenants = tenants(dir, &parts)?;
         let service = Self {
             dir: dir.to_owned(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wasmill_env::{Clock, Disk};
+use wasmill_env::{Background, Clock, Disk};
 use wasmill_model::{JobName, TenantName};
 use wasmill_store::Topics;
 use wasmill_tenancy::{Account, Processor, Rate};
@@ -33,6 +33,8 @@ pub(super) struct Parts {
     pub(super) processor: Arc<Processor>,
     pub(super) hibernation: Arc<Hibernation>,
     pub(super) hall: Hall,
+    /// Hashes plugins.
+    pub(super) background: Background,
 }
 
 impl Parts {

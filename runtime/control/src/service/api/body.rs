@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::{header, request::Parts};
 use futures_util::StreamExt;
@@ -15,30 +15,45 @@ use crate::service::room::{Room, Taken};
 
 /// Bytes of a body of JSON.
 const JSON_BYTES_MAX: u64 = 256 << 10;
+/// So much of a body is taken in before other requests have their turn.
+const STRETCH_BYTES: usize = 256 << 10;
 /// A body has come after this long.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Reads a body of at most so many bytes. They are counted as they come, and take room of whoever sends them, which
-/// [`auth`](super::auth) puts into the request.
+/// Reads a body of at most so many bytes. They take room of whoever sends them, which [`auth`](super::auth) puts into
+/// the request: as many as it says it has before it is read, any others as they come.
 pub(super) async fn read(
     body: Body,
     bytes_max: u64,
     clock: &dyn Clock,
     room: Option<&Room>,
 ) -> Result<(Vec<u8>, Taken), Problem> {
+    let too_large = || Problem::too_large(format!("a body of this request has at most {bytes_max} bytes"));
     let reading = async {
-        let mut bytes = Vec::new();
         let mut taken = Taken::default();
+        let mut has = |bytes: u64| room.map_or(Ok(()), |room| room.take(&mut taken, bytes));
+        // What it says it will be: who finds no room is told before anything is read, and nothing is moved as it grows.
+        let expected = body.size_hint().lower();
+        if expected > bytes_max {
+            return Err(too_large());
+        }
+        has(expected)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
+        let mut at_a_stretch = 0;
         let mut parts = body.into_data_stream();
         while let Some(part) = parts.next().await {
             let part = part.map_err(|error| Problem::bad(format!("the body cannot be read: {error}")))?;
-            if (bytes.len() + part.len()) as u64 > bytes_max {
-                return Err(Problem::too_large(format!("a body of this request has at most {bytes_max} bytes")));
+            let length = (bytes.len() + part.len()) as u64;
+            if length > bytes_max {
+                return Err(too_large());
             }
-            if let Some(room) = room {
-                room.take(&mut taken, part.len() as u64)?;
-            }
+            has(length.saturating_sub(expected.max(bytes.len() as u64)))?;
             bytes.extend_from_slice(&part);
+            at_a_stretch += part.len();
+            if at_a_stretch >= STRETCH_BYTES {
+                at_a_stretch = 0;
+                tokio::task::yield_now().await;
+            }
         }
         Ok((bytes, taken))
     };
@@ -159,5 +174,17 @@ mod tests {
         assert_eq!(read(large(), 1 << 30, &clock, Some(&room)).await.expect_err("no room").status, 429);
         drop(taken);
         assert!(read(large(), 1 << 30, &clock, Some(&room)).await.is_ok());
+        // One that does not say how long it is takes no more, and no less.
+        let parts = |count| {
+            Body::from_stream(futures_util::stream::iter(
+                (0..count).map(|_| Ok::<_, std::io::Error>(vec![0; 16 << 20])),
+            ))
+        };
+        let (bytes, taken) = read(parts(4), 1 << 30, &clock, Some(&room)).await.expect("64 MiB are there");
+        assert_eq!(bytes.len(), 64 << 20);
+        assert_eq!(read(Body::from("1"), 4, &clock, Some(&room)).await.expect_err("no room").status, 429);
+        drop((bytes, taken));
+        assert_eq!(read(parts(5), 1 << 30, &clock, Some(&room)).await.expect_err("no room").status, 429);
+        assert_eq!(read(parts(1), 4, &clock, Some(&room)).await.expect_err("too large").status, 413);
     }
 }

@@ -126,7 +126,7 @@ pub(super) async fn show(Reader(tenant): Reader, Path(plugin): Path<String>) -> 
     let mut taken = Taken::default();
     tenant.room.take(&mut taken, view.bytes)?;
     let bytes = tenant.plugin_bytes(digest, view.bytes).await?;
-    view.about = tenant.parts.host.inspect(bytes.into()).await.ok().map(|inspected| inspected.about);
+    view.about = tenant.parts.host.inspect(bytes).await.ok().map(|inspected| inspected.about);
     Ok(Answer(view))
 }
 
