@@ -334,6 +334,9 @@ pub(super) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, kind: &str, reco
     keep(disk, path, &bytes)
 }
 
+/// So much is made durable at a time: whoever else writes a little waits for no more than this.
+const SYNCED_BYTES: usize = 512 << 10;
+
 /// Writes a file in place of the one that is there, all or nothing.
 pub(super) fn keep(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -343,8 +346,10 @@ pub(super) fn keep(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()>
         _ => {}
     }
     let mut file = disk.create(&partial)?;
-    file.append(bytes)?;
-    file.sync_data()?;
+    for piece in bytes.chunks(SYNCED_BYTES) {
+        file.append(piece)?;
+        file.sync_data()?;
+    }
     kill_point("serve-record-synced");
     disk.rename(&partial, path)?;
     disk.sync_dir(folder)?;

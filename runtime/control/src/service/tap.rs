@@ -8,13 +8,21 @@ use futures_util::Stream;
 use serde_json::{Map, Value, json};
 use wasmill_engine::Tap;
 use wasmill_model::{Batch, JobName, NodeName};
+use wasmill_tenancy::Rate;
 
 use super::problem::Problem;
 use super::tenant::Tenant;
 use crate::records::put_row;
 
+/// What a row is shown with, beside its key and value.
+const ROW_BYTES: usize = 64;
 /// A value that is longer is left out, and counted as lost.
 const VALUE_BYTES_MAX: usize = 64 << 10;
+/// What one tap shows in a second: more than anybody reads, and less than its neighbours feel. What comes faster is
+/// counted as lost.
+const BYTES_PER_SECOND: u32 = 1 << 20;
+/// And at once.
+const BURST_BYTES: u32 = 128 << 10;
 /// From one sign of life to the next.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
@@ -44,7 +52,8 @@ struct Open {
     batch: Option<(Batch, usize)>,
     left: Option<u64>,
     lost: u64,
-    _place: Place,
+    pace: Rate,
+    place: Place,
 }
 
 /// Opens a tap. It ends with the job, or after `limit` rows.
@@ -60,7 +69,9 @@ pub(super) fn open(
     let place = take_place(tenant)?;
     let tap = live.remote.metrics().tap(node);
     let tap = tap.ok_or_else(|| Problem::missing(format!("job {job} has no node {node}")))?;
-    let open = Open { tap, batch: None, left: limit, lost: 0, _place: place };
+    let now = tenant.parts.clock.monotonic_nanos();
+    let pace = Rate::new(BYTES_PER_SECOND, Duration::from_secs(1), BURST_BYTES, now);
+    let open = Open { tap, batch: None, left: limit, lost: 0, pace, place };
     let rows = futures_util::stream::unfold(open, |mut open| async move { Some((open.next().await?, open)) });
     Ok(Sse::new(rows).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)))
 }
@@ -75,6 +86,11 @@ impl Open {
             }
             if self.left == Some(0) {
                 return None;
+            }
+            let clock = &self.place.0.parts.clock;
+            if let Some(until) = self.pace.in_debt_until(clock.monotonic_nanos()) {
+                // The tap loses rows meanwhile.
+                clock.sleep_until(until).await;
             }
             let Some((batch, at)) = &mut self.batch else {
                 self.batch = Some((self.tap.next().await?, 0));
@@ -91,6 +107,7 @@ impl Open {
                 self.lost += 1;
                 continue;
             }
+            self.pace.charge((key.len() + value.len() + ROW_BYTES) as u64, clock.monotonic_nanos());
             let mut object = Map::new();
             put_row(&mut object, time, key, value);
             self.left = self.left.map(|left| left - 1);

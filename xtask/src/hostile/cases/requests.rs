@@ -1,5 +1,6 @@
 //! Requests that mean harm.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -116,8 +117,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     case(61, "100 answers of 8 MiB that nobody reads", |lab| {
         let attacker = lab.attacker()?;
-        let plugin = padded(8 << 20);
-        let digest = attacker.push(&plugin)?;
+        let digest = attacker.push(&PADDED)?;
         let before = lab.resident()?;
         let mut unread = Vec::new();
         for _ in 0..100 {
@@ -132,15 +132,14 @@ pub(super) const CASES: &[Case] = &[
             let mut one = unread.swap_remove(0);
             std::thread::sleep(Duration::from_secs(40));
             let got = one.rest();
-            ensure!(got < plugin.len(), "it is still sent after 40 s without a reader");
+            ensure!(got < PADDED.len(), "it is still sent after 40 s without a reader");
         }
         Ok(format!("{} MiB taken meanwhile", grown >> 20))
     }),
     case(61, "50 uploads of 8 MiB at once", |lab| {
         let attacker = lab.attacker()?;
-        let plugin = padded(8 << 20);
         let before = lab.resident()?;
-        let (statuses, most) = at_once(lab, &attacker, 50, "POST", "/v1/plugins", &plugin)?;
+        let (statuses, most) = at_once(lab, &attacker, 50, "POST", "/v1/plugins", &PADDED)?;
         let grown = most.saturating_sub(before);
         ensure!(statuses.iter().all(|status| [0, 200, 201, 429, 503].contains(status)), "answered {statuses:?}");
         ensure!(statuses.iter().any(|status| [200, 201].contains(status)), "nobody got through: {statuses:?}");
@@ -150,7 +149,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     case(61, "50 looks at a plugin of 8 MiB at once", |lab| {
         let attacker = lab.attacker()?;
-        let digest = attacker.push(&padded(8 << 20))?;
+        let digest = attacker.push(&PADDED)?;
         let before = lab.resident()?;
         let (statuses, most) = at_once(lab, &attacker, 50, "GET", &format!("/v1/plugins/{digest}"), b"")?;
         let grown = most.saturating_sub(before);
@@ -274,7 +273,8 @@ pub(super) const CASES: &[Case] = &[
     }),
 ];
 
-/// Statuses of so many equal requests at once, and the most memory that the service had meanwhile.
+/// Statuses of so many equal requests at once, and the most memory that the service had meanwhile. Their bodies come
+/// piece by piece, all of them side by side.
 fn at_once(
     lab: &Lab,
     attacker: &Tenant,
@@ -283,25 +283,30 @@ fn at_once(
     path: &str,
     body: &[u8],
 ) -> anyhow::Result<(Vec<u16>, u64)> {
-    std::thread::scope(|scope| {
-        let asking: Vec<_> =
-            (0..count).map(|_| scope.spawn(|| Ok(attacker.send(method, path, body)?.status))).collect();
-        let mut most = 0;
-        while asking.iter().any(|one| !one.is_finished()) {
-            most = most.max(lab.resident()?);
-            std::thread::sleep(Duration::from_millis(5));
+    let mut asking = (0..count).map(|_| attacker.connect()).collect::<anyhow::Result<Vec<_>>>()?;
+    let head = head(method, path, &attacker.token, body.len(), "");
+    let mut going: Vec<bool> = asking.iter_mut().map(|one| one.write(head.as_bytes())).collect();
+    let mut most = 0;
+    for piece in body.chunks(256 << 10) {
+        for (one, going) in asking.iter_mut().zip(&mut going) {
+            *going = *going && one.write(piece);
         }
-        let statuses: anyhow::Result<Vec<u16>> =
-            asking.into_iter().map(|one| one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?).collect();
-        Ok((statuses?, most))
-    })
+        most = most.max(lab.resident()?);
+    }
+    let mut statuses = Vec::new();
+    for one in &mut asking {
+        statuses.push(one.answer()?.status);
+        most = most.max(lab.resident()?);
+    }
+    Ok((statuses, most))
 }
 
-/// A plugin of so many bytes, most of which mean nothing.
-fn padded(bytes: usize) -> Vec<u8> {
+/// A plugin of 8 MiB, most of which means nothing. Made once: who feeds the neighbour shares the memory of this process,
+/// and would wait for its pages.
+static PADDED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut plugin = super::super::guest::Guest::named("unchanged").module();
     let mut padding = wasm_encoder::Module::new();
-    padding.section(&wasm_encoder::CustomSection { name: "padding".into(), data: vec![0; bytes].into() });
+    padding.section(&wasm_encoder::CustomSection { name: "padding".into(), data: vec![0; 8 << 20].into() });
     plugin.extend(&padding.finish()[8..]);
     plugin
-}
+});
