@@ -10,7 +10,7 @@ mod sabotage;
 
 pub use background::Background;
 pub use clock::{Clock, RealClock, SimulatedClock};
-pub use disk::{Disk, DiskFile, DiskLock, Fault, RealDisk, SimulatedDisk, is_full};
+pub use disk::{Disk, DiskFile, DiskLock, Fault, PacedFile, RealDisk, SimulatedDisk, is_full};
 pub use sabotage::{
     KILL_POINTS, KILL_VARIABLE, PLANTED_BUGS, PLANTED_VARIABLE, SMALL_VARIABLE, kill_point, planted, small_limits,
 };

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wasmill_env::{Disk, DiskFile, kill_point};
+use wasmill_env::{Disk, DiskFile, PacedFile, kill_point};
 use wasmill_model::{JobName, NodeName, TenantName};
 
 use super::budget::Budget;
@@ -334,9 +334,6 @@ pub(super) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, kind: &str, reco
     keep(disk, path, &bytes)
 }
 
-/// So much is made durable at a time: whoever else writes a little waits for no more than this.
-const SYNCED_BYTES: usize = 512 << 10;
-
 /// Writes a file in place of the one that is there, all or nothing.
 pub(super) fn keep(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -345,11 +342,9 @@ pub(super) fn keep(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()>
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = disk.create(&partial)?;
-    for piece in bytes.chunks(SYNCED_BYTES) {
-        file.append(piece)?;
-        file.sync_data()?;
-    }
+    let mut file = PacedFile::new(disk.create(&partial)?);
+    file.append(bytes)?;
+    file.sync_data()?;
     kill_point("serve-record-synced");
     disk.rename(&partial, path)?;
     disk.sync_dir(folder)?;

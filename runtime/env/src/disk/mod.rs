@@ -10,6 +10,7 @@
 //! After a failed sync nobody knows what is there, and syncing again does not tell: the operating
 //! system may have dropped the pages. Whoever gets an error here reopens and recovers.
 
+mod paced;
 mod real;
 mod simulated;
 
@@ -17,6 +18,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+pub use paced::PacedFile;
 pub use real::RealDisk;
 pub use simulated::{Fault, SimulatedDisk};
 

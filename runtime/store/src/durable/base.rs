@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wasmill_env::{Disk, DiskFile, kill_point, planted};
+use wasmill_env::{Disk, DiskFile, PacedFile, kill_point, planted};
 use wasmill_model::Epoch;
 
 use super::StoreError;
@@ -22,7 +22,7 @@ pub(super) struct BaseWriter<'a> {
     disk: &'a dyn Disk,
     path: PathBuf,
     partial: PathBuf,
-    file: Box<dyn DiskFile>,
+    file: PacedFile,
     offset: u64,
     /// The open block: room for its header, then its payload.
     block: Vec<u8>,
@@ -106,7 +106,7 @@ impl<'a> BaseWriter<'a> {
         span: Span,
         filter: FilterBuilder,
     ) -> Result<Self, StoreError> {
-        let mut file = create_partial(disk, path)?;
+        let mut file = PacedFile::new(create_partial(disk, path)?);
         let partial = partial(path);
         let header = file_header(kind, span.to);
         file.append(&header).map_err(StoreError::io("write", &partial))?;
@@ -202,7 +202,7 @@ impl<'a> BaseWriter<'a> {
         }
         self.block.extend_from_slice(&self.offset.to_le_bytes());
         self.write(FrameKind::End)?;
-        complete(self.disk, &self.path, &mut *self.file)?;
+        complete(self.disk, &self.path, &mut self.file)?;
         Ok(self.offset)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use wasmill_env::kill_point;
+use wasmill_env::{DiskFile, PacedFile, kill_point};
 
 use super::TopicError;
 use super::config::TopicConfig;
@@ -134,7 +134,7 @@ struct Folded {
     name: SegmentName,
     removed: u64,
     bytes: u64,
-    file: Box<dyn wasmill_env::DiskFile>,
+    file: PacedFile,
 }
 
 impl Partition {
@@ -270,7 +270,7 @@ impl Partition {
         let name = SegmentName { base: first.base, compacted_to: Some(end) };
         let path = self.path(name);
         let mut writer = FoldWriter {
-            file: create_partial(&*self.disk, &path)?,
+            file: PacedFile::new(create_partial(&*self.disk, &path)?),
             path: partial(&path),
             place: 0,
             frame: Vec::new(),
@@ -314,7 +314,7 @@ impl Partition {
             // Retention was faster.
             return Ok(remove(&*self.disk, &partial(&path))?);
         }
-        complete(&*self.disk, &path, &mut *folded.file)?;
+        complete(&*self.disk, &path, &mut folded.file)?;
         kill_point("topic-compacted");
         let mut freed = 0;
         for name in names.iter().filter(|name| **name != folded.name) {
@@ -329,7 +329,7 @@ impl Partition {
 
 /// Writes the records that stay.
 struct FoldWriter {
-    file: Box<dyn wasmill_env::DiskFile>,
+    file: PacedFile,
     path: std::path::PathBuf,
     place: u64,
     frame: Vec<u8>,
