@@ -124,11 +124,6 @@ impl LetterIds {
         }
     }
 
-    fn holds(self, id: LetterId) -> bool {
-        let (first, last) = self.bounds();
-        (first..=last).contains(&id.0)
-    }
-
     fn text(self) -> String {
         match self.bounds() {
             (first, last) if first == last => first.to_string(),
@@ -138,12 +133,46 @@ impl LetterIds {
 }
 
 impl LetterPick {
-    fn holds(&self, id: LetterId, letter: &LetterRecord) -> bool {
-        self.all || self.node.as_deref() == Some(letter.node.as_str()) || self.ids.iter().any(|ids| ids.holds(id))
-    }
-
     fn is_clear(&self) -> bool {
         [self.all, self.node.is_some(), !self.ids.is_empty()].into_iter().filter(|way| *way).count() == 1
+    }
+}
+
+/// Tells for each letter, in the order of ids, whether it is meant.
+struct Picker<'a> {
+    pick: &'a LetterPick,
+    /// Ids and ranges that begin behind the letters seen, the next one last.
+    ahead: Vec<LetterIds>,
+    /// The last id of those that hold a letter.
+    reach: Option<u64>,
+}
+
+impl<'a> Picker<'a> {
+    fn new(pick: &'a LetterPick) -> Self {
+        let mut ahead = pick.ids.clone();
+        ahead.sort_unstable_by_key(|ids| std::cmp::Reverse(ids.bounds()));
+        Self { pick, ahead, reach: None }
+    }
+
+    /// # Errors
+    /// An id or a range that holds no letter.
+    fn takes(&mut self, id: LetterId, node: &str) -> Result<bool, LetterError> {
+        // What begins in front of this letter, and behind the one before, holds this one or none.
+        while let Some(ids) = self.ahead.pop_if(|ids| ids.bounds().0 <= id.0) {
+            let (_, last) = ids.bounds();
+            if last < id.0 {
+                return Err(LetterError::Missing(ids));
+            }
+            self.reach = self.reach.max(Some(last));
+        }
+        let held = self.reach.is_some_and(|reach| id.0 <= reach);
+        Ok(held || self.pick.all || self.pick.node.as_deref() == Some(node))
+    }
+
+    /// # Errors
+    /// An id or a range behind the last letter.
+    fn end(mut self) -> Result<(), LetterError> {
+        self.ahead.pop().map_or(Ok(()), |ids| Err(LetterError::Missing(ids)))
     }
 }
 
@@ -168,9 +197,9 @@ impl Letters {
     pub fn list(&self, node: Option<&str>, from: u64, limit: usize) -> Result<LettersView, StoreError> {
         let mut groups: BTreeMap<(String, &'static str, String), LetterGroup> = BTreeMap::new();
         let mut view = LettersView::default();
-        self.each(|id, letter| {
+        self.each(|id, letter| -> Result<(), StoreError> {
             if node.is_some_and(|node| node != letter.node.as_str()) {
-                return;
+                return Ok(());
             }
             view.total += 1;
             let reason = letter.reason.chars().take(REASON_CHARS).collect();
@@ -192,6 +221,7 @@ impl Letters {
             } else if id.0 >= from {
                 view.next.get_or_insert(id.0);
             }
+            Ok(())
         })?;
         view.groups = groups.into_values().collect();
         Ok(view)
@@ -206,21 +236,19 @@ impl Letters {
             return Err(LetterError::Unclear);
         }
         let (mut picked, mut left) = (Vec::new(), 0);
-        let mut missing: Vec<LetterIds> = pick.ids.clone();
-        self.each(|id, letter| {
-            if !pick.holds(id, letter) {
-                return;
+        let mut picker = Picker::new(pick);
+        self.each(|id, letter| -> Result<(), LetterError> {
+            if !picker.takes(id, letter.node.as_str())? {
+                return Ok(());
             }
-            missing.retain(|ids| !ids.holds(id));
             if act == LetterAct::Drop || matches!(letter.subject, LetterSubject::Row { .. }) {
                 picked.push(id);
             } else {
                 left += 1;
             }
+            Ok(())
         })?;
-        if let Some(ids) = missing.first() {
-            return Err(LetterError::Missing(*ids));
-        }
+        picker.end()?;
         match act {
             LetterAct::Replay => self.store.mark_for_replay(&picked)?,
             LetterAct::Drop => self.store.drop_letters(&picked)?,
@@ -236,15 +264,18 @@ impl Letters {
         self.store.close()
     }
 
-    /// Every letter, in the order of ids.
-    fn each(&self, mut see: impl FnMut(LetterId, &LetterRecord)) -> Result<(), StoreError> {
+    /// Every letter, in the order of ids, up to one that is not wanted.
+    fn each<E: From<StoreError>>(
+        &self,
+        mut see: impl FnMut(LetterId, &LetterRecord) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut from = LetterId(0);
         loop {
             let page = self.store.letters(from, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             from = LetterId(last.0.saturating_add(1));
             for (id, letter) in &page {
-                see(*id, letter);
+                see(*id, letter)?;
             }
         }
     }
@@ -252,6 +283,9 @@ impl Letters {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -266,8 +300,40 @@ mod tests {
         for wrong in [r#"{"ids": ["3"]}"#, r#"{"ids": [[1]]}"#, r#"{"ids": [-1]}"#, r#"{"every": true}"#] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
-        let range = LetterIds::Range(7, 12);
-        assert!(range.holds(LetterId(7)) && range.holds(LetterId(12)) && !range.holds(LetterId(13)));
-        assert_eq!(LetterError::Missing(range).to_string(), "there is no dead letter from 7 to 12");
+        let missing = LetterError::Missing(LetterIds::Range(7, 12));
+        assert_eq!(missing.to_string(), "there is no dead letter from 7 to 12");
+    }
+
+    /// Every id or range looks at every letter.
+    fn naive(ids: &[LetterIds], letters: &BTreeSet<u64>) -> Option<Vec<u64>> {
+        let holds = |ids: &LetterIds, id: u64| (ids.bounds().0..=ids.bounds().1).contains(&id);
+        let every = ids.iter().all(|ids| letters.iter().any(|id| holds(ids, *id)));
+        every.then(|| letters.iter().copied().filter(|id| ids.iter().any(|ids| holds(ids, *id))).collect())
+    }
+
+    fn walked(ids: Vec<LetterIds>, letters: &BTreeSet<u64>) -> Option<Vec<u64>> {
+        let pick = LetterPick { ids, ..LetterPick::default() };
+        let mut picker = Picker::new(&pick);
+        let mut taken = Vec::new();
+        for &id in letters {
+            if picker.takes(LetterId(id), "work").ok()? {
+                taken.push(id);
+            }
+        }
+        picker.end().ok().map(|()| taken)
+    }
+
+    proptest! {
+        #[test]
+        fn one_walk_finds_what_each_id_and_range_would(
+            ids in vec(prop_oneof![
+                (0..24_u64).prop_map(LetterIds::One),
+                (0..24_u64, 0..9_u64).prop_map(|(first, more)| LetterIds::Range(first, first + more)),
+                (0..24_u64, 0..24_u64).prop_map(|(first, last)| LetterIds::Range(first, last)),
+            ], 1..5),
+            letters in btree_set(0..24_u64, 0..20),
+        ) {
+            prop_assert_eq!(walked(ids.clone(), &letters), naive(&ids, &letters));
+        }
     }
 }
