@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
-use super::{Kind, Picture, tasks_text};
+use super::{Picture, tasks_text};
+use crate::NodeKind;
 
 pub(super) fn draw(picture: &Picture) -> String {
     let mut out = String::from("flowchart LR\n");
@@ -15,9 +16,9 @@ fn write(picture: &Picture, out: &mut String) -> std::fmt::Result {
         for node in nodes {
             let node_box = &picture.boxes[*node];
             let (open, close) = match node_box.kind {
-                Kind::Source => ("([", "])"),
-                Kind::Stage => ("[", "]"),
-                Kind::Sink => ("[(", ")]"),
+                NodeKind::Source { .. } => ("([", "])"),
+                NodeKind::Stage { .. } => ("[", "]"),
+                NodeKind::Sink => ("[(", ")]"),
             };
             let mut label = format!("<b>{}</b>", escaped(&node_box.name));
             for line in &node_box.lines {

@@ -8,7 +8,7 @@ mod text;
 use wasmill_spec::{JobSpec, NodeSpec};
 
 use crate::explain::{port_name, window_text};
-use crate::{Facts, Plan, Routing};
+use crate::{Facts, NodeKind, Plan, Routing};
 
 /// Longest line inside a box, in characters.
 const LINE_LENGTH_MAX: usize = 32;
@@ -25,17 +25,10 @@ pub struct Picture {
 
 #[derive(Debug, Clone)]
 struct NodeBox {
-    kind: Kind,
+    kind: NodeKind,
     name: String,
     lines: Vec<String>,
     chain: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Source,
-    Stage,
-    Sink,
 }
 
 #[derive(Debug, Clone)]
@@ -48,33 +41,23 @@ struct Arrow {
     label: String,
 }
 
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Stage => "stage",
-            Self::Sink => "sink",
-        }
-    }
-}
-
 impl Picture {
     /// The picture of a plan.
     #[must_use]
     pub fn new(job: &JobSpec, facts: &Facts, plan: &Plan) -> Self {
         let boxes = plan.nodes.iter().map(|node| {
-            let (kind, mut lines) = match job.node(&node.name) {
-                Some(NodeSpec::Source(source)) => (Kind::Source, vec![source.connector.clone()]),
-                Some(NodeSpec::Sink(sink)) => (Kind::Sink, vec![sink.connector.clone()]),
+            let mut lines = match job.node(&node.name) {
+                Some(NodeSpec::Source(source)) => vec![source.connector.clone()],
+                Some(NodeSpec::Sink(sink)) => vec![sink.connector.clone()],
                 Some(NodeSpec::Stage(stage)) => {
                     let mut lines = vec![stage.plugin.to_string()];
                     lines.extend(stage.window.map(window_text));
-                    (Kind::Stage, lines)
+                    lines
                 }
-                None => (Kind::Stage, Vec::new()),
+                None => Vec::new(),
             };
             lines.iter_mut().for_each(|line| *line = shortened(line));
-            NodeBox { kind, name: shortened(node.name.as_str()), lines, chain: node.chain }
+            NodeBox { kind: node.kind.clone(), name: shortened(node.name.as_str()), lines, chain: node.chain }
         });
         let arrows = plan.edges.iter().map(|edge| {
             let ports = |node: usize| facts.stages.get(&plan.nodes[node].name);

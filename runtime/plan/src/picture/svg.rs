@@ -2,7 +2,8 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::layout::{Block, Cell, place};
-use super::{Arrow, Kind, NodeBox, Picture, tasks_text};
+use super::{Arrow, NodeBox, Picture, tasks_text};
+use crate::NodeKind;
 
 const MARGIN: f32 = 28.0;
 const TITLE_HEIGHT: f32 = 38.0;
@@ -149,9 +150,9 @@ impl Canvas {
         let (x, width) = self.columns[cell.column];
         let y = Self::top(cell.row);
         let (fill, stroke) = match node_box.kind {
-            Kind::Source => ("#e3f4ee", "#1f8a6d"),
-            Kind::Stage => ("#e8edfb", "#3b5bbf"),
-            Kind::Sink => ("#fbeedd", "#b8731d"),
+            NodeKind::Source { .. } => ("#e3f4ee", "#1f8a6d"),
+            NodeKind::Stage { .. } => ("#e8edfb", "#3b5bbf"),
+            NodeKind::Sink => ("#fbeedd", "#b8731d"),
         };
         writeln!(
             out,

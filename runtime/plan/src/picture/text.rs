@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
-use super::{Kind, Picture};
+use super::Picture;
+use crate::NodeKind;
 
 /// How deep lines are indented at most; behind that the tree goes on at this depth.
 const DEPTH_MAX: usize = 40;
@@ -13,7 +14,7 @@ pub(super) fn draw(picture: &Picture) -> String {
     let mut drawn = vec![false; picture.boxes.len()];
     let mut lines: Vec<(String, String)> = Vec::new();
     for (place, node_box) in picture.boxes.iter().enumerate() {
-        if node_box.kind != Kind::Source {
+        if !matches!(node_box.kind, NodeKind::Source { .. }) {
             continue;
         }
         lines.push(line(picture, place, String::new()));
