@@ -76,10 +76,12 @@ mod tests {
         let background = Background::start().expect("a thread");
         let (go, gone) = std::sync::mpsc::sync_channel::<()>(1);
         let (count, counted) = std::sync::mpsc::sync_channel::<u32>(2);
+        let (begin, begun) = oneshot::channel();
         let first = tokio::spawn({
             let background = background.clone();
-            async move { background.run(move || gone.recv().is_ok()).await }
+            async move { background.run(move || begin.send(()).is_ok() && gone.recv().is_ok()).await }
         });
+        begun.await.expect("the thread is busy with it");
         let mut second = Box::pin(background.run({
             let count = count.clone();
             move || count.send(2)

@@ -109,7 +109,8 @@ async fn request(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<(String, Ve
 }
 
 fn factory(url: &str, options: &str, dir: &std::path::Path) -> Arc<dyn SinkFactory> {
-    let options = format!("url = '{url}'\ntimeout = '200ms'\n{options}").parse().expect("valid TOML");
+    let timeout = if options.contains("timeout") { "" } else { "timeout = '60s'\n" };
+    let options = format!("url = '{url}'\n{timeout}{options}").parse().expect("valid TOML");
     crate::sink("http", options, &Site::alone(dir)).expect("valid options")
 }
 
@@ -142,7 +143,8 @@ async fn a_server_that_misbehaves_gets_every_row_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let rows: Vec<Vec<u8>> = (0..10).map(|row| row.to_string().into_bytes()).collect();
     let slices: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
-    deliver(&*factory(&url, "batch_rows_max = 3", dir.path()), &slices).await.expect("delivered in the end");
+    let options = "timeout = '200ms'\nbatch_rows_max = 3";
+    deliver(&*factory(&url, options, dir.path()), &slices).await.expect("delivered in the end");
     assert_eq!(seen.lock().expect("unpoisoned").rows, rows);
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use wasmill_contract::{BatchLimit, BoxFuture, Source, SourceEvent, SourceFactory};
-use wasmill_env::{Clock, RealClock};
-use wasmill_model::{Epoch, PartitionId};
+use wasmill_env::{Clock, RealClock, SimulatedClock};
+use wasmill_model::{Epoch, PartitionId, Timestamp};
 use wasmill_spec::{Backpressure, ByteSize};
 
 use crate::Site;
@@ -136,7 +136,10 @@ async fn an_event_that_comes_again_is_left_out_after_a_restart_too() {
 async fn requests_that_are_wrong_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let options = "body_bytes_max = '64B'\nrequests_per_second = 6";
-    let source = open(&*factory("http", options, dir.path(), true)).await;
+    // A clock that stands: no request is allowed again while these are made.
+    let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp(0)));
+    let factory = factory("http", options, dir.path(), true);
+    let source = factory.open(vec![(PartitionId(0), None)], clock).await.expect("opens");
     let location = source.location().expect("a location");
     let send = |head: &str, body: &str| post(location.clone(), head.to_owned(), body.as_bytes().to_vec());
     assert_eq!(send("content-type: application/json\r\n", &"1".repeat(65)).await.0, 413);
