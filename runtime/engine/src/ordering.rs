@@ -11,6 +11,8 @@
 //! three quarters of it, those that leave last, are put together in the order in which they will leave, and
 //! written. So what is read back is read batch by batch, one for each time that something was written, and has the
 //! other half. Where the disk's share is taken, they have all of the memory, and past that the first rows go.
+//! So they do, a few at a time, while the tenant's jobs have more state than they may: then keys of sequences of
+//! which nothing waits are forgotten, too.
 
 use std::sync::Arc;
 
@@ -22,11 +24,16 @@ use wasmill_order::{
 use wasmill_plan::{LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound};
 use wasmill_scan::Pointer;
 use wasmill_store::{HeldRecord, StoreError};
+use wasmill_tenancy::{Account, Held};
 
 use crate::facts::{BufferFacts, LateRows, NAMED_MAX, Waits, shown};
 use crate::metrics::OrderingSnapshot;
 use crate::spill::Spill;
 
+/// What is known of a row that is held, beside the row, bytes.
+const HELD_ROW_BYTES: u64 = 50;
+/// Keys of sequences take as much even where their tenant has no room for them, bytes.
+const KEY_BYTES_MIN: usize = 1 << 20;
 /// Rows that go at a time where there is no room.
 const FORCED_ROWS: usize = 64;
 /// Rows, and bytes but for the last row, that go on at a time.
@@ -87,6 +94,8 @@ pub(crate) struct OrderSlot {
     out: Vec<Place>,
     gone: usize,
     numbers: Vec<Option<u64>>,
+    /// What it takes of the state that its tenant may have.
+    held: Option<Held>,
 }
 
 enum Kind {
@@ -95,7 +104,13 @@ enum Kind {
 }
 
 impl OrderSlot {
-    pub(crate) fn new(node: NodeName, port: u16, spec: &OrderSpec, spill: Option<Spill>) -> Self {
+    pub(crate) fn new(
+        node: NodeName,
+        port: u16,
+        spec: &OrderSpec,
+        spill: Option<Spill>,
+        account: Option<&Account>,
+    ) -> Self {
         let kind = match &spec.by {
             OrderBy::Time(order) => {
                 let most = order.most.micros().unsigned_abs();
@@ -130,6 +145,18 @@ impl OrderSlot {
             out: Vec::new(),
             gone: 0,
             numbers: Vec::new(),
+            held: account.map(|account| account.state.held()),
+        }
+    }
+
+    /// What it holds now.
+    fn count_held(&mut self) {
+        if let Some(held) = &mut self.held {
+            let (placeholders, of_keys) = match &self.kind {
+                Kind::Time(_) => (0, 0),
+                Kind::Sequence(buffer, _) => (buffer.placeholders() as u64, buffer.key_bytes() as u64),
+            };
+            held.set(self.rows.bytes() + (self.rows.len() + placeholders) * HELD_ROW_BYTES + of_keys);
         }
     }
 
@@ -213,6 +240,7 @@ impl OrderSlot {
     /// The rows that go on next, because they may or because there is no room for them. To be asked for until there
     /// are none, whenever something came or time has passed.
     pub(crate) fn next(&mut self, wall: Timestamp) -> Result<Option<Batch>, StoreError> {
+        self.count_held();
         if self.gone == self.out.len() {
             self.out.clear();
             self.gone = 0;
@@ -249,8 +277,10 @@ impl OrderSlot {
     fn force(&mut self, wall: Timestamp) {
         let (rows_max, bytes_max) = self.limits;
         let rows = &self.rows;
-        let is_over =
-            |placeholders: usize| rows.len() + placeholders as u64 > rows_max || rows.fresh_bytes() > bytes_max;
+        let over_budget = self.held.as_ref().is_some_and(Held::is_over);
+        let is_over = |placeholders: usize| {
+            over_budget || rows.len() + placeholders as u64 > rows_max || rows.fresh_bytes() > bytes_max
+        };
         match &mut self.kind {
             Kind::Time(buffer) => {
                 let forced = std::iter::from_fn(|| buffer.force()).map(|(_, _, place)| place);
@@ -261,6 +291,9 @@ impl OrderSlot {
                     && is_over(buffer.placeholders())
                     && buffer.force(wall.0.unsigned_abs(), &mut self.out)
                 {}
+                if self.out.is_empty() && over_budget && buffer.key_bytes() > KEY_BYTES_MIN {
+                    buffer.forget_half();
+                }
             }
         }
         self.counts.forced += self.out.len() as u64;

@@ -12,12 +12,13 @@ mod shadow;
 use std::sync::Arc;
 
 use wasmill_contract::{
-    Aggregate, DeadLetter, OpenError, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
+    Aggregate, DeadLetter, OpenError, OperatorContext, OperatorError, OperatorFactory, Share, StageCut, StagePlugin,
 };
 use wasmill_env::planted;
-use wasmill_model::{Batch, Epoch, LetterKind, LetterSubject, Results, Timestamp};
+use wasmill_model::{Batch, Column, Epoch, Folded, LetterKind, LetterSubject, Results, Timestamp};
 use wasmill_order::{Fired, OrderError, PaneRows, Windows};
 use wasmill_store::ChangeSet;
+use wasmill_tenancy::Held;
 
 use crate::error::JobError;
 use crate::facts::{LateRows, NAMED_MAX, WindowFacts};
@@ -28,6 +29,8 @@ use folding::{Added, halves, part};
 
 /// Panes that one call of an aggregate is given.
 const PANES_MAX: usize = 4_096;
+/// What a key of a window takes beside its accumulator, at least, bytes.
+const KEY_OVERHEAD_BYTES: usize = 64;
 /// The port that results leave by.
 const RESULTS: u16 = 0;
 /// The port that rows come in by.
@@ -57,11 +60,19 @@ pub(crate) struct WindowSlot {
     beside: Option<Box<Beside>>,
     /// What is about to.
     prepared: Option<Box<Beside>>,
+    /// What its windows take of the state that its tenant may have.
+    held: Option<Held>,
 }
 
 impl WindowSlot {
-    pub(crate) fn new(plugin: Plugin, aggregate: Box<dyn Aggregate>, windows: Windows, accumulators_max: u64) -> Self {
-        Self {
+    pub(crate) fn new(
+        plugin: Plugin,
+        mut aggregate: Box<dyn Aggregate>,
+        windows: Windows,
+        accumulators_max: u64,
+    ) -> Self {
+        let held = aggregate.context().account.as_ref().map(|account| account.state.held());
+        let mut slot = Self {
             plugin,
             aggregate: Some(aggregate),
             windows,
@@ -71,6 +82,16 @@ impl WindowSlot {
             last_late: LateRows::default(),
             beside: None,
             prepared: None,
+            held,
+        };
+        slot.count_held();
+        slot
+    }
+
+    /// Behind a call: what is held now.
+    fn count_held(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.set(self.windows.bytes() as u64);
         }
     }
 
@@ -222,6 +243,7 @@ impl WindowSlot {
             Some((accumulators, groups, rows)) => {
                 let aggregate = self.begin_call(beside, at);
                 let result = aggregate.fold(accumulators, groups, rows).await;
+                let result = result.and_then(|folded| has_room(aggregate.context(), accumulators, folded));
                 match self.settle(beside, result) {
                     Ok(folded) => Some(folded),
                     Err(fault) => {
@@ -232,6 +254,7 @@ impl WindowSlot {
             }
         };
         let added = folding.store(&mut self.windows, folded.as_ref()).map_err(|cause| self.order(cause))?;
+        self.count_held();
         let Added { rejected, late, rest } = added;
         let letter = rejected.map(|(rows, reasons)| DeadLetter {
             node: self.plugin.name().clone(),
@@ -302,6 +325,7 @@ impl WindowSlot {
             }
             self.restart().await?;
         }
+        self.count_held();
         Ok(Some(produced))
     }
 
@@ -340,6 +364,17 @@ impl WindowSlot {
 /// The instance, which is there but while another is opened in its place.
 fn instance(aggregate: &mut Option<Box<dyn Aggregate>>) -> &mut dyn Aggregate {
     &mut **aggregate.as_mut().expect("an aggregate is there but while another is opened in its place")
+}
+
+/// What was folded, where the tenant has room for it.
+fn has_room(context: &OperatorContext, before: &Column, folded: Folded) -> Result<Folded, OperatorError> {
+    let Some(account) = &context.account else { return Ok(folded) };
+    let new = before.iter().filter(|accumulator| accumulator.is_empty()).count() * KEY_OVERHEAD_BYTES;
+    let grown = (folded.accumulators.byte_len() + new).saturating_sub(before.byte_len());
+    if grown > 0 {
+        account.state.room_for(grown as u64).map_err(|limit| OperatorError::Limit { call: "fold", limit })?;
+    }
+    Ok(folded)
 }
 
 /// The results of panes, which are merged first where they have several accumulators each.

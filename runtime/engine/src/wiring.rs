@@ -251,7 +251,7 @@ pub(crate) fn open_orders(graph: &Graph, dealt: &mut Dealt, node: usize, share: 
             let files = format!("{name}.{port}.{}", share.index);
             spill = Some(Spill::open(Arc::clone(disk), dir, files, bytes_max.bytes()).map_err(no_spill)?);
         }
-        let mut order = OrderSlot::new(name.clone(), port, spec, spill);
+        let mut order = OrderSlot::new(name.clone(), port, spec, spill, graph.account.as_deref());
         let (mine, others) = held.into_iter().partition(|record| record.port == port);
         held = others;
         order.restore(mine, share, wall, now).map_err(|error| match error {

@@ -33,6 +33,20 @@ pub struct Allowance {
     pub log_lines_per_second: u32,
 }
 
+impl Allowance {
+    /// As much of everything as there is.
+    pub const UNLIMITED: Self = Self {
+        cpu: Share { weight: 1, ceiling_millicores: None },
+        memory_bytes: u64::MAX,
+        state_bytes: u64::MAX,
+        timers: u64::MAX,
+        metric_series: u64::MAX,
+        events_per_second: u32::MAX,
+        rows_out_per_second: u32::MAX,
+        log_lines_per_second: u32::MAX,
+    };
+}
+
 /// What a tenant has used and has been refused, since the process began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
@@ -229,14 +243,10 @@ mod tests {
         let clock = Arc::new(SimulatedClock::new(Timestamp(0)));
         let processor = Processor::new(1, Arc::clone(&clock) as _);
         let mut allowance = Allowance {
-            cpu: Share { weight: 1, ceiling_millicores: None },
-            memory_bytes: 0,
-            state_bytes: 0,
-            timers: 0,
-            metric_series: 0,
             events_per_second: 1_000,
             rows_out_per_second: 1_000,
             log_lines_per_second: 10,
+            ..Allowance::UNLIMITED
         };
         let account = Account::new(&processor, &allowance);
         account.events(100);

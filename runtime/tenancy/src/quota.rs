@@ -74,6 +74,12 @@ impl Held {
         }
     }
 
+    /// Whether more is held, by all together, than may be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.quota.used() > self.quota.most.load(Ordering::Relaxed)
+    }
+
     /// Holds `more`, where there is room.
     ///
     /// # Errors
@@ -107,7 +113,9 @@ mod tests {
         b.try_add(5).expect("room again");
         drop(a);
         assert_eq!((quota.used(), quota.refused()), (8, 1));
+        assert!(!b.is_over());
         quota.set_most(1);
+        assert!(b.is_over());
         b.try_add(1).expect_err("a budget that was lowered lets nothing in");
     }
 }

@@ -69,13 +69,22 @@ fn what_a_budget_has_no_room_for_is_refused_in_words() {
     quiet.make_topic("in");
     quiet.deploy("copy", &plain("copy")).is(201);
     let flood = built_guest("flood");
-    for (name, budget, config, says) in [
-        ("state", json!({"state_bytes": 1 << 20}), "entries = 100", "bytes of state of the tenant's jobs"),
-        ("timers", json!({"timers": 1_000}), "timers = 100", "timers of the tenant's jobs"),
+    let state = json!({"state_bytes": 1 << 20});
+    for (name, budget, plugin, more, says) in [
+        ("state", state.clone(), "flood", "config = { entries = 100 }", "bytes of state of the tenant's jobs"),
+        ("timers", json!({"timers": 1_000}), "flood", "config = { timers = 100 }", "timers of the tenant's jobs"),
+        (
+            "windows",
+            state,
+            "std:aggregate",
+            "config = { count = true }\nwindow = { tumbling = \"30d\" }",
+            "bytes of state of the tenant's jobs",
+        ),
     ] {
         let loud = server.tenant_with(name, budget);
         loud.push("flood", &flood);
-        loud.deploy("floods", &endless("floods", "flood", &format!("config = {{ {config} }}"))).is(201);
+        let job = endless("floods", plugin, more).replace("\"generator\"", "\"generator\"\nkeys = 1000000");
+        loud.deploy("floods", &job).is(201);
         // Every row is refused from some time on, and so many in a row are too many.
         loud.until_phase("floods", "failed");
         let why = loud.get("/v1/jobs/floods").is(200).text;

@@ -2,23 +2,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
-use wasmill_env::SimulatedDisk;
+use wasmill_env::{RealClock, SimulatedDisk};
 use wasmill_model::{BatchBuilder, Column};
 use wasmill_plan::{LatePolicy, OrderBy, TimeOrder};
 use wasmill_spec::{ByteSize, Period};
+use wasmill_tenancy::{Allowance, Processor};
 
 use super::*;
 
 const SHARE: Share = Share { index: 0, of: 1 };
 const WALL: Timestamp = Timestamp(1_000);
 
-fn slot(by: &OrderBy, memory: Option<u64>, disk: &SimulatedDisk) -> OrderSlot {
+fn slot(by: &OrderBy, memory: Option<u64>, disk: &SimulatedDisk, account: Option<&Account>) -> OrderSlot {
     let bytes_max = ByteSize::from_bytes(memory.unwrap_or(1 << 30));
     let (by, late) = (by.clone(), LatePolicy::Forward);
     let spec = OrderSpec { by, late, rows_max: 1_000_000, bytes_max, spill: memory.map(|_| bytes_max) };
     let open = |_| Spill::open(Arc::new(disk.clone()), Path::new("/spill"), "n.0.0".to_owned(), 1 << 30);
     let spill = memory.map(open).transpose().expect("opens");
-    OrderSlot::new(NodeName::new("n").expect("a name"), 0, &spec, spill)
+    OrderSlot::new(NodeName::new("n").expect("a name"), 0, &spec, spill, account)
 }
 
 type Bytes = Box<[u8]>;
@@ -40,7 +41,7 @@ struct Job {
 impl Job {
     fn new(by: OrderBy, memory: Option<u64>) -> Self {
         let disk = SimulatedDisk::default();
-        let (slot, stored) = (slot(&by, memory, &disk), BTreeMap::new());
+        let (slot, stored) = (slot(&by, memory, &disk, None), BTreeMap::new());
         Self { by, memory, slot, disk, stored, out: Vec::new(), peak: 0 }
     }
 
@@ -91,7 +92,7 @@ impl Job {
         };
         let records = self.stored.iter().map(record).collect();
         let watermark = self.slot.watermark;
-        self.slot = slot(&self.by, self.memory, &self.disk);
+        self.slot = slot(&self.by, self.memory, &self.disk, None);
         assert!(self.slot.restore(records, SHARE, WALL, 0).is_ok());
         // Sources tell theirs again.
         self.slot.watermark(watermark);
@@ -201,6 +202,64 @@ fn much_more_than_fits_waits_on_disk_and_memory_stays_as_it_is() {
     assert!(job.slot.counts.spilled < 300_000, "a row is written about once: {}", job.slot.counts.spilled);
 }
 
+/// A tenant that may have so many bytes of state.
+fn account(state_bytes: u64) -> Arc<Account> {
+    let processor = Processor::new(1, Arc::new(RealClock::default()));
+    Account::new(&processor, &Allowance { state_bytes, ..Allowance::UNLIMITED })
+}
+
+#[test]
+fn what_a_tenant_has_no_room_for_goes_on_at_once() {
+    let most = 64 << 10;
+    let account = account(most);
+    let by = OrderBy::Time(TimeOrder { bound: TimeBound::Watermark, most: Period::from_micros(1) });
+    let mut slot = slot(&by, None, &SimulatedDisk::default(), Some(&account));
+    let batch = |from: i64| {
+        let mut batch = BatchBuilder::default();
+        (0..100).for_each(|row| batch.push(Timestamp(from + 99 - row), b"key", &[7; 100]));
+        batch.finish(0)
+    };
+    let one = batch(0).byte_len() as u64 + 100 * HELD_ROW_BYTES;
+    let mut gone = Vec::new();
+    for nth in 0..50 {
+        slot.offer(&batch(nth * 100), WALL);
+        while let Some(batch) = slot.next(WALL).expect("there is no disk") {
+            gone.extend_from_slice(batch.times());
+        }
+        assert!(account.state.used() <= most, "{} bytes", account.state.used());
+        assert!(nth < 2 || account.state.used() > most - 2 * one, "it holds what it may: {}", account.state.used());
+    }
+    assert!(gone.len() > 4_000 && slot.counts().forced == gone.len() as u64);
+    assert!(gone.iter().copied().eq(0..gone.len() as i64), "the first of them go");
+    drop(slot);
+    assert_eq!(account.state.used(), 0);
+}
+
+#[test]
+fn keys_that_a_tenant_has_no_room_for_are_forgotten() {
+    let most = 4 << 20;
+    let account = account(most);
+    let (field, keys_max) = ("/n".parse().expect("a pointer"), u64::MAX);
+    let order = SequenceOrder { field, per_key: true, first: 0, keys_max, gap: None, placeholder: None, done: None };
+    let mut slot = slot(&OrderBy::Sequence(order), None, &SimulatedDisk::default(), Some(&account));
+    let mut gone = 0;
+    for nth in 0..200_u32 {
+        let mut batch = BatchBuilder::default();
+        for row in 0..100_u32 {
+            let mut key = vec![0; 1_000];
+            key[..8].copy_from_slice(&(u64::from(nth) << 32 | u64::from(row)).to_le_bytes());
+            batch.push(Timestamp(0), &key, br#"{"n": 0}"#);
+        }
+        slot.offer(&batch.finish(0), WALL);
+        while let Some(batch) = slot.next(WALL).expect("there is no disk") {
+            gone += batch.len();
+        }
+        assert!(account.state.used() <= most + (512 << 10), "{} bytes", account.state.used());
+    }
+    assert_eq!(gone, 20_000, "each is the first of its key");
+    assert!((18_000..20_000).contains(&slot.counts().forgotten), "{}", slot.counts().forgotten);
+}
+
 #[test]
 fn what_another_build_stored_is_refused_with_what_to_do() {
     let by = OrderBy::Time(TimeOrder { bound: TimeBound::KSlack, most: Period::from_micros(1) });
@@ -209,7 +268,7 @@ fn what_another_build_stored_is_refused_with_what_to_do() {
     {
         let node = NodeName::new("n").expect("a name");
         let record = HeldRecord { node, port: 0, key: Box::default(), name: name.into(), value: Some(vec![0; 8]) };
-        let mut slot = slot(&by, None, &SimulatedDisk::default());
+        let mut slot = slot(&by, None, &SimulatedDisk::default(), None);
         match slot.restore(vec![record], SHARE, WALL, 0) {
             Err(NotRestored::Damaged(reason)) => assert!(reason.contains(says), "{reason}"),
             _ => panic!("it is refused"),

@@ -10,6 +10,7 @@ use wasmill_model::{
 };
 use wasmill_plan::FaultPolicy;
 use wasmill_store::MemoryState;
+use wasmill_tenancy::{Account, Allowance, Processor};
 
 use super::*;
 use crate::metrics::JobMetrics;
@@ -228,6 +229,44 @@ fn run(spec: WindowSpec, steps: &[Step], beside: Option<Run>) -> Result<Outcome,
         outcome.found = report.counts();
         Ok(outcome)
     })
+}
+
+#[test]
+fn rows_of_keys_that_a_tenant_has_no_room_for_are_dead_letters() {
+    let processor = Processor::new(1, Arc::new(SimulatedClock::new(Timestamp(0))));
+    let allowance = Allowance { state_bytes: 20_000, ..Allowance::UNLIMITED };
+    for spec in [TUMBLING.into(), WindowSpec::from(WindowShape::Session { gap_micros: 6 })] {
+        let account = Account::new(&processor, &allowance);
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let name = NodeName::new("n").expect("a name");
+            let metrics = JobMetrics::new([name.clone()]);
+            let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new(Timestamp(0)));
+            let policy = FaultPolicy { in_a_row_max: u64::MAX, ..FaultPolicy::default() };
+            let plugin = Plugin::new(name.clone(), Arc::new(counter(OLD, None)), policy, clock, metrics.node(&name));
+            let mut context = OperatorContext::new(name, Share::WHOLE, Box::new(MemoryState::default()));
+            context.account = Some(Arc::clone(&account));
+            let aggregate = plugin.open_aggregate(context).await.expect("it opens");
+            let mut slot = WindowSlot::new(plugin, aggregate, Windows::new(spec).expect("windows"), u64::MAX);
+            let mut at = Moment { watermark: Timestamp(0), wall: Timestamp(0), monotonic_nanos: 0 };
+            let rows = |from: u64| {
+                let mut batch = BatchBuilder::default();
+                (from..from + 1_000).for_each(|key| batch.push(Timestamp(3), &key.to_le_bytes(), b"v"));
+                batch.finish(0)
+            };
+            let letters = slot.process(&rows(0), at).await.expect("the job goes on").letters;
+            let held = slot.windows.held();
+            assert!((50..900).contains(&held) && held + letters.len() == 1_000, "{held} keys");
+            assert!(letters.iter().all(|letter| letter.reasons[0].contains("over-budget: ")), "{:?}", letters[0]);
+            // What is there goes on being folded, and its tenant knows what it has.
+            let folded = slot.process(&rows(0), at).await.expect("the job goes on").letters;
+            assert_eq!(folded.len(), letters.len());
+            assert_eq!(account.state.used(), slot.windows.bytes() as u64);
+            at.watermark = Timestamp(100);
+            while slot.fire(at).await.expect("it fires").is_some() {}
+            assert_eq!(account.state.used(), 0);
+        });
+    }
 }
 
 fn specs() -> impl Strategy<Value = WindowSpec> {

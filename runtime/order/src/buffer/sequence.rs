@@ -63,6 +63,8 @@ pub struct SequenceBuffer<T> {
     settings: SequenceSettings,
     keys: HashMap<Box<[u8]>, u32>,
     lanes: Vec<Lane<T>>,
+    /// Of all keys together.
+    key_bytes: usize,
     /// Lanes that wait, by when they give up.
     deadlines: BTreeSet<(u64, u32)>,
     held: usize,
@@ -101,6 +103,7 @@ impl<T: Copy> SequenceBuffer<T> {
             settings,
             keys: HashMap::new(),
             lanes: Vec::new(),
+            key_bytes: 0,
             deadlines: BTreeSet::new(),
             held: 0,
             placeholders: 0,
@@ -148,7 +151,10 @@ impl<T: Copy> SequenceBuffer<T> {
         };
         self.changed.insert(place);
         self.release(place, now, out);
-        self.forget(place);
+        let keys_max = self.settings.keys_max;
+        if self.quiet > keys_max {
+            self.forget(self.quiet - keys_max + keys_max / FORGOTTEN, Some(place));
+        }
         taken
     }
 
@@ -246,14 +252,16 @@ impl<T: Copy> SequenceBuffer<T> {
         lane.waits = !lane.held.is_empty();
     }
 
-    /// Forgets lanes where there are too many, but for one that is in use.
-    fn forget(&mut self, in_use: u32) {
-        if self.quiet <= self.settings.keys_max {
-            return;
-        }
+    /// Forgets half of the keys of which nothing waits, those that were used longest ago.
+    pub fn forget_half(&mut self) {
+        self.forget(self.quiet.div_ceil(2), None);
+    }
+
+    /// Forgets some lanes of which nothing waits, but for one that is in use.
+    fn forget(&mut self, some: usize, in_use: Option<u32>) {
         let is_quiet = |&place: &u32| {
             let lane = &self.lanes[place as usize];
-            !lane.waits && place != in_use && self.keys.get(&lane.key) == Some(&place)
+            !lane.waits && Some(place) != in_use && self.keys.get(&lane.key) == Some(&place)
         };
         let mut quiet: Vec<u32> = (0..self.lanes.len() as u32).filter(is_quiet).collect();
         let age = |&place: &u32| {
@@ -261,12 +269,13 @@ impl<T: Copy> SequenceBuffer<T> {
             (lane.used, &lane.key)
         };
         quiet.sort_unstable_by(|one, other| age(one).cmp(&age(other)));
-        quiet.truncate(self.quiet - self.settings.keys_max + self.settings.keys_max / FORGOTTEN);
+        quiet.truncate(some);
         self.quiet -= quiet.len();
         self.forgotten += quiet.len() as u64;
         for place in quiet {
             let key = std::mem::take(&mut self.lanes[place as usize].key);
             self.keys.remove(&key);
+            self.key_bytes -= key.len();
             self.changed.remove(&place);
             self.dropped.insert(key);
             self.free.push(place);
@@ -290,6 +299,7 @@ impl<T: Copy> SequenceBuffer<T> {
             }
         };
         self.keys.insert(key.into(), place);
+        self.key_bytes += key.len();
         self.quiet += 1;
         place
     }
@@ -335,6 +345,12 @@ impl<T: Copy> SequenceBuffer<T> {
     #[must_use]
     pub fn placeholders(&self) -> usize {
         self.placeholders
+    }
+
+    /// Bytes of memory that keys and their places take; a key is there twice.
+    #[must_use]
+    pub fn key_bytes(&self) -> usize {
+        2 * self.key_bytes + self.keys.len() * size_of::<Lane<T>>()
     }
 
     /// Keys forgotten so far.

@@ -80,7 +80,7 @@ impl Windows {
         }
     }
 
-    /// Bytes that keys and accumulators take. Looks at every key.
+    /// Bytes of memory that keys and accumulators take, without what finds them. Looks at every slice.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {

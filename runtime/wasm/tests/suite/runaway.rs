@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmill_contract::OperatorError;
 use wasmill_env::RealClock;
 use wasmill_model::ErrorKind;
-use wasmill_tenancy::{Account, Allowance, Processor, Share};
+use wasmill_tenancy::{Account, Allowance, Processor};
 
 use crate::support::{Guest, Host, batch, call, context};
 
@@ -123,16 +123,7 @@ async fn more_instances_than_the_pool_holds() {
 /// An account of a tenant that is not alone, and may have so many bytes of memory.
 fn account(memory_bytes: u64) -> [Arc<Account>; 2] {
     let processor = Processor::new(1, Arc::new(RealClock::default()));
-    let allowance = Allowance {
-        cpu: Share { weight: 1, ceiling_millicores: None },
-        memory_bytes,
-        state_bytes: 1 << 20,
-        timers: 1_000,
-        metric_series: 10,
-        events_per_second: u32::MAX,
-        rows_out_per_second: u32::MAX,
-        log_lines_per_second: u32::MAX,
-    };
+    let allowance = Allowance { memory_bytes, ..Allowance::UNLIMITED };
     [(); 2].map(|()| Account::new(&processor, &allowance))
 }
 

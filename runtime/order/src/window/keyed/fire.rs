@@ -63,9 +63,10 @@ impl KeyedWindows {
     }
 
     fn fire_pane(&mut self, place: u32, id: i64, cause: Cause, watermark: i64, firings: &mut Firings) {
-        let Self { frame, firing, keys, .. } = &mut *self;
+        let Self { frame, firing, keys, bytes, .. } = &mut *self;
         let entry = &mut keys[place as usize];
         let Some(at) = entry.state.pane(id) else { return };
+        *bytes -= entry.bytes();
         let before = entry.state.panes[at].clone();
         let is_full = cause == Cause::Ready && frame.is_full(&before, entry.state.rows);
         let ends = !before.passed && (is_full || cause == Cause::Watermark && before.last() <= watermark);
@@ -91,6 +92,7 @@ impl KeyedWindows {
         if passed && (is_full || entry.state.panes[at].expires(firing) <= watermark) {
             entry.state.remove_pane(at);
         }
+        *bytes += entry.bytes();
         self.unschedule_pane(place, &before);
         self.note_changed(place);
         let entry = &self.keys[place as usize];
@@ -134,7 +136,10 @@ impl KeyedWindows {
             if let Some(place) = self.find(key)
                 && let Some(at) = self.keys[place as usize].state.pane(fact.id)
             {
-                self.keys[place as usize].state.panes[at].given = given;
+                let pane = &mut self.keys[place as usize].state.panes[at];
+                let bytes = |given: &[Given]| given.iter().map(Given::bytes).sum::<usize>();
+                self.bytes = self.bytes - bytes(&pane.given) + bytes(&given);
+                pane.given = given;
                 self.note_changed(place);
             }
         }

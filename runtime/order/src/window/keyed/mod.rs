@@ -60,6 +60,8 @@ pub struct KeyedWindows {
     changed: Vec<u32>,
     /// Keys that are gone since the last cut, and that a cut holds.
     gone: Vec<Arc<[u8]>>,
+    /// The sum of [`Key::bytes`], but for what the open assignment has changed.
+    bytes: usize,
 }
 
 type Due = (i64, Arc<[u8]>, i64);
@@ -75,6 +77,12 @@ struct Key {
     changed: bool,
     /// Whether a cut holds it.
     taken: bool,
+}
+
+impl Key {
+    fn bytes(&self) -> usize {
+        self.state.bytes(self.key.len())
+    }
 }
 
 /// The open assignment.
@@ -110,6 +118,7 @@ impl KeyedWindows {
             assignment: 0,
             changed: Vec::new(),
             gone: Vec::new(),
+            bytes: 0,
         })
     }
 
@@ -208,6 +217,7 @@ impl KeyedWindows {
             found.remove();
         }
         let entry = &mut self.keys[place as usize];
+        self.bytes -= entry.bytes();
         if entry.taken {
             self.gone.push(Arc::clone(&entry.key));
         }
@@ -274,7 +284,9 @@ impl KeyedWindows {
             cells[at].group = None;
         }
         for &place in &open.keys {
-            let before = std::mem::take(&mut self.keys[place as usize].before);
+            let entry = &mut self.keys[place as usize];
+            let before = std::mem::take(&mut entry.before);
+            self.bytes = self.bytes - before.bytes(entry.key.len()) + entry.bytes();
             self.reschedule(place, &before);
             self.note_changed(place);
             if self.keys[place as usize].state.is_fresh(self.frame.slide()) {
@@ -381,7 +393,9 @@ impl KeyedWindows {
                 return Err(OrderError::Stored { reason: "a key occurs twice" });
             }
             let place = self.insert(hash, key.into(), state);
-            self.keys[place as usize].taken = true;
+            let entry = &mut self.keys[place as usize];
+            entry.taken = true;
+            self.bytes += entry.bytes();
             self.reschedule(place, &KeyState::default());
         }
         self.watermark = progress.next_window.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
@@ -394,16 +408,10 @@ impl KeyedWindows {
         self.keys.iter().map(|key| key.state.cells.len()).sum()
     }
 
-    /// Bytes that keys and accumulators take.
+    /// Bytes of memory that keys, windows and accumulators take, without what finds them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let of = |key: &Key| {
-            let cells = key.state.cells.iter().map(|cell| cell.accumulator.len()).sum::<usize>();
-            let given = key.state.panes.iter().flat_map(|pane| &pane.given).map(|given| given.rows.byte_len());
-            let is_there = key.state != KeyState::default();
-            cells + given.sum::<usize>() + if is_there { key.key.len() } else { 0 }
-        };
-        self.keys.iter().map(of).sum()
+        self.bytes
     }
 
     fn retracts(&self) -> bool {

@@ -61,6 +61,12 @@ pub(in crate::window) struct Given {
     pub(super) rows: Column,
 }
 
+impl Given {
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.rows.byte_len()
+    }
+}
+
 impl KeyState {
     pub(super) fn pane(&self, id: i64) -> Option<usize> {
         self.panes.binary_search_by_key(&id, |pane| pane.id).ok()
@@ -80,6 +86,16 @@ impl KeyState {
         let behind = self.panes.get(at).map(|pane| pane.cells.0);
         let is_shared = |id: i64| before.is_some_and(|last| id <= last) || behind.is_some_and(|first| id >= first);
         self.cells.retain(|cell| !pane.has(cell.id) || is_shared(cell.id));
+    }
+
+    /// Bytes of memory with a key of `key_bytes`; none where it holds nothing.
+    pub(super) fn bytes(&self, key_bytes: usize) -> usize {
+        if *self == Self::default() {
+            return 0;
+        }
+        let given = self.panes.iter().flat_map(|pane| &pane.given).map(Given::bytes).sum::<usize>();
+        let accumulators = self.cells.iter().map(|cell| cell.accumulator.len()).sum::<usize>();
+        key_bytes + given + accumulators + size_of_val(&self.panes[..]) + size_of_val(&self.cells[..])
     }
 
     /// Whether a key that has never been seen is the same.

@@ -512,6 +512,9 @@ proptest! {
                 }
             }
             prop_assert_eq!(got, std::mem::take(&mut model.out));
+            let mut stored = windows.clone();
+            stored.abandon();
+            prop_assert_eq!(windows.bytes(), stored.keys.iter().map(Key::bytes).sum::<usize>());
         }
         model.pass(i64::MAX, model.wall);
         prop_assert_eq!(fire(&mut windows, i64::MAX, model.wall, 2), model.out);
