@@ -95,6 +95,17 @@ fn check_shows_every_error_on_its_line() {
 }
 
 #[test]
+fn an_option_of_a_connector_may_look_like_a_key_of_every_source() {
+    let job = |more: &str| {
+        let sink = "[sink.out]\nconnector = \"blackhole\"\ninput = \"in\"\n";
+        format!("name = \"made\"\n[source.in]\nconnector = \"generator\"\ncount = 10\n{more}\n{sink}")
+    };
+    let folder = Folder::new().with("job.toml", job("keys = 5")).with("typo.toml", job("tiem = { field = \"/at\" }"));
+    folder.run(&["check", "job.toml"]).ok();
+    folder.run(&["check", "typo.toml"]).fails(2, &["typo.toml:5:", "unknown option `tiem`", "did you mean `time`?"]);
+}
+
+#[test]
 fn a_good_job_is_ok() {
     let folder = three_events(None);
     let done = folder.run(&["check", "job.toml"]).ok();

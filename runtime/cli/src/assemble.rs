@@ -14,7 +14,7 @@ use wasmill_engine::{JobSettings, NodePart};
 use wasmill_env::{RealClock, RealDisk};
 use wasmill_model::{NodeName, PartitionId, PluginDigest, Position};
 use wasmill_plan::{Explanation, Facts, Picture, Planned, Recovery, SinkFacts, SourceFacts};
-use wasmill_spec::{Diagnostic, JobSpec, PluginRef};
+use wasmill_spec::{Diagnostic, JobSpec, PluginRef, connector_keys, did_you_mean};
 use wasmill_store::{JobStore, Sequences, Topics};
 
 use crate::failure::{self, Failure};
@@ -166,7 +166,10 @@ fn option_error(spec: &JobSpec, section: &str, name: &NodeName, error: wasmill_c
     let mut path = vec![section, name.as_str()];
     path.extend(error.key.iter().flat_map(|key| key.split('.')));
     let diagnostic = spec.error(&path, format!("{section} `{name}`: {}", error.message));
-    match error.hint {
+    // What is no option of the connector may be a typo of what every one of them takes.
+    let key = error.key.as_deref().filter(|_| error.message.starts_with("unknown option"));
+    let meant = || key.and_then(|key| did_you_mean(key, connector_keys(section)));
+    match error.hint.or_else(|| meant().map(|meant| format!("did you mean `{meant}`?"))) {
         Some(hint) => diagnostic.hint(hint),
         None => diagnostic,
     }

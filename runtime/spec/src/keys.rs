@@ -38,6 +38,12 @@ const fn optional(name: &'static str, doc: &'static str, schema: fn() -> Value) 
     Key { name, required: false, doc, schema }
 }
 
+/// The keys of every source or sink, whatever its connector: of `section`, as the job file calls it.
+pub fn connector_keys(section: &str) -> impl Iterator<Item = &'static str> {
+    let shape = if section == "source" { &SOURCE } else { &SINK };
+    shape.names()
+}
+
 pub(crate) const JOB: Shape = Shape {
     what: "a job",
     keys: &[

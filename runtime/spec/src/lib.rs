@@ -29,6 +29,7 @@ pub use job::{
     Ordered, PluginRef, Policy, PortRef, SequenceSpec, SinkSpec, SourceSpec, StageSpec, StateSpec, TimeSpec, TimeUnit,
     WatermarkSpec,
 };
+pub use keys::connector_keys;
 pub use order::{LATE_PORT, LatePolicy, OrderBy, OrderSpec, SequenceOrder, TimeBound, TimeOrder};
 pub use parse::parse;
 pub use quantity::{ByteSize, Period, QuantityError};

@@ -110,11 +110,15 @@ impl<'d> Reader<'d> {
                 format!("{} takes {} for now", self.shape.what, listed(self.shape.names())),
             );
         }
-        // A connector checks its own options; only a typo of one of ours is caught here.
+        // A connector checks its own options, which may look like ours; only a typo of what has to be there is
+        // caught here.
         let meant = did_you_mean(key, self.shape.names());
         if self.shape.open {
+            let is_needed = |name: &str| self.shape.keys.iter().any(|key| key.required && key.name == name);
             match meant {
-                Some(meant) if !self.table.contains_key(meant) && strsim::osa_distance(key, meant) <= 2 => {}
+                Some(meant)
+                    if is_needed(meant) && !self.table.contains_key(meant) && strsim::osa_distance(key, meant) <= 2 => {
+                }
                 _ => return,
             }
         }
