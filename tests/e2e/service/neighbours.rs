@@ -27,11 +27,16 @@ impl As<'_> {
         self.get("/v1/usage").is(200).body["has"][what].as_u64().expect(what)
     }
 
-    /// CPU time of the stage of a job, while it runs.
-    fn cpu(&self, job: &str) -> Option<u64> {
+    /// A figure of the stage of a job, while it runs.
+    fn of_stage(&self, job: &str, figure: &str) -> Option<u64> {
         let view = self.get(&format!("/v1/jobs/{job}")).is(200).body;
         let nodes = view["status"]["nodes"].as_array()?.clone();
-        nodes.iter().find(|node| node["kind"] == "stage")?["guest_cpu_nanos"].as_u64()
+        nodes.iter().find(|node| node["kind"] == "stage")?[figure].as_u64()
+    }
+
+    /// CPU time of the stage of a job, while it runs.
+    fn cpu(&self, job: &str) -> Option<u64> {
+        self.of_stage(job, "guest_cpu_nanos")
     }
 }
 
@@ -92,6 +97,14 @@ fn what_a_budget_has_no_room_for_is_refused_in_words() {
         assert!(why.contains("ask the operator of the service for more"), "{why}");
         assert!(loud.has("refused") > 0);
     }
+    // An ordering buffer that would wait for ever is as full as its tenant may have it.
+    let loud = server.tenant_with("buffers", json!({"state_bytes": 1 << 20}));
+    let order = "order = { by = \"time\", bound = \"3650d\", rows_max = 1000000000, bytes_max = \"1TiB\" }";
+    let job = endless("waits", "std:filter", "config = { where = \"true\" }")
+        .replace("input = \"in\"", &format!("input = {{ from = \"in\", {order} }}"));
+    loud.deploy("waits", &job).is(201);
+    server.until("rows leave although they are early", || loud.of_stage("waits", "rows_out") > Some(100_000));
+    assert!(loud.has("state_bytes_now") < 8 << 20, "{}", loud.has("state_bytes_now"));
     quiet.produce("in", 0..100);
     server.until("all rows are there", || quiet.values("out") == numbers(0..100));
 }
