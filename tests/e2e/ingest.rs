@@ -197,7 +197,7 @@ fn every_acknowledged_event_is_there_once_whatever_kills_the_job() {
     }
     // A job that is stopped may leave rows in its ingest topic: they come with its next life.
     let all_there = |output: &str| acknowledged.iter().all(|id| output.contains(&format!("\"{id}\"")));
-    for _ in 0..10 {
+    for _ in 0..100 {
         if all_there(&output(&folder)) {
             break;
         }

@@ -87,7 +87,8 @@ fn an_open_window_names_the_source_that_holds_it_open_and_a_late_row_what_it_mis
     assert_eq!((&open[0]["key"], &open[0]["end_micros"]), (&"x".into(), &60_000_000.into()), "{told}");
     assert_eq!(open[0]["rise_micros"], 40_000_000, "{told}");
     assert_eq!(told["late"], Value::Array(vec![]), "{told}");
-    let partitions = &why(&folder, "b")["partitions"];
+    let told = why_until(&folder, "b", |told| told["partitions"][0].is_object());
+    let partitions = &told["partitions"];
     assert_eq!(partitions.as_array().map(Vec::len), Some(1), "{partitions}");
     assert!(partitions[0]["name"] == "in-b.jsonl" && partitions[0]["standing"] == "live", "{partitions}");
 

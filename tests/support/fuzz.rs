@@ -186,6 +186,12 @@ fn attempt(check: &mut impl FnMut(&[u8]) -> bool, input: &[u8]) -> Tried {
     Tried { good: matches!(checked, Ok(true)), finding, took, allocated }
 }
 
+/// Once more where it was too much: other tests may have been busy in this process.
+fn attempt_twice(check: &mut impl FnMut(&[u8]) -> bool, input: &[u8]) -> Tried {
+    let tried = attempt(check, input);
+    if matches!(tried.finding, Some(Finding::TooSlow | Finding::TooLarge)) { attempt(check, input) } else { tried }
+}
+
 /// The same finding with less input, within so many tries: pieces are left out as long as it stays.
 fn smaller(check: &mut impl FnMut(&[u8]) -> bool, input: &[u8], finding: Finding) -> Vec<u8> {
     let mut least = input.to_vec();
@@ -230,7 +236,7 @@ pub(crate) fn fuzz(
     mut check: impl FnMut(&[u8]) -> bool,
 ) {
     for (path, input) in kept(name) {
-        let finding = attempt(&mut check, &input).finding;
+        let finding = attempt_twice(&mut check, &input).finding;
         assert_eq!(finding, None, "{}", path.display());
     }
     let seed = variable(SEED_VARIABLE).unwrap_or(1);
@@ -246,11 +252,7 @@ pub(crate) fn fuzz(
         if let Some(file) = &progress {
             file.write_all_at(&case.to_le_bytes(), 0).expect("written");
         }
-        let mut tried = attempt(&mut check, &input);
-        // Once more: other tests may have been busy in this process.
-        if matches!(tried.finding, Some(Finding::TooSlow | Finding::TooLarge)) {
-            tried = attempt(&mut check, &input);
-        }
+        let tried = attempt_twice(&mut check, &input);
         slowest = slowest.max((tried.took, case));
         largest = largest.max(tried.allocated);
         good += u64::from(tried.good);

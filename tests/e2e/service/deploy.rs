@@ -214,8 +214,9 @@ fn a_job_that_is_paused_or_stopped_gets_another_file() {
     let acme = server.tenant("acme");
     acme.make_topic("in");
     acme.deploy("copy", &plain("copy")).is(201);
-    acme.until_phase("copy", "running");
+    // Before it may rest for want of rows.
     acme.send("POST", "/v1/jobs/copy/pause", b"").is(200);
+    acme.until_phase("copy", "running");
     let branch = format!("{}{BRANCH}", plain("copy"));
     assert_eq!(acme.change("copy", &branch, "")["how"], "exchange");
     acme.produce("in", 0..3);

@@ -7,7 +7,7 @@ use wasmill_env::{Clock as _, RealClock};
 use super::{As, Server, copy, numbers, path, plain};
 use crate::support::Folder;
 
-const SOON: [&str; 2] = ["--hibernate-after", "300ms"];
+const SOON: [&str; 2] = ["--hibernate-after", "1s"];
 
 /// How often the job was started since the service was.
 fn starts(acme: &As<'_>, job: &str) -> usize {
@@ -29,9 +29,14 @@ fn a_job_without_rows_rests_and_wakes_on_the_next() {
         acme.produce("in", round * 10..(round + 1) * 10);
         server.until("it has woken", || acme.values("out") == numbers(0..(round + 1) * 10));
     }
-    let metrics = server.operator().get("/metrics").is(200).text;
-    let woke = metrics.lines().find(|line| line.starts_with("wasmill_hibernation_wakes_total")).expect("counted");
-    assert_eq!(woke.rsplit(' ').next(), Some("3"), "{woke}");
+    // A machine that is busy may let it rest once more before its rows are there.
+    server.until("each wake is counted", || {
+        let metrics = server.operator().get("/metrics").is(200).text;
+        let woke = metrics.lines().find(|line| line.starts_with("wasmill_hibernation_wakes_total")).expect("counted");
+        let woke: usize = woke.rsplit(' ').next().and_then(|count| count.parse().ok()).expect("a count");
+        // The first start is none.
+        woke >= 3 && woke + 1 == starts(&acme, "copy")
+    });
 
     // Who wants something of it wakes it.
     acme.until_phase("copy", "hibernating");
@@ -62,7 +67,7 @@ fn a_job_that_rests_wakes_when_a_timer_is_due() {
     let (token, rows, fired) = {
         let acme = server.tenant("acme");
         acme.make_topic("in");
-        let more = "config = { count = true }\nwindow = { tumbling = \"1h\", early = { wall = \"6s\" } }";
+        let more = "config = { count = true }\nwindow = { tumbling = \"30d\", early = { wall = \"12s\" } }";
         acme.deploy("early", &copy("early", "std:aggregate", more)).is(201);
         // It fires at multiples of the time: maybe before it rests.
         let mut rows = 0;
@@ -74,7 +79,7 @@ fn a_job_that_rests_wakes_when_a_timer_is_due() {
             let asleep = path(&server.folder, "data/tenants/acme/jobs/early/asleep.json");
             let asleep = std::fs::read_to_string(asleep).ok()?;
             let asleep: Value = serde_json::from_str(asleep.lines().nth(1).expect("a record")).expect("JSON");
-            asleep["due"].as_i64().filter(|due| *due > RealClock::default().wall().0 + 2_000_000)
+            asleep["due"].as_i64().filter(|due| *due > RealClock::default().wall().0 + 6_000_000)
         });
         (acme.token.clone(), rows, acme.values("out").len())
     };

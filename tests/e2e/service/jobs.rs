@@ -309,10 +309,11 @@ fn a_tap_shows_rows_as_they_come() {
     for node in ["in", "work", "out"] {
         let rows = std::thread::scope(|scope| {
             let tap = scope.spawn(|| acme.run(&["tap", "copy", node, "--limit", "2"]).ok().out);
-            // Whether the tap is open yet is not known here: rows come until it has two.
-            while !tap.is_finished() {
+            // Whether the tap is open yet is not known here: rows come until it has two, slower than a tenant may ask.
+            server.until("the tap has its rows", || {
                 acme.produce("in", 0..2);
-            }
+                tap.is_finished()
+            });
             tap.join().expect("rows")
         });
         assert_eq!(rows.lines().count(), 2, "{rows}");

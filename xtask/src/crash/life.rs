@@ -16,7 +16,7 @@ use super::{END_POINTS, Random};
 use crate::steps::now;
 
 /// A job that does not end within this has hung.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(1_200);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const KILL: i32 = 9;
 

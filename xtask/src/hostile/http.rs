@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 /// Nothing takes longer to answer.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// No answer is read further.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 

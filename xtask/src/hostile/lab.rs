@@ -13,7 +13,7 @@ use super::http::{Answer, Connection};
 use crate::steps::now;
 
 /// Until something that comes by itself has come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The service, and where it works.

@@ -20,7 +20,7 @@ pub(super) const RATE: u64 = 20_000;
 pub(super) const BAD: [&str; 6] = ["open", "flush", "process", "later", "schema", "mig-trap"];
 
 /// A job that does not answer within this has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 const MARK: &str = "wasmill-version=v1      ";
 

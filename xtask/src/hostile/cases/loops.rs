@@ -46,7 +46,13 @@ pub(super) const CASES: &[Case] = &[
     }),
     case(18, "host calls without end", |lab| {
         let ask = "(loop $again (drop (call $now (i32.const 0))) (br $again)) (unreachable)";
-        letters(lab, &Guest::doing("stateful", "process", ask), "", "limit", "host calls in one call")
+        letters(
+            lab,
+            &Guest::doing("stateful", "process", ask),
+            "limits = { call = \"20s\" }",
+            "limit",
+            "host calls in one call",
+        )
     }),
     case(56, "parentheses without end in the configuration of a standard plugin", |lab| {
         let attacker = lab.attacker()?;

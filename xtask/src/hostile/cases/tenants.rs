@@ -177,7 +177,7 @@ pub(super) const CASES: &[Case] = &[
         Ok("401, and none is written down".to_owned())
     }),
     case(51, "storms of requests, deploys and swaps", |lab| {
-        let budget = json!({"requests_per_second": 20, "changes_per_minute": 10});
+        let budget = json!({"requests_per_second": 1, "changes_per_minute": 10});
         let attacker = lab.attacker_with(budget)?;
         let statuses = (0..200).map(|_| Ok(attacker.get("/v1/jobs")?.status)).collect::<anyhow::Result<Vec<_>>>()?;
         ensure!(statuses.contains(&429), "{statuses:?}");
@@ -221,7 +221,7 @@ pub(super) const CASES: &[Case] = &[
         for _ in 0..20 {
             let mut tap = attacker.connect()?;
             tap.write(head("GET", "/v1/jobs/evil/tap/work", &attacker.token, 0, "").as_bytes());
-            if tap.has_answer() && tap.status_line()?.contains(" 403 ") {
+            if tap.status_line()?.contains(" 403 ") {
                 refused += 1;
             }
             taps.push(tap);
