@@ -122,7 +122,7 @@ fn what_comes_too_fast_is_held_back_or_dropped_and_counted() {
         loud.has("throttled") > 1 && loud.has("log_lines_dropped") > 100
     });
     let lines = loud.get("/v1/jobs/floods/logs?limit=1000").is(200).text;
-    assert!(lines.matches("of event").count() < 990, "{lines}");
+    assert!(lines.matches("of event").count() < 500, "{lines}");
     quiet.produce("in", 0..100);
     server.until("all rows are there", || quiet.values("out") == numbers(0..100));
     // It ends at an epoch although it is held back.

@@ -148,7 +148,7 @@ async fn a_long_call_gives_others_a_turn() {
         loop {
             tokio::task::yield_now().await;
             turns += 1;
-            if turns == 2 {
+            if turns == 10 {
                 return turns;
             }
         }

@@ -292,10 +292,7 @@ async fn a_worker_that_takes_too_much_time_or_memory_is_stopped() {
     }
     let one_second = CompileLimits { cpu_seconds: 1, cpu_seconds_per_mib: 0, ..CompileLimits::default() };
     match with_worker(WORKER, one_second).load(heavy(2_000)).await {
-        // Where the machine gives it less than a second in a minute, that minute is over first.
-        Err(PluginError::CompileLimit { limit }) => {
-            assert!(["1 s of CPU time", "60 s of wall time"].contains(&&*limit), "{limit}");
-        }
+        Err(PluginError::CompileLimit { limit }) => assert_eq!(limit, "1 s of CPU time"),
         other => panic!("{other:?}"),
     }
     let no_room = CompileLimits { artifact_bytes_max: 1_000, ..CompileLimits::default() };
