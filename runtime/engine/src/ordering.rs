@@ -32,8 +32,8 @@ use crate::spill::Spill;
 
 /// What is known of a row that is held, beside the row, bytes.
 const HELD_ROW_BYTES: u64 = 50;
-/// Keys of sequences take as much even where their tenant has no room for them, bytes.
-const KEY_BYTES_MIN: usize = 1 << 20;
+/// Sequences take as much even where their tenant has no room for them, bytes.
+const SEQUENCE_BYTES_MIN: usize = 1 << 20;
 /// Rows that go at a time where there is no room.
 const FORCED_ROWS: usize = 64;
 /// Rows, and bytes but for the last row, that go on at a time.
@@ -152,11 +152,11 @@ impl OrderSlot {
     /// What it holds now.
     fn count_held(&mut self) {
         if let Some(held) = &mut self.held {
-            let (placeholders, of_keys) = match &self.kind {
+            let (placeholders, sequences) = match &self.kind {
                 Kind::Time(_) => (0, 0),
-                Kind::Sequence(buffer, _) => (buffer.placeholders() as u64, buffer.key_bytes() as u64),
+                Kind::Sequence(buffer, _) => (buffer.placeholders() as u64, buffer.bytes() as u64),
             };
-            held.set(self.rows.bytes() + (self.rows.len() + placeholders) * HELD_ROW_BYTES + of_keys);
+            held.set(self.rows.bytes() + (self.rows.len() + placeholders) * HELD_ROW_BYTES + sequences);
         }
     }
 
@@ -291,7 +291,7 @@ impl OrderSlot {
                     && is_over(buffer.placeholders())
                     && buffer.force(wall.0.unsigned_abs(), &mut self.out)
                 {}
-                if self.out.is_empty() && over_budget && buffer.key_bytes() > KEY_BYTES_MIN {
+                if self.out.is_empty() && over_budget && buffer.bytes() > SEQUENCE_BYTES_MIN {
                     buffer.forget_half();
                 }
             }

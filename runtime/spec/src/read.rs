@@ -113,14 +113,11 @@ impl<'d> Reader<'d> {
         // A connector checks its own options, which may look like ours; only a typo of what has to be there is
         // caught here.
         let meant = did_you_mean(key, self.shape.names());
-        if self.shape.open {
-            let is_needed = |name: &str| self.shape.keys.iter().any(|key| key.required && key.name == name);
-            match meant {
-                Some(meant)
-                    if is_needed(meant) && !self.table.contains_key(meant) && strsim::osa_distance(key, meant) <= 2 => {
-                }
-                _ => return,
-            }
+        let is_needed = |name: &str| self.shape.keys.iter().any(|key| key.required && key.name == name);
+        let is_typo =
+            |meant: &str| !self.table.contains_key(meant) && is_needed(meant) && strsim::osa_distance(key, meant) <= 2;
+        if self.shape.open && !meant.is_some_and(is_typo) {
+            return;
         }
         let hint = match meant {
             Some(meant) => format!("did you mean `{meant}`?"),

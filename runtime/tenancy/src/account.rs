@@ -19,7 +19,7 @@ pub struct Allowance {
     pub cpu: Share,
     /// Linear memory of all its instances, bytes.
     pub memory_bytes: u64,
-    /// Keys and values of all its stages, bytes.
+    /// Entries, open windows and rows in ordering buffers of all its stages, bytes.
     pub state_bytes: u64,
     /// Timers that are set.
     pub timers: u64,
@@ -56,7 +56,7 @@ pub struct Spent {
     pub cpu_waited_nanos: u64,
     /// Linear memory that instances have now, bytes.
     pub memory_bytes: u64,
-    /// Keys and values that stages have now, bytes.
+    /// Entries, open windows and rows in ordering buffers that stages have now, bytes.
     pub state_bytes: u64,
     /// Timers that are set now.
     pub timers: u64,
@@ -76,7 +76,7 @@ pub struct Account {
     seat: Arc<Seat>,
     /// Linear memory of its instances.
     pub memory: Arc<Quota>,
-    /// Keys and values of its stages.
+    /// Entries, open windows and rows in ordering buffers of its stages.
     pub state: Arc<Quota>,
     /// Timers that are set.
     pub timers: Arc<Quota>,

@@ -133,7 +133,7 @@ impl Scrape {
             cpu: family!("tenant_cpu_seconds", "CPU time of tasks, plugins included, since the service was started"),
             cpu_waited: family!("tenant_cpu_waited_seconds", "Time that tasks waited for the CPU"),
             memory: family!("tenant_memory_bytes", "Linear memory of plugins"),
-            state: family!("tenant_state_bytes", "Keys and values of stages"),
+            state: family!("tenant_state_bytes", "Entries, open windows and held rows of stages"),
             timers: family!("tenant_timers", "Timers that are set"),
             series: family!("tenant_metric_series", "Metrics that plugins have named"),
             refused: family!("tenant_refused", "Memory, state, timers and metrics refused for the budget"),

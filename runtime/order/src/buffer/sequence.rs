@@ -347,9 +347,9 @@ impl<T: Copy> SequenceBuffer<T> {
         self.placeholders
     }
 
-    /// Bytes of memory that keys and their places take; a key is there twice.
+    /// Bytes of memory that sequences take, without what waits in them; a key is there twice.
     #[must_use]
-    pub fn key_bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         2 * self.key_bytes + self.keys.len() * size_of::<Lane<T>>()
     }
 
